@@ -1,0 +1,66 @@
+"""The body of a request: bounded, and JSON or YAML."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import yaml
+from fastapi import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vicreg_api import problems
+from vicreg_platform.errors import BodyTooLarge, InvalidRequest
+
+MAX_BYTES = 1024 * 1024
+_YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
+
+
+async def parsed_body(request: Request) -> Any:
+    """The body as data: YAML where the content type says so, else JSON.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    body = await request.body()
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    try:
+        if media_type in _YAML_TYPES:
+            return yaml.safe_load(body)
+        return json.loads(body)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        kind = "YAML" if media_type in _YAML_TYPES else "JSON"
+        raise InvalidRequest(f"the body is not valid {kind}: {error}") from None
+
+
+class BodyLimit:
+    """Refuses bodies over 1 MiB, whether or not they announce their length."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, watching what it sends."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        if announced.isdigit() and int(announced) > MAX_BYTES:
+            refusal = problems.respond(problems.problem_of(_too_large()))
+            await refusal(scope, receive, send)
+            return
+        received = 0
+
+        async def limited_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > MAX_BYTES:
+                raise _too_large()
+            return message
+
+        await self._app(scope, limited_receive, send)
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"the body is over {MAX_BYTES // 1024} KiB, the limit for a spec")

@@ -1,0 +1,186 @@
+"""``/v1/jobs``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
+
+from vicreg_api.body import parsed_body
+from vicreg_api.examples import JOB_BODY
+from vicreg_api.logs import follow_log, read_log
+from vicreg_api.problems import Problem
+from vicreg_api.services import InjectedServices
+from vicreg_platform.errors import InvalidRequest
+from vicreg_platform.jobs.repository import JobFilter
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView
+
+router = APIRouter(
+    prefix="/v1/jobs",
+    tags=["jobs"],
+    responses={
+        404: {"model": Problem, "description": "No such job"},
+        422: {"model": Problem, "description": "Every fault of the request"},
+        503: {"model": Problem, "description": "The database, Ray or MLflow does not answer"},
+    },
+)
+Limit = Annotated[int, Query(ge=1, le=200, description="Items a page")]
+Cursor = Annotated[
+    str | None, Query(pattern="^[0-9a-zA-Z-]{1,64}$", description="`next_cursor` of a page")
+]
+
+
+class MetricPointView(BaseModel):
+    """One point of a curve."""
+
+    step: int
+    value: float
+    timestamp: int
+
+
+class Metrics(BaseModel):
+    """The curves of a job's run."""
+
+    items: dict[str, list[MetricPointView]]
+
+
+class Clone(BaseModel):
+    """What a clone changes."""
+
+    overrides: dict[str, Any] = {}
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    response_model=JobView | DryRun,
+    openapi_extra=JOB_BODY,
+    responses={
+        200: {"model": DryRun, "description": "With `dry_run=true`: nothing is stored"},
+        409: {"model": Problem, "description": "The idempotency key belongs to another body"},
+        413: {"model": Problem, "description": "The body is over 1 MiB"},
+    },
+)
+def submit(
+    services: InjectedServices,
+    response: Response,
+    spec: Annotated[Any, Depends(parsed_body)],
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+    dry_run: bool = False,
+) -> JobView | DryRun:
+    """Submit a job. The spec is JSON, or YAML with `Content-Type: application/yaml`."""
+    if dry_run:
+        response.status_code = status.HTTP_200_OK
+        return services.jobs.check(spec)
+    job, replayed = services.jobs.submit(spec, idempotency_key)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"
+    return job
+
+
+@router.get("")
+def find(
+    services: InjectedServices,
+    state: Annotated[list[JobState] | None, Query(description="One or more")] = None,
+    kind: str | None = None,
+    experiment: str | None = None,
+    label: Annotated[
+        list[str] | None, Query(description="`key=value`, one or more; all must match")
+    ] = None,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> JobPage:
+    """List jobs, newest first."""
+    labels = {}
+    for pair in label or []:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise InvalidRequest(f"label: '{pair}' is not of the form key=value")
+        labels[key] = value
+    wanted = JobFilter(states=state or (), kind=kind, experiment=experiment, labels=labels)
+    return services.jobs.find(wanted, limit, cursor)
+
+
+@router.get("/{job_id}")
+def get(services: InjectedServices, job_id: str) -> JobView:
+    """One job."""
+    return services.jobs.get(job_id)
+
+
+@router.get("/{job_id}/events")
+def events(
+    services: InjectedServices, job_id: str, limit: Limit = 100, cursor: Cursor = None
+) -> EventPage:
+    """Every change of the job's state, oldest first."""
+    return services.jobs.events(job_id, limit, cursor)
+
+
+@router.get("/{job_id}/logs", response_class=PlainTextResponse)
+def logs(
+    services: InjectedServices,
+    job_id: str,
+    follow: Annotated[bool, Query(description="Stream until the job has ended")] = False,
+    attempt: Annotated[int | None, Query(ge=1, description="Default: the last one")] = None,
+) -> Response:
+    """What the job has printed."""
+    job = services.jobs.get(job_id)
+    if follow:
+        return StreamingResponse(follow_log(services, job_id), media_type="text/plain")
+    return PlainTextResponse(read_log(services, job, attempt))
+
+
+@router.get("/{job_id}/metrics")
+def metrics(
+    services: InjectedServices,
+    job_id: str,
+    key: Annotated[list[str] | None, Query(description="Default: every metric")] = None,
+) -> Metrics:
+    """The curves of the job's run, from MLflow."""
+    job = services.jobs.get(job_id)
+    if job.mlflow is None:
+        return Metrics(items={})
+    run_id = job.mlflow.run_id
+    keys = key or sorted(services.tracking.read(run_id).metrics)
+    return Metrics(
+        items={
+            name: [
+                MetricPointView(step=p.step, value=p.value, timestamp=p.timestamp)
+                for p in services.tracking.history(run_id, name)
+            ]
+            for name in keys
+        }
+    )
+
+
+@router.post(
+    "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
+)
+def cancel(services: InjectedServices, job_id: str) -> JobView:
+    """End a job. One that is on the cluster is `stopping` until it is gone."""
+    return services.jobs.cancel(job_id)
+
+
+@router.post(
+    "/{job_id}/retry",
+    status_code=status.HTTP_201_CREATED,
+    responses={409: {"model": Problem, "description": "The job has not failed"}},
+)
+def retry(services: InjectedServices, response: Response, job_id: str) -> JobView:
+    """A new job that goes on from the last checkpoint of a failed or cancelled one."""
+    job = services.jobs.retry(job_id)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job
+
+
+@router.post("/{job_id}/clone", status_code=status.HTTP_201_CREATED)
+def clone(
+    services: InjectedServices, response: Response, job_id: str, changes: Clone | None = None
+) -> JobView:
+    """A new job with the same spec, some fields changed."""
+    job = services.jobs.clone(job_id, changes.overrides if changes else {})
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job

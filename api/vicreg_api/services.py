@@ -1,0 +1,44 @@
+"""What the routes stand on, made once and handed to them by FastAPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from vicreg_platform.cluster import Cluster
+from vicreg_platform.cluster.ray_jobs import RayCluster
+from vicreg_platform.database import Database
+from vicreg_platform.jobs.service import JobService
+from vicreg_platform.settings import Settings
+from vicreg_platform.tracking import Tracking
+
+
+@dataclass(frozen=True)
+class Services:
+    """The database, the cluster, MLflow, and the use cases on them."""
+
+    database: Database
+    cluster: Cluster
+    tracking: Tracking
+    jobs: JobService
+
+    @classmethod
+    def of(cls, settings: Settings) -> Services:
+        """The real ones."""
+        database = Database(settings.database_url)
+        return cls(
+            database=database,
+            cluster=RayCluster(settings.ray_url),
+            tracking=Tracking(settings.mlflow_url),
+            jobs=JobService(database, settings.data_root, settings.mlflow_public_url),
+        )
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+InjectedServices = Annotated[Services, Depends(_services)]

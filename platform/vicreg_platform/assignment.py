@@ -1,0 +1,59 @@
+"""What the dispatcher hands to a Ray job, and how the job answers."""
+
+from __future__ import annotations
+
+import enum
+
+from pydantic import BaseModel, ConfigDict
+
+from vicreg_platform.specs import Spec
+
+
+class FailureClass(enum.StrEnum):
+    """Why a job failed; only ``infrastructure`` is retried."""
+
+    INFRASTRUCTURE = "infrastructure"
+    USER = "user"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code by which a driver reports this class."""
+        return _EXIT_CODES[self]
+
+    @classmethod
+    def of_exit_code(cls, code: int | None) -> FailureClass:
+        """The class of a driver's exit code; a code it did not choose means it was killed."""
+        return next((known for known, own in _EXIT_CODES.items() if own == code), cls.INFRASTRUCTURE)
+
+
+_EXIT_CODES = {
+    FailureClass.USER: 64,
+    FailureClass.DIVERGED: 65,
+    FailureClass.OUT_OF_MEMORY: 66,
+    FailureClass.INFRASTRUCTURE: 67,
+}
+
+FAILURE_LINE = "vicreg failure: "
+"""A driver that fails ends its log with this and the reason."""
+
+
+class Assignment(BaseModel):
+    """One attempt of a job: all that the driver needs to know, as its one argument."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job_id: str
+    attempt: int
+    spec: Spec
+    run_id: str
+    """The MLflow run of the job, kept across attempts."""
+    encoder_run_id: str | None = None
+    """The run that holds the encoder of an evaluation ``{job: …}``."""
+    resume_from: str | None = None
+    """The job whose checkpoints to start from where this one has none: the one it retries."""
+    tracking_uri: str
+    storage: str
+    """Where checkpoints are kept: a path or an fsspec URL that every worker reaches."""
+    data_root: str

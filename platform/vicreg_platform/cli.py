@@ -1,0 +1,244 @@
+"""The command ``vicreg``."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+
+from vicreg_platform import display
+from vicreg_platform.client import ApiError, Client
+from vicreg_platform.errors import PlatformError
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.recipes import recipe_names, recipe_text
+from vicreg_platform.specs import spec_schema
+
+app = typer.Typer(
+    help="Pretrain image encoders with VICReg, and evaluate them.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ApiUrl = Annotated[
+    str, typer.Option("--api", envvar="VICREG_API_URL", help="Address of the API.")
+]
+DEFAULT_API = "http://127.0.0.1:8000"
+JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
+
+
+@app.command()
+def up(
+    api_port: Annotated[int, typer.Option(help="Port of the API.")] = 8000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder that specs' paths start from. Default: HOME/data")
+    ] = None,
+    home: Annotated[
+        Path, typer.Option(envvar="VICREG_HOME", help="Where everything is kept.")
+    ] = Path(".vicreg"),
+    cpus: Annotated[
+        int | None, typer.Option(min=1, help="CPUs for jobs. Default: the machine's")
+    ] = None,
+) -> None:
+    """Run the whole platform on this machine, until Ctrl-C."""
+    import logging
+
+    from vicreg_platform.local import LocalOptions, LocalPlatform
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("httpx").setLevel(logging.ERROR)
+    ending = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    root = data_root or home / "data"
+    platform = LocalPlatform(LocalOptions(home, root, api_port, mlflow_port, cpus))
+    try:
+        with console.status("starting") as status:
+            platform.start(lambda checks: status.update(_starting(checks)))
+        console.print(f"[bold green]ready[/]  API            {platform.api_url} (docs: /docs)")
+        console.print(f"       MLflow         {platform.mlflow_url}")
+        console.print(f"       Ray dashboard  {platform.ray_url}")
+        console.print(f"       data root      {root.absolute()}")
+        console.print(f"       logs           {platform.logs}")
+        console.print("Ctrl-C ends everything.")
+        ending.wait()
+    except KeyboardInterrupt:
+        console.print("ending")
+    finally:
+        # A second Ctrl-C must not leave half of it behind.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        platform.end()
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        bool, typer.Option(envvar="KEEP", help="Leave the platform running at the end.")
+    ] = False,
+    home: Annotated[
+        Path, typer.Option(envvar="VICREG_HOME", help="Where everything is kept.")
+    ] = Path(".vicreg"),
+) -> None:
+    """Show all of it on one machine in a few minutes: digits, two workers, two evaluations."""
+    from vicreg_platform.demo import run_demo
+
+    run_demo(console, home, keep)
+
+
+@app.command()
+def submit(
+    file: Annotated[Path, typer.Argument(help="A spec, YAML or JSON; - reads standard input.")],
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Show progress until the job has ended.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the resolved spec and store nothing.")
+    ] = False,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Submit a job."""
+    spec = _read_spec(file)
+    with Client(api, wait_seconds=30.0 if follow else 0.0) as client:
+        try:
+            if dry_run:
+                check = client.check(spec)
+                for warning in check.warnings:
+                    errors.print(f"[yellow]warning[/]: {warning}")
+                console.print_json(data=check.spec)
+                return
+            job = client.submit(spec)
+        except ApiError as error:
+            if str(file) == "-" or not error.problem.get("errors"):
+                raise
+            display.print_faults(errors, file, error)
+            raise typer.Exit(2) from None
+        if not follow:
+            console.print(job.id)
+            return
+        errors.print(f"job {job.id}")
+        with display.JobProgress(console).shown() as progress:
+            job = client.wait(job.id, watch=progress.update)
+        console.print(display.job_table(job))
+        raise typer.Exit(0 if job.state is JobState.SUCCEEDED else 1)
+
+
+@app.command()
+def jobs(
+    state: Annotated[list[JobState] | None, typer.Option(help="One or more.")] = None,
+    kind: Annotated[str | None, typer.Option(help="pretrain or evaluate")] = None,
+    experiment: Annotated[str | None, typer.Option()] = None,
+    label: Annotated[list[str] | None, typer.Option(help="key=value, one or more.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """List jobs, newest first."""
+    filters: dict[str, Any] = {
+        "state": [each.value for each in state or []],
+        "kind": kind,
+        "experiment": experiment,
+        "label": label or [],
+        "limit": limit,
+    }
+    with Client(api) as client:
+        page = client.find(**{name: value for name, value in filters.items() if value})
+    console.print(display.jobs_table(page.items))
+
+
+@app.command()
+def show(
+    job_id: JobId,
+    as_json: Annotated[bool, typer.Option("--json", help="The API's answer.")] = False,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Show one job."""
+    with Client(api) as client:
+        job = client.get(job_id)
+    if as_json:
+        console.print_json(job.model_dump_json())
+    else:
+        console.print(display.job_table(job))
+
+
+@app.command()
+def logs(
+    job_id: JobId,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+    ] = False,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Print what a job has printed."""
+    with Client(api) as client:
+        for text in client.follow_logs(job_id) if follow else [client.logs(job_id)]:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+
+@app.command()
+def cancel(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """End a job."""
+    with Client(api) as client:
+        console.print(client.cancel(job_id).state.value)
+
+
+@app.command()
+def retry(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """Make a new job that goes on from the last checkpoint of a failed or cancelled one."""
+    with Client(api) as client:
+        console.print(client.retry(job_id).id)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the spec."""
+    print(json.dumps(spec_schema(), indent=2))
+
+
+@app.command()
+def recipe(
+    name: Annotated[str | None, typer.Argument(help="Default: list them.")] = None,
+) -> None:
+    """Print a ready spec."""
+    print(recipe_text(name) if name else "\n".join(recipe_names()), end="" if name else "\n")
+
+
+def _starting(checks: dict[str, str]) -> str:
+    missing = [name for name, answer in checks.items() if answer != "ok"]
+    return f"starting: {', '.join(missing)}"
+
+
+def _read_spec(file: Path) -> dict[str, Any]:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text()
+        spec = yaml.safe_load(text)
+    except OSError as error:
+        raise PlatformError(f"cannot read {file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PlatformError(f"{file} is neither YAML nor JSON: {error}") from None
+    if not isinstance(spec, dict):
+        raise PlatformError(f"{file} holds no spec: it must be a mapping of fields")
+    return spec
+
+
+def main() -> None:
+    """Run the command; a failure that is known prints one message, not a traceback."""
+    try:
+        app()
+    except PlatformError as error:
+        errors.print(f"[bold red]error[/]: {error}", highlight=False, markup=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

@@ -1,0 +1,197 @@
+"""The Python client of the HTTP API."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+from vicreg_platform.errors import PlatformError
+from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView
+
+POLL_SECONDS = 0.5
+
+
+class ApiError(PlatformError):
+    """The API refused a request. ``problem`` is its RFC 9457 answer."""
+
+    def __init__(self, problem: dict[str, Any]) -> None:
+        self.problem = problem
+        super().__init__(problem.get("detail", "the API gave no reason"))
+
+
+class ApiUnreachable(PlatformError):
+    """The API does not answer."""
+
+
+class Client:
+    """A connection to the platform.
+
+    Args:
+        url: address of the API.
+        wait_seconds: how long a request that finds no API is tried again (an API that was
+            restarted is soon back); safe because a POST carries an idempotency key.
+
+    Example:
+        >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
+        ...     job = client.submit({"kind": "pretrain", "data": {"source": "digits"}})
+        ...     print(client.wait(job.id).summary)
+    """
+
+    def __init__(self, url: str = "http://127.0.0.1:8000", wait_seconds: float = 0.0) -> None:
+        self.url = url
+        self._wait_seconds = wait_seconds
+        self._http = httpx.Client(base_url=url, timeout=30.0)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> JobView:
+        """Submit a job.
+
+        Raises:
+            ApiError: the spec is not valid; ``problem["errors"]`` names every fault.
+        """
+        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
+        return JobView.model_validate(self._call("POST", "/v1/jobs", json=spec, headers=headers))
+
+    def check(self, spec: dict[str, Any]) -> DryRun:
+        """What ``submit`` would do."""
+        return DryRun.model_validate(
+            self._call("POST", "/v1/jobs", json=spec, params={"dry_run": True})
+        )
+
+    def get(self, job_id: str) -> JobView:
+        """One job."""
+        return JobView.model_validate(self._call("GET", f"/v1/jobs/{job_id}"))
+
+    def find(self, **filters: Any) -> JobPage:
+        """A page of jobs, newest first; filters as in the API: state, kind, experiment, label."""
+        return JobPage.model_validate(self._call("GET", "/v1/jobs", params=filters))
+
+    def find_all(self, **filters: Any) -> Iterator[JobView]:
+        """All jobs, newest first, page by page."""
+        cursor: str | None = None
+        while True:
+            page = self.find(**filters, **({"cursor": cursor} if cursor else {}))
+            yield from page.items
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def events(self, job_id: str) -> EventPage:
+        """The changes of a job's state, oldest first."""
+        return EventPage.model_validate(
+            self._call("GET", f"/v1/jobs/{job_id}/events", params={"limit": 200})
+        )
+
+    def metrics(self, job_id: str) -> dict[str, list[dict[str, float]]]:
+        """The curves of a job's run."""
+        items: dict[str, list[dict[str, float]]] = self._call("GET", f"/v1/jobs/{job_id}/metrics")[
+            "items"
+        ]
+        return items
+
+    def logs(self, job_id: str) -> str:
+        """What the job's last attempt has printed."""
+        return self._request("GET", f"/v1/jobs/{job_id}/logs").text
+
+    def follow_logs(self, job_id: str) -> Iterator[str]:
+        """What the job prints, until it has ended."""
+        with self._http.stream(
+            "GET", f"/v1/jobs/{job_id}/logs", params={"follow": True}, timeout=None
+        ) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise ApiError(_problem(answer))
+            yield from answer.iter_text()
+
+    def cancel(self, job_id: str) -> JobView:
+        """End a job."""
+        return JobView.model_validate(self._call("POST", f"/v1/jobs/{job_id}/cancel"))
+
+    def retry(self, job_id: str) -> JobView:
+        """A new job that goes on from the last checkpoint of a failed or cancelled one."""
+        return JobView.model_validate(self._call("POST", f"/v1/jobs/{job_id}/retry"))
+
+    def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
+        """A new job with the spec of another, some fields changed."""
+        return JobView.model_validate(
+            self._call("POST", f"/v1/jobs/{job_id}/clone", json={"overrides": overrides})
+        )
+
+    def readiness(self) -> dict[str, str]:
+        """What ``/readyz`` says of each part: ``ok``, or what is wrong."""
+        answer = self._send("GET", "/readyz")
+        checks: dict[str, str] = answer.json()["checks"]
+        return checks
+
+    def wait(
+        self,
+        job_id: str,
+        timeout: float | None = None,
+        watch: Callable[[JobView], None] = lambda job: None,
+    ) -> JobView:
+        """Wait until a job has ended.
+
+        Args:
+            job_id: the job.
+            timeout: in seconds; None waits for ever.
+            watch: called with every look at the job.
+
+        Raises:
+            TimeoutError: it had not ended in that time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            job = self.get(job_id)
+            watch(job)
+            if job.ended:
+                return job
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError(f"job {job_id} is still {job.state.value} after {timeout} s")
+            time.sleep(POLL_SECONDS)
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        return self._request(method, path, **arguments).json()
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        answer = self._send(method, path, **arguments)
+        if not answer.is_success:
+            raise ApiError(_problem(answer))
+        return answer
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        deadline = time.monotonic() + self._wait_seconds
+        while True:
+            try:
+                return self._http.request(method, path, **arguments)
+            except httpx.TransportError as error:
+                if time.monotonic() >= deadline:
+                    raise ApiUnreachable(
+                        f"the API does not answer at {self.url} ({error}): is `vicreg up` running?"
+                    ) from None
+                time.sleep(POLL_SECONDS)
+
+
+def _problem(answer: httpx.Response) -> dict[str, Any]:
+    try:
+        problem: dict[str, Any] = answer.json()
+    except ValueError:
+        return {"detail": f"status {answer.status_code}: {answer.text[:200]}"}
+    return problem

@@ -1,0 +1,120 @@
+"""A Ray cluster, spoken to over the HTTP API of its head (Ray 2.60).
+
+The control plane needs no Ray of its own, so it can serve clusters of other versions.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import httpx
+
+from vicreg_platform.cluster import (
+    Bundle,
+    Capacity,
+    Submission,
+    SubmissionState,
+    SubmissionStatus,
+)
+from vicreg_platform.errors import ClusterUnavailable, SubmissionRefused
+
+TIMEOUT_SECONDS = 15.0
+_STATES = {
+    "PENDING": SubmissionState.PENDING,
+    "RUNNING": SubmissionState.RUNNING,
+    "SUCCEEDED": SubmissionState.SUCCEEDED,
+    "FAILED": SubmissionState.FAILED,
+    "STOPPED": SubmissionState.STOPPED,
+}
+
+
+class RayCluster:
+    """The Jobs and State APIs of a Ray head.
+
+    Args:
+        url: address of its dashboard, such as ``http://127.0.0.1:8265``.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
+
+    def submit(self, submission: Submission) -> None:
+        """See ``Cluster.submit``."""
+        answer = self._call(
+            "POST",
+            "/api/jobs/",
+            json={
+                "submission_id": submission.id,
+                "entrypoint": shlex.join(submission.arguments),
+                "entrypoint_num_cpus": submission.driver.cpus,
+                "entrypoint_num_gpus": submission.driver.gpus,
+                "metadata": submission.metadata,
+            },
+        )
+        if answer.is_success:
+            return
+        # Ray answers a known id with status 500, and so it does much else.
+        if self.status(submission.id) is None:
+            raise SubmissionRefused(f"Ray refused the submission: {_last_line(answer.text)}")
+
+    def status(self, submission_id: str) -> SubmissionStatus | None:
+        """See ``Cluster.status``."""
+        answer = self._call("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        details = self._body(answer)
+        return SubmissionStatus(
+            state=_STATES[details["status"]],
+            exit_code=details.get("driver_exit_code"),
+            message=details.get("message"),
+        )
+
+    def stop(self, submission_id: str) -> None:
+        """See ``Cluster.stop``."""
+        self._call("POST", f"/api/jobs/{submission_id}/stop")
+
+    def log(self, submission_id: str) -> str | None:
+        """See ``Cluster.log``."""
+        answer = self._call("GET", f"/api/jobs/{submission_id}/logs")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        log: str = self._body(answer)["logs"] or ""
+        return log
+
+    def capacity(self) -> Capacity:
+        """See ``Cluster.capacity``."""
+        nodes = self._body(self._call("GET", "/api/v0/nodes?detail=1"))["data"]["result"]["result"]
+        status = self._body(self._call("GET", "/api/cluster_status"))["data"]["clusterStatus"]
+        usage = ((status or {}).get("loadMetricsReport") or {}).get("usage") or {}
+        return Capacity(
+            nodes=tuple(
+                Bundle(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+                for resources in (node["resources_total"] for node in nodes if _alive(node))
+            ),
+            used=Bundle(usage.get("CPU", [0.0])[0], usage.get("GPU", [0.0])[0]),
+        )
+
+    def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            reason = str(error) or type(error).__name__
+            raise ClusterUnavailable(f"Ray does not answer at {self._url}: {reason}") from error
+
+    def _body(self, answer: httpx.Response) -> Any:
+        if not answer.is_success:
+            raise ClusterUnavailable(
+                f"Ray answered {answer.status_code} at {answer.url}: {_last_line(answer.text)}"
+            )
+        return answer.json()
+
+
+def _alive(node: dict[str, Any]) -> bool:
+    return bool(node["state"] == "ALIVE")
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip(" .")]
+    return lines[-1] if lines else "no reason given"

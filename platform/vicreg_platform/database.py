@@ -1,0 +1,153 @@
+"""The database: one engine, one transaction at a time, migrations at start."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, text
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.orm import Session
+from sqlalchemy.types import TypeDecorator
+
+from vicreg_platform.errors import DatabaseUnavailable
+
+BUSY_TIMEOUT_SECONDS = 30
+MIGRATION_LOCK = 0x7663_7265_67
+"""Key of the PostgreSQL advisory lock that lets one process migrate at a time."""
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC, on databases with and without time zones."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store UTC; a moment without a zone is a defect of the caller."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """SQLite gives the moment back without its zone."""
+        if value is None:
+            return None
+        moment: datetime = value
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Database:
+    """Transactions on the platform's database.
+
+    Args:
+        url: SQLAlchemy URL of a SQLite file or a PostgreSQL database.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.engine = _engine(url)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only reads.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        with self._transaction(write=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that commits as one, or not at all.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        with self._transaction(write=True) as session:
+            yield session
+
+    @contextmanager
+    def _transaction(self, *, write: bool) -> Iterator[Session]:
+        try:
+            engine = self.engine.execution_options(vicreg_write=write)
+            with Session(engine, expire_on_commit=False) as session, session.begin():
+                yield session
+        except (OperationalError, InterfaceError) as error:
+            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+
+    def ping(self) -> None:
+        """Ask the database whether it is there.
+
+        Raises:
+            DatabaseUnavailable: it is not.
+        """
+        with self.read() as session:
+            session.execute(text("SELECT 1"))
+
+    def migrate(self, wait_seconds: float = 0.0) -> None:
+        """Bring the schema up to date; several processes may do so at once.
+
+        Args:
+            wait_seconds: how long to wait for a database that does not answer yet.
+
+        Raises:
+            DatabaseUnavailable: it did not answer in that time.
+        """
+        deadline = time.monotonic() + wait_seconds
+        while True:
+            try:
+                self._upgrade()
+                return
+            except OperationalError as error:
+                if time.monotonic() >= deadline:
+                    raise DatabaseUnavailable(
+                        f"the database does not answer: {error.orig}"
+                    ) from error
+                time.sleep(0.5)
+
+    def _upgrade(self) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        engine = self.engine.execution_options(vicreg_write=True)
+        with engine.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True, pool_recycle=1800)
+    path = url.removeprefix("sqlite:///")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # The driver's own transaction handling begins too late; see "begin" below.
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A writer takes the lock at once: two readers that both turn writers would deadlock.
+        write = connection.get_execution_options().get("vicreg_write", True)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

@@ -1,0 +1,426 @@
+"""The reconcile loop: read what the database wants, ask Ray what is, act on the difference.
+
+It keeps nothing in memory that matters: it can be killed at any line and started again, and a
+second one on the same database waits for the first one's lease to end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from vicreg_platform.assignment import FAILURE_LINE, Assignment, FailureClass
+from vicreg_platform.cluster import (
+    Capacity,
+    Cluster,
+    Needs,
+    SubmissionState,
+    SubmissionStatus,
+)
+from vicreg_platform.cluster.needs import needs_of, submission_of
+from vicreg_platform.cluster.ray_jobs import RayCluster
+from vicreg_platform.database import Database
+from vicreg_platform.errors import (
+    ClusterUnavailable,
+    IllegalTransition,
+    NotFound,
+    SubmissionRefused,
+    TrackingUnavailable,
+    Unavailable,
+)
+from vicreg_platform.jobs.models import Attempt, Job, new_id
+from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.service import utc_now
+from vicreg_platform.jobs.states import TERMINAL, JobState
+from vicreg_platform.settings import Settings
+from vicreg_platform.specs import parse_spec
+from vicreg_platform.tracking import Tracking
+
+logger = logging.getLogger(__name__)
+
+LEASE = "dispatcher"
+LEASE_SECONDS = 15.0
+ROUND_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 300.0
+BATCH = 100
+"""Queued, waiting or unarchived jobs looked at in one round."""
+_RUN_STATUS = {
+    JobState.SUCCEEDED: "FINISHED",
+    JobState.FAILED: "FAILED",
+    JobState.CANCELLED: "KILLED",
+}
+
+
+class Dispatcher:
+    """Moves jobs between the database and the cluster.
+
+    Args:
+        database: what the users want.
+        cluster: what is.
+        tracking: where runs are made, read and closed.
+        settings: what workers are told of the world.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cluster: Cluster,
+        tracking: Tracking,
+        settings: Settings,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._cluster = cluster
+        self._tracking = tracking
+        self._settings = settings
+        self._now = now
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
+
+    def run(self, stop: threading.Event) -> None:
+        """Go round until ``stop`` is set."""
+        complaint = ""
+        while not stop.is_set():
+            try:
+                self.round()
+                complaint = ""
+            except Unavailable as error:
+                if str(error) != complaint:
+                    logger.warning("%s; trying on", error)
+                complaint = str(error)
+            except Exception:
+                logger.exception("a round failed; trying on")
+            stop.wait(ROUND_SECONDS)
+        with self._database.write() as session:
+            self._jobs(session).give_up_lease(LEASE, self._holder)
+
+    def round(self) -> None:
+        """One look at everything that is not at rest.
+
+        Raises:
+            Unavailable: something did not answer; what was done until then stays done.
+        """
+        with self._database.write() as session:
+            if not self._jobs(session).hold_lease(LEASE, self._holder, LEASE_SECONDS):
+                return
+        with self._database.read() as session:
+            live = self._jobs(session).live_attempts()
+        for attempt, job in live:
+            with _unless_overtaken():
+                self._follow(attempt, job)
+        self._archive()
+        self._release_waiting()
+        self._start_queued()
+
+    # Attempts on the cluster
+
+    def _follow(self, attempt: Attempt, job: Job) -> None:
+        status = self._cluster.status(attempt.submission_id)
+        if status is None:
+            self._follow_unknown(attempt, job)
+            return
+        if attempt.submitted_at is None:
+            with self._database.write() as session:
+                self._jobs(session).mark_submitted(attempt)
+        if status.state in (SubmissionState.PENDING, SubmissionState.RUNNING):
+            if job.state == JobState.STOPPING.value:
+                self._cluster.stop(attempt.submission_id)
+            elif status.state is SubmissionState.RUNNING:
+                self._follow_running(attempt, job)
+            return
+        self._settle(attempt, job, status)
+
+    def _follow_unknown(self, attempt: Attempt, job: Job) -> None:
+        if attempt.submitted_at is not None:
+            self._end(
+                attempt,
+                job,
+                FailureClass.INFRASTRUCTURE,
+                "Ray no longer knows the attempt: its head was lost or started anew",
+            )
+        elif job.state == JobState.STOPPING.value:
+            self._end(attempt, job, None, None)
+        else:
+            self._submit(attempt, job)
+
+    def _follow_running(self, attempt: Attempt, job: Job) -> None:
+        if job.state == JobState.STARTING.value:
+            with self._database.write() as session:
+                self._jobs(session).transition(
+                    job.id,
+                    JobState.RUNNING,
+                    message=None,
+                    attempt=attempt.number,
+                    only_from=[JobState.STARTING],
+                )
+        self._read_run(job)
+
+    def _settle(self, attempt: Attempt, job: Job, status: SubmissionStatus) -> None:
+        """The driver has ended: say how."""
+        self._read_run(job)
+        if status.state is SubmissionState.SUCCEEDED:
+            self._end(attempt, job, None, None)
+            return
+        failure = FailureClass.of_exit_code(status.exit_code)
+        log = self._cluster.log(attempt.submission_id) or ""
+        stated = [line for line in log.splitlines() if line.startswith(FAILURE_LINE)]
+        if stated:
+            reason = stated[-1].removeprefix(FAILURE_LINE)
+        elif status.exit_code is not None:
+            reason = f"the driver ended with exit code {status.exit_code}; its log says more"
+        else:
+            first_line = (status.message or "").strip().splitlines()[:1]
+            reason = f"the driver was lost: {first_line[0] if first_line else 'no reason given'}"
+        self._end(attempt, job, failure, reason)
+
+    def _end(
+        self, attempt: Attempt, job: Job, failure: FailureClass | None, reason: str | None
+    ) -> None:
+        """Close the attempt and move the job on, if the attempt is still the live one."""
+        with self._database.write() as session:
+            jobs = self._jobs(session)
+            state = JobState(jobs.get(job.id).state)
+            number = attempt.number
+            if state is JobState.STOPPING:
+                outcome = "cancelled"
+                jobs.transition(
+                    job.id, JobState.CANCELLED, message="cancelled by the user", attempt=number
+                )
+            elif failure is None:
+                outcome = "succeeded"
+                jobs.transition(job.id, JobState.SUCCEEDED, message=None, attempt=number)
+            elif failure is FailureClass.INFRASTRUCTURE and number < job.max_attempts:
+                outcome = failure.value
+                wait = self._backoff(number)
+                jobs.transition(
+                    job.id,
+                    JobState.QUEUED,
+                    message=f"attempt {number} of {job.max_attempts} failed, the next starts in "
+                    f"{wait:g} s: {reason}",
+                    attempt=number,
+                    not_before=self._now() + timedelta(seconds=wait),
+                )
+            else:
+                outcome = failure.value
+                jobs.transition(
+                    job.id,
+                    JobState.FAILED,
+                    message=reason,
+                    attempt=number,
+                    failure=failure.value,
+                )
+            jobs.end_attempt(attempt, outcome, reason)
+        logger.info("attempt %s ended: %s%s", attempt.submission_id, outcome, _because(reason))
+
+    def _backoff(self, number: int) -> float:
+        wait = self._settings.retry_backoff_seconds * 2.0 ** (number - 1)
+        return min(MAX_BACKOFF_SECONDS, wait)
+
+    def _read_run(self, job: Job) -> None:
+        """Copy progress and metrics from the run; MLflow being away is no reason to stop."""
+        if job.run_id is None:
+            return
+        try:
+            reading = self._tracking.read(job.run_id)
+        except (TrackingUnavailable, NotFound):
+            return
+        if reading.progress == job.progress and reading.metrics == job.summary:
+            return
+        with self._database.write() as session:
+            self._jobs(session).set_reading(job.id, reading.progress, reading.metrics)
+
+    # Attempts that have ended
+
+    def _archive(self) -> None:
+        """Keep the logs of ended attempts with their runs, and close the runs of ended jobs."""
+        with self._database.read() as session:
+            ended = self._jobs(session).unarchived_attempts(BATCH)
+        for attempt, job in ended:
+            try:
+                self._archive_attempt(attempt, job)
+            except TrackingUnavailable:
+                return
+
+    def _archive_attempt(self, attempt: Attempt, job: Job) -> None:
+        if job.run_id is not None:
+            log = self._cluster.log(attempt.submission_id)
+            self._tracking.keep_log(
+                job.run_id,
+                attempt.number,
+                "the log was lost with the Ray head\n" if log is None else log,
+            )
+            if JobState(job.state) in TERMINAL:
+                self._read_run(job)
+                self._tracking.finish(job.run_id, _RUN_STATUS[JobState(job.state)])
+        with self._database.write() as session:
+            self._jobs(session).mark_archived(attempt)
+
+    # Jobs that are not on the cluster
+
+    def _release_waiting(self) -> None:
+        with self._database.read() as session:
+            released = self._jobs(session).released(BATCH)
+        for job, dependency in released:
+            with _unless_overtaken(), self._database.write() as session:
+                jobs = self._jobs(session)
+                if dependency.state == JobState.SUCCEEDED.value:
+                    jobs.transition(
+                        job.id, JobState.QUEUED, message=f"job {dependency.id} has succeeded"
+                    )
+                else:
+                    jobs.transition(
+                        job.id,
+                        JobState.CANCELLED,
+                        message=f"job {dependency.id}, which it waited for, is {dependency.state}",
+                    )
+
+    def _start_queued(self) -> None:
+        with self._database.read() as session:
+            queued = self._jobs(session).queued(BATCH)
+            live = [needs_of(parse_spec(job.spec)) for _, job in self._jobs(session).live_attempts()]
+        if not queued:
+            return
+        capacity = self._cluster.capacity()
+        for job in queued:
+            needs = needs_of(parse_spec(job.spec))
+            if not capacity.can_ever_hold(needs):
+                self._refuse(job, needs, capacity)
+            elif not _fits(needs, capacity, live):
+                # Later jobs must not overtake: a large job would wait for ever.
+                self._explain(job, f"waits for room: it needs {needs}")
+                return
+            elif self._start(job):
+                live.append(needs)
+
+    def _refuse(self, job: Job, needs: Needs, capacity: Capacity) -> None:
+        if not capacity.nodes:
+            self._explain(job, "waits for a Ray node: the cluster has none")
+            return
+        with _unless_overtaken(), self._database.write() as session:
+            self._jobs(session).transition(
+                job.id,
+                JobState.FAILED,
+                message=f"it needs {needs}, which this cluster can never give: it has {capacity}",
+                failure=FailureClass.USER.value,
+            )
+
+    def _explain(self, job: Job, reason: str) -> None:
+        if job.reason == reason:
+            return
+        with self._database.write() as session:
+            self._jobs(session).set_reason(job.id, reason)
+
+    def _start(self, job: Job) -> bool:
+        """Make the run, commit the intent, then call Ray; False where it must wait."""
+        try:
+            self._ensure_run(job)
+        except TrackingUnavailable as error:
+            self._explain(job, f"starts when MLflow is back: {error}")
+            return False
+        try:
+            with self._database.write() as session:
+                jobs = self._jobs(session)
+                number = len(job.attempts) + 1
+                jobs.transition(job.id, JobState.STARTING, message=None)
+                attempt = jobs.open_attempt(job.id, number)
+        except IllegalTransition:
+            return False  # cancelled in the meantime
+        self._submit(attempt, job)
+        return True
+
+    def _ensure_run(self, job: Job) -> None:
+        if job.run_id is not None:
+            return
+        parent = self._run_of(job.depends_on)
+        run_id, experiment_id = self._tracking.ensure_run(
+            job.id, job.name, job.experiment, job.spec, parent
+        )
+        with self._database.write() as session:
+            self._jobs(session).set_run(job.id, run_id, experiment_id)
+        job.run_id = run_id
+
+    def _submit(self, attempt: Attempt, job: Job) -> None:
+        assert job.run_id is not None
+        assignment = Assignment(
+            job_id=job.id,
+            attempt=attempt.number,
+            spec=parse_spec(job.spec),
+            run_id=job.run_id,
+            encoder_run_id=self._run_of(job.depends_on),
+            resume_from=job.retry_of,
+            tracking_uri=self._settings.mlflow_url,
+            storage=self._settings.storage,
+            data_root=str(self._settings.data_root),
+        )
+        try:
+            self._cluster.submit(submission_of(assignment, attempt.submission_id))
+        except SubmissionRefused as error:
+            self._end(attempt, job, FailureClass.INFRASTRUCTURE, str(error))
+            return
+        with self._database.write() as session:
+            self._jobs(session).mark_submitted(attempt)
+        logger.info("attempt %s submitted", attempt.submission_id)
+
+    def _run_of(self, job_id: str | None) -> str | None:
+        if job_id is None:
+            return None
+        with self._database.read() as session:
+            return self._jobs(session).get(job_id).run_id
+
+    def _jobs(self, session: Session) -> JobRepository:
+        return JobRepository(session, self._now())
+
+
+def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:
+    """Whether there is room now.
+
+    Ray's count of what is in use lags by seconds, and the attempts that this platform has on the
+    cluster reserve their resources late: the larger of the two counts is believed.
+    """
+    total, used = capacity.total, capacity.used
+    free_cpus = total.cpus - max(used.cpus, sum(other.cpus for other in live))
+    free_gpus = total.gpus - max(used.gpus, sum(other.gpus for other in live))
+    return needs.cpus <= free_cpus and needs.gpus <= free_gpus
+
+
+@contextmanager
+def _unless_overtaken() -> Iterator[None]:
+    """Drop a decision that a user's cancel or another dispatcher was quicker than."""
+    try:
+        yield
+    except IllegalTransition as error:
+        logger.info("overtaken: %s", error)
+
+
+def _because(reason: str | None) -> str:
+    return f": {reason}" if reason else ""
+
+
+def main() -> None:
+    """Run a dispatcher until it is told to end."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = Settings.from_environment()
+    database = Database(settings.database_url)
+    database.migrate(wait_seconds=60.0)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    dispatcher = Dispatcher(
+        database, RayCluster(settings.ray_url), Tracking(settings.mlflow_url), settings
+    )
+    logger.info("dispatching to %s", settings.ray_url)
+    dispatcher.run(stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""What the command line shows: progress, tables, and faults with their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from vicreg_platform.client import ApiError
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.views import JobView
+
+STATE_COLOURS = {
+    JobState.RUNNING: "cyan",
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+    JobState.STOPPING: "yellow",
+}
+
+
+class JobProgress:
+    """Live lines, one a job: a bar with epoch, loss terms, images a second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.fields[state]:<9}", markup=True),
+            TextColumn("{task.description:<22}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[detail]}"),
+            console=console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator[JobProgress]:
+        """Show the lines."""
+        with self._progress:
+            yield self
+
+    def update(self, job: JobView) -> None:
+        """Bring the line of a job up to date."""
+        if job.id not in self._tasks:
+            self._tasks[job.id] = self._progress.add_task(
+                escape(job.name), total=1.0, state="", detail=""
+            )
+        share = job.progress.step / max(1, job.progress.steps) if job.progress else 0.0
+        if job.state is JobState.SUCCEEDED:
+            share = 1.0
+        colour = STATE_COLOURS.get(job.state, "white")
+        self._progress.update(
+            self._tasks[job.id],
+            completed=share,
+            state=f"[{colour}]{job.state.value}[/]",
+            detail=escape(_detail(job)),
+        )
+
+
+def _detail(job: JobView) -> str:
+    if job.state in (JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.WAITING):
+        return job.reason or ""
+    if job.kind == "evaluate" and job.ended:
+        return "  ".join(
+            f"{name} {value:.1%}" for name, value in job.summary.items() if "/top" in name
+        )
+    if job.progress is None:
+        return ""
+    parts = []
+    if job.kind == "pretrain":
+        parts.append(f"epoch {job.progress.epoch}/{job.progress.epochs}")
+        for short, metric in (
+            ("loss", "train/loss"),
+            ("inv", "train/invariance"),
+            ("var", "train/variance"),
+            ("cov", "train/covariance"),
+        ):
+            if metric in job.summary:
+                parts.append(f"{short} {job.summary[metric]:.3g}")
+    parts.append(f"{job.progress.images_per_second:.0f} img/s")
+    if not job.ended:
+        parts.append(f"ETA {_duration(job.progress.eta_seconds)}")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def jobs_table(jobs: list[JobView]) -> Table:
+    """Jobs, one a row."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "STATE", "KIND", "NAME", "EXPERIMENT", "PROGRESS", "REASON"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
+    for job in jobs:
+        progress = f"{job.progress.epoch}/{job.progress.epochs}" if job.progress else ""
+        colour = STATE_COLOURS.get(job.state, "white")
+        table.add_row(
+            job.id,
+            f"[{colour}]{job.state.value}[/]",
+            job.kind,
+            escape(job.name),
+            escape(job.experiment),
+            progress if job.kind == "pretrain" else "",
+            escape((job.reason or "")[:80]),
+        )
+    return table
+
+
+def job_table(job: JobView) -> Table:
+    """One job, one fact a row."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    facts: dict[str, Any] = {
+        "id": job.id,
+        "kind": job.kind,
+        "name": job.name,
+        "state": job.state.value,
+        "reason": job.reason,
+        "failure": job.failure,
+        "progress": _detail(job) if job.progress else None,
+        "created": f"{job.created_at:%Y-%m-%d %H:%M:%S} UTC",
+        "started": job.started_at and f"{job.started_at:%Y-%m-%d %H:%M:%S} UTC",
+        "finished": job.finished_at and f"{job.finished_at:%Y-%m-%d %H:%M:%S} UTC",
+        "MLflow": job.mlflow and job.mlflow.url,
+    }
+    for attempt in job.attempts:
+        ended = attempt.outcome or "live"
+        facts[f"attempt {attempt.number}"] = (
+            f"{ended}: {attempt.message}" if attempt.message else ended
+        )
+    facts |= {name: f"{value:.6g}" for name, value in sorted(job.summary.items())}
+    for name, fact in facts.items():
+        if fact is not None:
+            table.add_row(f"[dim]{name}[/]", escape(str(fact)))
+    return table
+
+
+def print_faults(console: Console, file: Path, error: ApiError) -> None:
+    """Each fault of a spec, with the line of the file it is about."""
+    lines = _lines_of_fields(file.read_text())
+    for fault in error.problem.get("errors", []):
+        field = fault["field"]
+        line = _nearest_line(lines, field)
+        where = f"{file}:{line}" if line else str(file)
+        console.print(f"[bold]{escape(where)}[/]: {escape(field)}: {escape(fault['message'])}")
+
+
+def _nearest_line(lines: dict[str, int], field: str) -> int | None:
+    """The line of the field, or of the nearest section around it that is written down."""
+    while field:
+        if field in lines:
+            return lines[field]
+        field = field[: max(field.rfind("."), field.rfind("["), 0)]
+    return lines.get("")
+
+
+def _lines_of_fields(text: str) -> dict[str, int]:
+    """The line of every field of a YAML or JSON text, counted from 1."""
+    lines: dict[str, int] = {}
+
+    def walk(node: yaml.Node, path: str, line: int) -> None:
+        lines[path] = line
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                walk(value, f"{path}.{key.value}" if path else key.value, key.start_mark.line + 1)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                walk(item, f"{path}[{index}]", item.start_mark.line + 1)
+
+    root = yaml.compose(text)
+    if root is not None:
+        walk(root, "", 1)
+    return lines

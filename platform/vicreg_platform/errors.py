@@ -1,0 +1,129 @@
+"""Everything that can be refused or fail, each with its HTTP status and stable code.
+
+::
+
+    PlatformError
+    ├── InvalidSpec                422  invalid_spec
+    ├── InvalidRequest             422  invalid_request
+    ├── NotFound                   404  not_found
+    ├── Conflict                   409  conflict
+    │   ├── IllegalTransition      409  illegal_transition
+    │   └── IdempotencyConflict    409  idempotency_conflict
+    ├── BodyTooLarge               413  body_too_large
+    ├── Unavailable                503  unavailable
+    │   ├── DatabaseUnavailable    503  database_unavailable
+    │   ├── ClusterUnavailable     503  cluster_unavailable
+    │   └── TrackingUnavailable    503  tracking_unavailable
+    ├── SubmissionRefused          (dispatcher only)
+    └── LocalPlatformError         (``vicreg up`` only)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from vicreg_platform.specs.base import FieldFault
+
+
+class PlatformError(Exception):
+    """The root. Its text is one message that says what is wrong and what to do."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+
+
+class InvalidSpec(PlatformError):
+    """A spec with one or more faults."""
+
+    status = 422
+    code = "invalid_spec"
+    title = "The spec is not valid"
+
+    def __init__(self, faults: Sequence[FieldFault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(
+            "; ".join(f"{f.field}: {f.message}" if f.field else f.message for f in faults)
+        )
+
+
+class InvalidRequest(PlatformError):
+    """A request that is not about a spec and that cannot be answered as it stands."""
+
+    status = 422
+    code = "invalid_request"
+    title = "The request is not valid"
+
+
+class NotFound(PlatformError):
+    """There is no such thing."""
+
+    status = 404
+    code = "not_found"
+    title = "Not found"
+
+
+class Conflict(PlatformError):
+    """The thing is not in a state that allows the request."""
+
+    status = 409
+    code = "conflict"
+    title = "Conflict"
+
+
+class IllegalTransition(Conflict):
+    """The job's state does not allow the change."""
+
+    code = "illegal_transition"
+    title = "The job's state does not allow this"
+
+
+class IdempotencyConflict(Conflict):
+    """An idempotency key was used before with another body."""
+
+    code = "idempotency_conflict"
+    title = "The idempotency key belongs to another request"
+
+
+class BodyTooLarge(PlatformError):
+    """The request's body is over the limit."""
+
+    status = 413
+    code = "body_too_large"
+    title = "The body is too large"
+
+
+class Unavailable(PlatformError):
+    """Something this service stands on does not answer; trying again later may help."""
+
+    status = 503
+    code = "unavailable"
+    title = "Temporarily unavailable"
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    code = "database_unavailable"
+
+
+class ClusterUnavailable(Unavailable):
+    """The Ray head does not answer."""
+
+    code = "cluster_unavailable"
+
+
+class TrackingUnavailable(Unavailable):
+    """The MLflow server does not answer."""
+
+    code = "tracking_unavailable"
+
+
+class SubmissionRefused(PlatformError):
+    """Ray answered that it will not take this submission."""
+
+
+class LocalPlatformError(PlatformError):
+    """``vicreg up`` cannot start or go on."""

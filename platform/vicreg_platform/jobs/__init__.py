@@ -1,0 +1,1 @@
+"""Jobs: their states, their rows, and what can be done with them."""

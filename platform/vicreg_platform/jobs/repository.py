@@ -1,0 +1,342 @@
+"""All SQL of the platform. Every method runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import CursorResult, exists, func, insert, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session, aliased, selectinload
+
+from vicreg_platform.errors import IllegalTransition, NotFound
+from vicreg_platform.jobs.models import Attempt, Event, IdempotencyKey, Job, Label, Lease
+from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """Which jobs to list; every condition given must hold."""
+
+    states: Sequence[JobState] = ()
+    kind: str | None = None
+    experiment: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+class JobRepository:
+    """Jobs, attempts and events.
+
+    Args:
+        session: an open transaction.
+        now: the moment that every row written by it carries.
+    """
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    # Jobs
+
+    def add(self, job: Job, labels: dict[str, str], message: str) -> None:
+        """Store a new job and its first event."""
+        self._session.add(job)
+        self._session.flush()
+        self._session.add_all(Label(job_id=job.id, key=k, value=v) for k, v in labels.items())
+        self._record(job.id, None, JobState(job.state), None, message)
+        self._session.flush()
+
+    def get(self, job_id: str) -> Job:
+        """One job with its attempts.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        job = self._session.scalar(
+            select(Job)
+            .where(Job.id == job_id)
+            .options(selectinload(Job.attempts))
+            .execution_options(populate_existing=True)
+        )
+        if job is None:
+            raise NotFound(f"there is no job {job_id}")
+        return job
+
+    def find(self, wanted: JobFilter, limit: int, before: str | None) -> list[Job]:
+        """Up to ``limit`` jobs, newest first, older than the job ``before``.
+
+        The cost does not depend on how far back ``before`` is: ids sort by age, and the search
+        starts at that id in the index.
+        """
+        query = select(Job).options(selectinload(Job.attempts)).order_by(Job.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(Job.id < before)
+        if wanted.states:
+            query = query.where(Job.state.in_([state.value for state in wanted.states]))
+        if wanted.kind is not None:
+            query = query.where(Job.kind == wanted.kind)
+        if wanted.experiment is not None:
+            query = query.where(Job.experiment == wanted.experiment)
+        for key, value in wanted.labels.items():
+            query = query.where(
+                exists().where(Label.job_id == Job.id, Label.key == key, Label.value == value)
+            )
+        return list(self._session.scalars(query))
+
+    def queued(self, limit: int) -> list[Job]:
+        """Jobs that may start now: highest priority first, then oldest."""
+        query = (
+            select(Job)
+            .where(
+                Job.state == JobState.QUEUED.value,
+                or_(Job.not_before.is_(None), Job.not_before <= self._now),
+            )
+            .order_by(Job.priority.desc(), Job.id)
+            .limit(limit)
+            .options(selectinload(Job.attempts))
+        )
+        return list(self._session.scalars(query))
+
+    def released(self, limit: int) -> list[tuple[Job, Job]]:
+        """Waiting jobs whose dependency has ended, each with that dependency."""
+        dependency = aliased(Job)
+        query = (
+            select(Job, dependency)
+            .join(dependency, Job.depends_on == dependency.id)
+            .where(
+                Job.state == JobState.WAITING.value,
+                dependency.state.in_([state.value for state in TERMINAL]),
+            )
+            .limit(limit)
+        )
+        return [(job, depended_on) for job, depended_on in self._session.execute(query)]
+
+    def transition(
+        self,
+        job_id: str,
+        after: JobState,
+        *,
+        message: str | None,
+        attempt: int | None = None,
+        only_from: Sequence[JobState] | None = None,
+        failure: str | None = None,
+        not_before: datetime | None = None,
+    ) -> None:
+        """The one way to change a job's state; the change and its event commit together.
+
+        Args:
+            job_id: the job.
+            after: its new state.
+            message: why, in words for the job's user.
+            attempt: the attempt that the change is about: it must be the live one.
+            only_from: the states to leave; default: all from which ``after`` is legal.
+            failure: the class of the failure, where ``after`` is ``failed``.
+            not_before: when a queued job may start.
+
+        Raises:
+            NotFound: there is no such job.
+            IllegalTransition: the job is in another state, or the attempt is no longer live.
+        """
+        sources = [s for s in (only_from or JobState) if after in TRANSITIONS[s]]
+        before = self._session.scalar(
+            select(Job.state).where(Job.id == job_id).with_for_update(of=Job)
+        )
+        if before is None:
+            raise NotFound(f"there is no job {job_id}")
+        change: dict[str, Any] = {
+            "state": after.value,
+            "reason": message,
+            "failure": failure,
+            "not_before": not_before,
+        }
+        if after in TERMINAL:
+            change["finished_at"] = self._now
+        if after is JobState.RUNNING:
+            change["started_at"] = func.coalesce(Job.started_at, self._now)
+        condition = [Job.id == job_id, Job.state.in_([source.value for source in sources])]
+        if attempt is not None:
+            condition.append(
+                exists().where(
+                    Attempt.job_id == job_id, Attempt.number == attempt, Attempt.ended_at.is_(None)
+                )
+            )
+        result = self._session.execute(
+            update(Job)
+            .where(*condition)
+            .values(**change)
+            .execution_options(synchronize_session=False)
+        )
+        assert isinstance(result, CursorResult)
+        if result.rowcount == 0:
+            raise IllegalTransition(f"job {job_id} is {before}: it cannot become {after.value}")
+        self._record(job_id, JobState(before), after, attempt, message)
+
+    def set_run(self, job_id: str, run_id: str, experiment_id: str) -> None:
+        """Remember the MLflow run of a job."""
+        self._update(job_id, run_id=run_id, experiment_id=experiment_id)
+
+    def set_reading(
+        self, job_id: str, progress: dict[str, Any] | None, summary: dict[str, float]
+    ) -> None:
+        """Remember how far a job is and the latest value of each of its metrics."""
+        self._update(job_id, progress=progress, summary=summary)
+
+    def set_reason(self, job_id: str, reason: str) -> None:
+        """Say why a queued job is still there."""
+        self._session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.state == JobState.QUEUED.value)
+            .values(reason=reason)
+            .execution_options(synchronize_session=False)
+        )
+
+    # Attempts
+
+    def live_attempts(self) -> list[tuple[Attempt, Job]]:
+        """Attempts that have not ended, oldest first, each with its job."""
+        query = (
+            select(Attempt, Job)
+            .join(Job, Attempt.job_id == Job.id)
+            .where(Attempt.ended_at.is_(None))
+            .order_by(Attempt.created_at)
+        )
+        return [(attempt, job) for attempt, job in self._session.execute(query)]
+
+    def unarchived_attempts(self, limit: int) -> list[tuple[Attempt, Job]]:
+        """Ended attempts whose log is not kept yet, each with its job."""
+        query = (
+            select(Attempt, Job)
+            .join(Job, Attempt.job_id == Job.id)
+            .where(Attempt.ended_at.is_not(None), Attempt.archived_at.is_(None))
+            .order_by(Attempt.ended_at)
+            .limit(limit)
+        )
+        return [(attempt, job) for attempt, job in self._session.execute(query)]
+
+    def open_attempt(self, job_id: str, number: int) -> Attempt:
+        """Commit to an execution before Ray hears of it."""
+        attempt = Attempt(
+            job_id=job_id,
+            number=number,
+            submission_id=f"{job_id}-{number}",
+            created_at=self._now,
+        )
+        self._session.add(attempt)
+        self._session.flush()
+        return attempt
+
+    def mark_submitted(self, attempt: Attempt) -> None:
+        """Ray has the attempt."""
+        self._update_attempt(attempt, submitted_at=self._now)
+
+    def end_attempt(self, attempt: Attempt, outcome: str, message: str | None) -> None:
+        """The attempt is over."""
+        self._update_attempt(attempt, ended_at=self._now, outcome=outcome, message=message)
+
+    def mark_archived(self, attempt: Attempt) -> None:
+        """The attempt's log is kept."""
+        self._update_attempt(attempt, archived_at=self._now)
+
+    # Events
+
+    def events(self, job_id: str, limit: int, after: int) -> list[Event]:
+        """Up to ``limit`` events of a job, oldest first, that come after event ``after``."""
+        query = (
+            select(Event)
+            .where(Event.job_id == job_id, Event.id > after)
+            .order_by(Event.id)
+            .limit(limit)
+        )
+        return list(self._session.scalars(query))
+
+    # Idempotency
+
+    def answer_for(self, key: str) -> IdempotencyKey | None:
+        """What was answered to the first request with this key."""
+        return self._session.get(IdempotencyKey, key)
+
+    def keep_answer(self, key: str, request_digest: str, answer: dict[str, Any]) -> bool:
+        """Keep the first answer; False where another request with this key was quicker."""
+        values = {
+            "key": key,
+            "request_digest": request_digest,
+            "answer": answer,
+            "created_at": self._now,
+        }
+        return self._insert_if_absent(IdempotencyKey, values)
+
+    # Lease
+
+    def hold_lease(self, name: str, holder: str, seconds: float) -> bool:
+        """Take or renew a lease; False while another process holds it."""
+        expires_at = self._now + timedelta(seconds=seconds)
+        result = self._session.execute(
+            update(Lease)
+            .where(Lease.name == name, or_(Lease.holder == holder, Lease.expires_at < self._now))
+            .values(holder=holder, expires_at=expires_at)
+        )
+        assert isinstance(result, CursorResult)
+        if result.rowcount:
+            return True
+        values = {"name": name, "holder": holder, "expires_at": expires_at}
+        return self._insert_if_absent(Lease, values)
+
+    def give_up_lease(self, name: str, holder: str) -> None:
+        """Let another process take the lease at once."""
+        self._session.execute(
+            update(Lease)
+            .where(Lease.name == name, Lease.holder == holder)
+            .values(expires_at=self._now - timedelta(seconds=1))
+        )
+
+    def lease_is_held(self, name: str) -> bool:
+        """Whether some process holds the lease."""
+        return bool(
+            self._session.scalar(
+                select(exists().where(Lease.name == name, Lease.expires_at >= self._now))
+            )
+        )
+
+    def _record(
+        self,
+        job_id: str,
+        before: JobState | None,
+        after: JobState,
+        attempt: int | None,
+        message: str | None,
+    ) -> None:
+        self._session.execute(
+            insert(Event).values(
+                job_id=job_id,
+                at=self._now,
+                before=before and before.value,
+                after=after.value,
+                attempt=attempt,
+                message=message,
+            )
+        )
+
+    def _update(self, job_id: str, **values: Any) -> None:
+        self._session.execute(
+            update(Job)
+            .where(Job.id == job_id)
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        )
+
+    def _update_attempt(self, attempt: Attempt, **values: Any) -> None:
+        self._session.execute(
+            update(Attempt)
+            .where(Attempt.job_id == attempt.job_id, Attempt.number == attempt.number)
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        )
+
+    def _insert_if_absent(self, table: type[Any], values: dict[str, Any]) -> bool:
+        dialect = self._session.get_bind().dialect.name
+        statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
+        result = self._session.execute(statement.values(**values).on_conflict_do_nothing())
+        assert isinstance(result, CursorResult)
+        return bool(result.rowcount)

@@ -1,0 +1,321 @@
+"""What can be done with jobs. One use case is one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from vicreg_platform.database import Database
+from vicreg_platform.errors import (
+    IdempotencyConflict,
+    IllegalTransition,
+    InvalidSpec,
+    NotFound,
+)
+from vicreg_platform.jobs.models import Job, new_id
+from vicreg_platform.jobs.repository import JobFilter, JobRepository
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
+from vicreg_platform.jobs.views import DryRun, EventPage, EventView, JobPage, JobView
+from vicreg_platform.paths import holds_image, resolve_inside
+from vicreg_platform.specs import (
+    Data,
+    DigitsData,
+    EvaluateSpec,
+    FieldFault,
+    ImageFolderData,
+    JobEncoder,
+    PathEncoder,
+    PretrainSpec,
+    parse_spec,
+)
+from vicreg_platform.specs.overrides import overridden
+
+
+def utc_now() -> datetime:
+    """The moment, with its zone."""
+    return datetime.now(UTC)
+
+
+class JobService:
+    """The use cases of jobs.
+
+    Args:
+        database: where they are stored.
+        data_root: where data is; paths are checked where this process can see it.
+        mlflow_public_url: what the URLs of runs start with.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        data_root: Path,
+        mlflow_public_url: str,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._database = database
+        self._data_root = data_root
+        self._mlflow_public_url = mlflow_public_url
+        self._now = now
+
+    def check(self, request: Any) -> DryRun:
+        """What ``submit`` would store.
+
+        Raises:
+            InvalidSpec: with every fault.
+        """
+        spec, warnings = self._checked(request)
+        return DryRun(spec=spec.model_dump(mode="json"), warnings=warnings)
+
+    def submit(self, request: Any, idempotency_key: str | None = None) -> tuple[JobView, bool]:
+        """Store a job, and the evaluations that its spec asks for.
+
+        Args:
+            request: the spec as its user wrote it.
+            idempotency_key: with the key of an earlier request, that one's answer is given again.
+
+        Returns:
+            The answer, and whether it is an earlier one.
+
+        Raises:
+            InvalidSpec: with every fault.
+            IdempotencyConflict: the key was used before with another body.
+        """
+        spec, _ = self._checked(request)
+        digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        try:
+            with self._database.write() as session:
+                jobs = JobRepository(session, self._now())
+                if idempotency_key is not None:
+                    first = jobs.answer_for(idempotency_key)
+                    if first is not None:
+                        return self._first_answer(first.request_digest, first.answer, digest)
+                answer = self._store(jobs, spec, request, None)
+                if idempotency_key is not None and not jobs.keep_answer(
+                    idempotency_key, digest, answer.model_dump(mode="json")
+                ):
+                    raise _QuickerTwin
+                return answer, False
+        except _QuickerTwin:
+            return self.submit(request, idempotency_key)
+
+    def get(self, job_id: str) -> JobView:
+        """One job.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        with self._database.read() as session:
+            return self._view(JobRepository(session, self._now()).get(job_id))
+
+    def find(self, wanted: JobFilter, limit: int, cursor: str | None) -> JobPage:
+        """A page of jobs, newest first."""
+        with self._database.read() as session:
+            found = JobRepository(session, self._now()).find(wanted, limit + 1, cursor)
+            items = [self._view(job) for job in found[:limit]]
+        return JobPage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+
+    def events(self, job_id: str, limit: int, cursor: str | None) -> EventPage:
+        """A page of a job's events, oldest first.
+
+        Raises:
+            NotFound: there is no such job.
+        """
+        after = int(cursor) if cursor is not None and cursor.isdecimal() else 0
+        with self._database.read() as session:
+            jobs = JobRepository(session, self._now())
+            jobs.get(job_id)
+            found = jobs.events(job_id, limit + 1, after)
+        items = [EventView.of(event) for event in found[:limit]]
+        more = len(found) > limit
+        return EventPage(items=items, next_cursor=str(items[-1].id) if more else None)
+
+    def cancel(self, job_id: str) -> JobView:
+        """End a job: at once where it is not on the cluster, else by way of ``stopping``.
+
+        Raises:
+            NotFound: there is no such job.
+            IllegalTransition: it has ended.
+        """
+        with self._database.write() as session:
+            jobs = JobRepository(session, self._now())
+            state = JobState(jobs.get(job_id).state)
+            if state in TERMINAL:
+                raise IllegalTransition(f"job {job_id} has ended: it is {state.value}")
+            if state is not JobState.STOPPING:
+                on_cluster = state in ON_CLUSTER
+                jobs.transition(
+                    job_id,
+                    JobState.STOPPING if on_cluster else JobState.CANCELLED,
+                    message="cancelled by the user",
+                )
+            return self._view(jobs.get(job_id))
+
+    def retry(self, job_id: str) -> JobView:
+        """A new job with the spec of an ended one, which goes on from that one's last checkpoint.
+
+        Raises:
+            NotFound: there is no such job.
+            IllegalTransition: it has not failed and was not cancelled.
+        """
+        with self._database.write() as session:
+            jobs = JobRepository(session, self._now())
+            ended = jobs.get(job_id)
+            if JobState(ended.state) not in (JobState.FAILED, JobState.CANCELLED):
+                raise IllegalTransition(
+                    f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
+                )
+            return self._store(jobs, parse_spec(ended.spec), ended.request, job_id)
+
+    def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
+        """A new job with the spec of another, some fields changed.
+
+        Args:
+            job_id: the job to copy.
+            overrides: values by nested or dotted names.
+
+        Raises:
+            NotFound: there is no such job.
+            InvalidSpec: the result is not valid.
+        """
+        with self._database.read() as session:
+            request = JobRepository(session, self._now()).get(job_id).request
+        answer, _ = self.submit(overridden(request, overrides))
+        return answer
+
+    def _checked(self, request: Any) -> tuple[PretrainSpec | EvaluateSpec, list[str]]:
+        spec = parse_spec(request)
+        faults: list[FieldFault] = []
+        warnings: list[str] = []
+        for field, data in _data_of(spec).items():
+            self._check_data(field, data, faults, warnings)
+        if isinstance(spec, EvaluateSpec):
+            self._check_encoder(spec, faults)
+        if faults:
+            raise InvalidSpec(faults)
+        return spec, warnings
+
+    def _check_data(
+        self, field: str, data: Data, faults: list[FieldFault], warnings: list[str]
+    ) -> None:
+        if isinstance(data, DigitsData):
+            return
+        if not self._data_root.is_dir():
+            warnings.append(
+                f"{field}.path was not checked: the data root {self._data_root} is not visible "
+                "from the API"
+            )
+            return
+        try:
+            path = resolve_inside(self._data_root, data.path)
+        except ValueError as error:
+            faults.append(FieldFault(f"{field}.path", str(error)))
+            return
+        if isinstance(data, ImageFolderData):
+            if not path.is_dir():
+                faults.append(FieldFault(f"{field}.path", f"'{data.path}' is not a folder"))
+            elif not holds_image(path):
+                faults.append(
+                    FieldFault(
+                        f"{field}.path",
+                        f"'{data.path}' holds no images: it must hold one sub-folder a class, "
+                        "with images in it",
+                    )
+                )
+
+    def _check_encoder(self, spec: EvaluateSpec, faults: list[FieldFault]) -> None:
+        encoder = spec.encoder
+        if isinstance(encoder, PathEncoder) and self._data_root.is_dir():
+            try:
+                resolve_inside(self._data_root, encoder.path)
+            except ValueError as error:
+                faults.append(FieldFault("encoder.path", str(error)))
+        if not isinstance(encoder, JobEncoder):
+            return
+        try:
+            job = self.get(encoder.job)
+        except NotFound as error:
+            faults.append(FieldFault("encoder.job", str(error)))
+            return
+        if job.kind != "pretrain":
+            faults.append(FieldFault("encoder.job", f"job {job.id} is no pretraining"))
+        elif job.state in (JobState.FAILED, JobState.CANCELLED):
+            faults.append(
+                FieldFault("encoder.job", f"job {job.id} is {job.state.value}: it has no encoder")
+            )
+
+    def _store(
+        self,
+        jobs: JobRepository,
+        spec: PretrainSpec | EvaluateSpec,
+        request: Any,
+        retry_of: str | None,
+    ) -> JobView:
+        stored = self._add(jobs, spec, request, retry_of)
+        if isinstance(spec, PretrainSpec):
+            for evaluation in spec.evaluation_specs(stored.id):
+                self._add(jobs, evaluation, evaluation.model_dump(mode="json"), None)
+        return self._view(jobs.get(stored.id))
+
+    def _add(
+        self,
+        jobs: JobRepository,
+        spec: PretrainSpec | EvaluateSpec,
+        request: Any,
+        retry_of: str | None,
+    ) -> Job:
+        depends_on = None
+        if isinstance(spec, EvaluateSpec) and isinstance(spec.encoder, JobEncoder):
+            depends_on = spec.encoder.job
+        job = Job(
+            id=new_id(),
+            kind=spec.kind,
+            name=spec.name,
+            experiment=spec.experiment,
+            priority=spec.priority,
+            spec=spec.model_dump(mode="json"),
+            request=request,
+            max_attempts=spec.retry.max_attempts,
+            state=(JobState.WAITING if depends_on else JobState.QUEUED).value,
+            depends_on=depends_on,
+            retry_of=retry_of,
+            summary={},
+            created_at=self._now(),
+        )
+        message = f"retries job {retry_of}" if retry_of else "submitted"
+        jobs.add(job, spec.labels, message)
+        return job
+
+    def _first_answer(
+        self, first_digest: str, answer: dict[str, Any], digest: str
+    ) -> tuple[JobView, bool]:
+        if first_digest != digest:
+            raise IdempotencyConflict(
+                "this Idempotency-Key came before with another body: use a new key for a new job"
+            )
+        return JobView.model_validate(answer), True
+
+    def _view(self, job: Job) -> JobView:
+        return JobView.of(job, self._mlflow_public_url)
+
+
+class _QuickerTwin(Exception):
+    """Another request with the same idempotency key committed first: this one rolls back."""
+
+
+def _data_of(spec: PretrainSpec | EvaluateSpec) -> dict[str, Data]:
+    if isinstance(spec, EvaluateSpec):
+        return {"data.train": spec.data.train, "data.test": spec.data.test}
+    sets: dict[str, Data] = {"data": spec.data}
+    for index, (evaluation, resolved) in enumerate(
+        zip(spec.evaluations, spec.evaluation_specs("unknown"), strict=True)
+    ):
+        field = f"evaluations[{index}].data"
+        if evaluation.data is not None:
+            sets[f"{field}.train"] = evaluation.data.train
+        sets[f"{field}.test"] = resolved.data.test
+    return sets

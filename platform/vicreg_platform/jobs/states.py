@@ -1,0 +1,64 @@
+"""The states of a job, and the one table of legal transitions.
+
+::
+
+    waiting ──→ queued ──→ starting ──→ running ──→ succeeded
+                  ↑           │            │   └──→ failed
+                  └── retry ──┴────────────┘
+                              └──→ stopping ──→ cancelled
+
+Short cuts: ``starting`` may end like ``running`` (a driver can be quicker than a look at it),
+``queued`` may fail (it can never fit), and ``waiting`` and ``queued`` are cancelled at once.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class JobState(enum.StrEnum):
+    """Where a job is in its life."""
+
+    WAITING = "waiting"
+    """Until the job that it depends on has ended."""
+    QUEUED = "queued"
+    """Until the cluster has room, and after a failure until the next attempt."""
+    STARTING = "starting"
+    """Handed to Ray; its driver is not up yet."""
+    RUNNING = "running"
+    """Its driver is up."""
+    STOPPING = "stopping"
+    """Cancelled, and not yet gone from the cluster."""
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+TRANSITIONS: dict[JobState, frozenset[JobState]] = {
+    JobState.WAITING: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.QUEUED: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.STARTING: frozenset(
+        {
+            JobState.RUNNING,
+            JobState.STOPPING,
+            JobState.QUEUED,
+            JobState.SUCCEEDED,
+            JobState.FAILED,
+        }
+    ),
+    JobState.RUNNING: frozenset(
+        {JobState.STOPPING, JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED}
+    ),
+    JobState.STOPPING: frozenset({JobState.CANCELLED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+
+TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
+ON_CLUSTER = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
+
+
+def is_legal(before: JobState, after: JobState) -> bool:
+    """Whether a job may go from ``before`` to ``after``."""
+    return after in TRANSITIONS[before]

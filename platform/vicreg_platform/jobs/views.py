@@ -1,0 +1,157 @@
+"""What the API answers about jobs."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from vicreg_platform.jobs.models import Attempt, Event, Job
+from vicreg_platform.jobs.states import TERMINAL, JobState
+
+
+class View(BaseModel):
+    """An answer; its docstrings are the API's documentation."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class AttemptView(View):
+    """One execution of a job on Ray."""
+
+    number: int
+    submission_id: str
+    """The job's name on the Ray dashboard."""
+    created_at: datetime
+    submitted_at: datetime | None
+    ended_at: datetime | None
+    outcome: str | None
+    """`succeeded`, `cancelled`, or the class of the failure."""
+    message: str | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> AttemptView:
+        """The view of a row."""
+        return cls(**{name: getattr(attempt, name) for name in cls.model_fields})
+
+
+class RunView(View):
+    """Where the job's run is in MLflow."""
+
+    run_id: str
+    url: str
+
+
+class ProgressView(View):
+    """How far the job is."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_second: float
+    eta_seconds: float
+
+
+class JobView(View):
+    """A job."""
+
+    id: str
+    kind: str
+    name: str
+    experiment: str
+    state: JobState
+    reason: str | None
+    """Why the job is in this state."""
+    failure: str | None
+    """The class of the failure: infrastructure, user, diverged, out_of_memory."""
+    spec: dict[str, Any]
+    """Fully resolved."""
+    labels: dict[str, str]
+    priority: int
+    depends_on: str | None
+    """The job whose success this one waits for."""
+    retry_of: str | None
+    """The ended job that this one tries again."""
+    attempts: list[AttemptView]
+    mlflow: RunView | None
+    progress: ProgressView | None
+    summary: dict[str, float]
+    """The latest value of each metric."""
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the state is final."""
+        return self.state in TERMINAL
+
+    @classmethod
+    def of(cls, job: Job, mlflow_public_url: str) -> JobView:
+        """The view of a row that was loaded with its attempts."""
+        run = None
+        if job.run_id is not None:
+            url = f"{mlflow_public_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"
+            run = RunView(run_id=job.run_id, url=url)
+        return cls(
+            id=job.id,
+            kind=job.kind,
+            name=job.name,
+            experiment=job.experiment,
+            state=JobState(job.state),
+            reason=job.reason,
+            failure=job.failure,
+            spec=job.spec,
+            labels=job.spec.get("labels", {}),
+            priority=job.priority,
+            depends_on=job.depends_on,
+            retry_of=job.retry_of,
+            attempts=[AttemptView.of(attempt) for attempt in job.attempts],
+            mlflow=run,
+            progress=ProgressView(**job.progress) if job.progress else None,
+            summary=job.summary,
+            created_at=job.created_at,
+            started_at=job.started_at,
+            finished_at=job.finished_at,
+        )
+
+
+class JobPage(View):
+    """Some jobs, newest first."""
+
+    items: list[JobView]
+    next_cursor: str | None
+    """Pass as `cursor` for the next page; null on the last one."""
+
+
+class EventView(View):
+    """One change of a job's state."""
+
+    id: int
+    at: datetime
+    before: JobState | None
+    after: JobState
+    attempt: int | None
+    message: str | None
+
+    @classmethod
+    def of(cls, event: Event) -> EventView:
+        """The view of a row."""
+        return cls(**{name: getattr(event, name) for name in cls.model_fields})
+
+
+class EventPage(View):
+    """Some events, oldest first."""
+
+    items: list[EventView]
+    next_cursor: str | None
+
+
+class DryRun(View):
+    """What a POST would do."""
+
+    spec: dict[str, Any]
+    """Fully resolved."""
+    warnings: list[str]

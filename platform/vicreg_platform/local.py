@@ -1,0 +1,338 @@
+"""``vicreg up``: the whole platform on one machine, as child processes of this one.
+
+SQLite, a Ray head, an MLflow server, the API and the dispatcher. A child that dies is started
+again; when this process ends, they all do.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from vicreg_platform.client import ApiUnreachable, Client
+from vicreg_platform.errors import LocalPlatformError
+from vicreg_platform.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+READY_SECONDS = 120.0
+GRACE_SECONDS = 10.0
+FIRST_BACKOFF_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A child that lived this long is started again without a wait."""
+OBJECT_STORE_BYTES = 200_000_000
+"""Ray's own default is a third of the memory; nothing of ours goes through the object store."""
+
+
+@dataclass(frozen=True)
+class LocalOptions:
+    """What a user may choose."""
+
+    home: Path
+    data_root: Path
+    api_port: int = 8000
+    mlflow_port: int = 5000
+    cpus: int | None = None
+    """CPUs that Ray may hand out; default: those of the machine."""
+
+
+@dataclass
+class Child:
+    """One supervised process."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    backoff: float = FIRST_BACKOFF_SECONDS
+    not_before: float = 0.0
+    restarts: int = field(default=0)
+
+    def start(self) -> None:
+        """Start the process in a session of its own, its output appended to the log."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                env=os.environ | self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent(),
+            )
+        self.started = time.monotonic()
+
+    def revive(self) -> None:
+        """Start the process again if it has died, not too often."""
+        assert self.process is not None
+        now = time.monotonic()
+        if self.process.poll() is None:
+            return
+        if not self.not_before:
+            if now - self.started > STEADY_SECONDS:
+                self.backoff = FIRST_BACKOFF_SECONDS
+            logger.warning(
+                "%s ended with %s: starting it again in %g s (%s)",
+                self.name,
+                self.process.returncode,
+                self.backoff,
+                self.log,
+            )
+            self._signal(signal.SIGKILL)  # what is left of its group
+            self.not_before = now + self.backoff
+            self.backoff = min(2 * self.backoff, MAX_BACKOFF_SECONDS)
+        elif now >= self.not_before:
+            self.not_before = 0.0
+            self.restarts += 1
+            self.start()
+
+    def end(self) -> None:
+        """End the process, its group, and whatever it had started elsewhere."""
+        import psutil
+
+        if self.process is None:
+            return
+        try:
+            descendants = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            descendants = []
+        self._signal(signal.SIGTERM)
+        try:
+            self.process.wait(GRACE_SECONDS)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s did not end in %g s: killed", self.name, GRACE_SECONDS)
+        self._signal(signal.SIGKILL)
+        self.process.wait()
+        for descendant in descendants:
+            try:
+                descendant.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(descendants, timeout=GRACE_SECONDS)
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            return
+
+
+class LocalPlatform:
+    """The platform on this machine. Use as a context manager; it is ready when entered.
+
+    Args:
+        options: where and how.
+
+    Raises:
+        LocalPlatformError: a port is in use, the home is, or something did not start.
+    """
+
+    def __init__(self, options: LocalOptions) -> None:
+        home = options.home.absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(home)
+        _refuse_port_in_use("API", options.api_port, "--api-port")
+        _refuse_port_in_use("MLflow", options.mlflow_port, "--mlflow-port")
+        self.api_url = f"http://{LOOPBACK}:{options.api_port}"
+        self.mlflow_url = f"http://{LOOPBACK}:{options.mlflow_port}"
+        ports = free_ports(5)
+        self.ray_url = f"http://{LOOPBACK}:{ports[0]}"
+        self.logs = home / "logs"
+        self.settings = Settings(
+            database_url=f"sqlite:///{home}/platform.db",
+            ray_url=self.ray_url,
+            mlflow_url=self.mlflow_url,
+            mlflow_public_url=self.mlflow_url,
+            storage=str(home / "storage"),
+            data_root=options.data_root.absolute(),
+            retry_backoff_seconds=float(os.environ.get("VICREG_RETRY_BACKOFF_SECONDS", "5")),
+        )
+        environment = self.settings.environment()
+        self.children = [
+            self._child("ray", _ray_command(home, options.cpus, ports), _RAY_ENVIRONMENT),
+            self._child("mlflow", _mlflow_command(home, options.mlflow_port), {}),
+            self._child(
+                "api",
+                [sys.executable, "-m", "vicreg_api", "--port", str(options.api_port)],
+                environment,
+            ),
+            self._child(
+                "dispatcher", [sys.executable, "-m", "vicreg_platform.dispatcher"], environment
+            ),
+        ]
+        self._ending = threading.Event()
+        self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
+
+    def _child(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
+        return Child(name, command, environment, self.logs / f"{name}.log")
+
+    def __enter__(self) -> LocalPlatform:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def start(self, report: Callable[[dict[str, str]], None] = lambda checks: None) -> None:
+        """Start everything and wait until it is ready.
+
+        Args:
+            report: called with what is and what is not ready yet.
+
+        Raises:
+            LocalPlatformError: it was not ready in two minutes; nothing is left running.
+        """
+        self._supervisor.start()
+        deadline = time.monotonic() + READY_SECONDS
+        checks: dict[str, str] = {}
+        with Client(self.api_url) as client:
+            while not self._ending.is_set():
+                try:
+                    checks = client.readiness()
+                except ApiUnreachable:
+                    checks = {"api": "starting"}
+                report(checks)
+                if all(answer == "ok" for answer in checks.values()):
+                    return
+                if time.monotonic() > deadline:
+                    missing = {name: text for name, text in checks.items() if text != "ok"}
+                    self.end()
+                    raise LocalPlatformError(
+                        f"not ready after {READY_SECONDS:g} s: {missing}; logs: {self.logs}"
+                    )
+                time.sleep(0.25)
+
+    def end(self) -> None:
+        """End everything."""
+        self._ending.set()
+        self._supervisor.join()
+        for child in reversed(self.children):
+            child.end()
+        self._lock.close()
+
+    def _supervise(self) -> None:
+        # Children end with the thread that started them: this one starts them all, and lives on.
+        for child in self.children:
+            child.start()
+        while not self._ending.wait(0.5):
+            for child in self.children:
+                child.revive()
+
+
+_RAY_ENVIRONMENT = {
+    # `python` in a job's command line is this interpreter.
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    "PYTHONUNBUFFERED": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # A token file left by another cluster must not decide for this one.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+}
+
+
+def _ray_command(home: Path, cpus: int | None, ports: list[int]) -> list[str]:
+    # Ray's sockets lie under its folder, and a socket's path is at most 107 bytes long.
+    digest = hashlib.sha256(str(home).encode()).hexdigest()[:8]
+    folder = Path(tempfile.gettempdir()) / f"vicreg-{os.getuid()}-{digest}"
+    dashboard, gcs, client, agent, metrics = ports
+    return [
+        sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
+        f"--node-ip-address={LOOPBACK}",
+        f"--port={gcs}",
+        f"--dashboard-host={LOOPBACK}",
+        f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={agent}",
+        f"--metrics-export-port={metrics}",
+        "--min-worker-port=0",
+        "--max-worker-port=0",
+        f"--num-cpus={cpus or os.cpu_count() or 1}",
+        f"--object-store-memory={OBJECT_STORE_BYTES}",
+        f"--temp-dir={folder}",
+        "--disable-usage-stats",
+    ]  # fmt: skip
+
+
+def _mlflow_command(home: Path, port: int) -> list[str]:
+    return [
+        sys.executable, "-m", "mlflow", "server",
+        "--host", LOOPBACK,
+        "--port", str(port),
+        "--workers", "1",
+        "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
+        "--artifacts-destination", str(home / "artifacts"),
+        "--serve-artifacts",
+    ]  # fmt: skip
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on at the moment."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind((LOOPBACK, 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+def _refuse_port_in_use(what: str, port: int, option: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError:
+            raise LocalPlatformError(
+                f"port {port}, wanted for {what}, is in use: end what listens there, or choose "
+                f"another with {option}"
+            ) from None
+
+
+def _lock(home: Path) -> IO[str]:
+    """The lock of a home: held as long as the file is open, by one process only."""
+    file = (home / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip()
+        file.close()
+        raise LocalPlatformError(
+            f"{home} is in use by another `vicreg up` (process {holder}): end that one, or give "
+            "another home with VICREG_HOME"
+        ) from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file
+
+
+def _end_with_parent() -> Callable[[], None] | None:
+    """Have the kernel end a child whose parent was killed (Linux only)."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
+    return lambda: libc.prctl(set_parent_death_signal, signal.SIGTERM)

@@ -1,0 +1,34 @@
+"""Paths under the data root, which none can leave."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+def resolve_inside(root: Path, relative: str) -> Path:
+    """``relative`` under ``root``, with symbolic links followed.
+
+    Raises:
+        ValueError: the path is outside the root, or does not exist.
+    """
+    root = root.resolve()
+    path = (root / relative).resolve()
+    if not path.is_relative_to(root):
+        raise ValueError(f"'{relative}' leads outside the data root {root}")
+    if not path.exists():
+        raise ValueError(f"'{relative}' does not exist under the data root {root}")
+    return path
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether a class folder of ``folder`` holds at least one image file."""
+    return any(
+        name.lower().endswith(IMAGE_SUFFIXES)
+        for entry in os.scandir(folder)
+        if entry.is_dir()
+        for _, _, names in os.walk(entry.path, followlinks=True)
+        for name in names
+    )

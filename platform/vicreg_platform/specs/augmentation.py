@@ -1,0 +1,68 @@
+"""The two views of an image.
+
+The presets hold the probabilities and strengths of the authors' ``augmentations.py``
+(facebookresearch/vicreg), of the paper's Appendix C.1, and of solo-learn's CIFAR recipe
+(``scripts/pretrain/cifar/vicreg.yaml``). Any field given overrides the preset's.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from vicreg_platform.specs.base import Probability, SpecModel
+
+Strength = Annotated[float, Field(ge=0.0, le=10.0)]
+PerView = tuple[Probability, Probability]
+
+_AUTHORS: dict[str, Any] = {
+    "crop_scale": (0.08, 1.0),
+    "horizontal_flip": 0.5,
+    "color_jitter": 0.8,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.2,
+    "hue": 0.1,
+    "grayscale": 0.2,
+    "blur": (1.0, 0.1),
+    "solarize": (0.0, 0.2),
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "vicreg": _AUTHORS,
+    "paper": _AUTHORS | {"blur": (0.5, 0.5), "solarize": (0.1, 0.1)},
+    "cifar": _AUTHORS | {"crop_scale": (0.2, 1.0), "blur": (0.0, 0.0), "solarize": (0.1, 0.1)},
+}
+
+
+class Augmentation(SpecModel):
+    """How a view is drawn. Probabilities in [0, 1]; pairs are (first view, second view)."""
+
+    preset: Literal["vicreg", "paper", "cifar"] = "vicreg"
+    """``vicreg``: the authors' code; ``paper``: symmetrised; ``cifar``: small images."""
+    crop_scale: tuple[Probability, Probability]
+    """Smallest and largest share of the image's area that a crop covers."""
+    horizontal_flip: Probability
+    color_jitter: Probability
+    """Probability of the jitter; its strengths are the next four fields."""
+    brightness: Strength
+    contrast: Strength
+    saturation: Strength
+    hue: Annotated[float, Field(ge=0.0, le=0.5)]
+    grayscale: Probability
+    blur: PerView
+    solarize: PerView
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return PRESETS.get(str(data.get("preset", "vicreg")), _AUTHORS) | data
+
+    @model_validator(mode="after")
+    def _crop_scale_in_order(self) -> Augmentation:
+        smallest, largest = self.crop_scale
+        if not 0.0 < smallest <= largest:
+            raise ValueError("crop_scale must be [smallest, largest] with 0 < smallest <= largest")
+        return self

@@ -1,0 +1,173 @@
+"""The base of every spec model, and the faults of a refused spec, field by field."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+Name = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
+]
+LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+LabelValue = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
+Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=32)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SpecModel(BaseModel):
+    """A frozen model that refuses unknown fields and non-finite numbers."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+@dataclass(frozen=True)
+class FieldFault:
+    """One fault of a spec: the dotted path of the field, and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class CrossFieldError(PydanticCustomError):
+    """Raised by a model's validator for fields that are right alone but wrong together.
+
+    Args:
+        faults: ``(fields, message)`` of each: the first of the fields is where it is reported.
+    """
+
+    def __new__(cls, faults: list[tuple[tuple[str, ...], str]]) -> CrossFieldError:
+        return super().__new__(cls, "cross_field", "fields do not fit together", {"faults": faults})
+
+
+def field_faults(model: Any, data: object, error: ValidationError) -> list[FieldFault]:
+    """Every fault of ``error``, located in the user's own terms.
+
+    Args:
+        model: the model (or tagged union of models) that ``data`` was checked against.
+        data: what the user sent.
+        error: pydantic's error for it.
+    """
+    return [fault for item in error.errors(include_url=False) for fault in _faults(model, data, item)]
+
+
+def cross_faults(error: ValidationError, faulty: set[str]) -> list[FieldFault]:
+    """The cross-field faults of ``error`` that concern none of the ``faulty`` fields."""
+    return [
+        FieldFault(fields[0], message)
+        for item in error.errors(include_url=False)
+        for fields, message in item.get("ctx", {}).get("faults", [])
+        if not any(_overlap(field, fault) for field in fields for fault in faulty)
+    ]
+
+
+def without_faulty(data: Any, faults: list[FieldFault]) -> Any:
+    """A copy of ``data`` without the faulty fields, so that their defaults stand in for them."""
+    faulty = {fault.field for fault in faults}
+
+    def prune(node: Any, path: str) -> Any:
+        if isinstance(node, dict):
+            named = {key: f"{path}.{key}" if path else str(key) for key in node}
+            return {k: prune(v, named[k]) for k, v in node.items() if named[k] not in faulty}
+        if isinstance(node, list):
+            named = {index: f"{path}[{index}]" for index in range(len(node))}
+            return [prune(v, named[i]) for i, v in enumerate(node) if named[i] not in faulty]
+        return node
+
+    return prune(data, "")
+
+
+def _overlap(field: str, other: str) -> bool:
+    return field == other or field.startswith(f"{other}.") or other.startswith(f"{field}.")
+
+
+def _faults(model: Any, data: object, item: ErrorDetails) -> list[FieldFault]:
+    path, owners = _locate(model, data, item["loc"])
+    context = item.get("ctx", {})
+    message = item["msg"].removeprefix("Value error, ")
+    match item["type"]:
+        case "cross_field":
+            return [FieldFault(fields[0], text) for fields, text in context["faults"]]
+        case "extra_forbidden":
+            message = _unknown(path[-1], owners)
+        case "missing":
+            message = "this field is required"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            message = "must be a mapping of fields"
+        case "union_tag_invalid":
+            path = [*path, context["discriminator"].strip("'")]
+            message = f"'{context['tag']}' is not one of {context['expected_tags']}"
+        case "union_tag_not_found":
+            path = [*path, context["discriminator"].strip("'")]
+            message = "this field is required"
+    return [FieldFault(_dotted(path), message)]
+
+
+def _unknown(name: str | int, owners: list[type[BaseModel]]) -> str:
+    known = sorted({field for owner in owners for field in owner.model_fields})
+    nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
+    if nearest:
+        return f"unknown field; did you mean '{nearest[0]}'?"
+    return f"unknown field; known here: {', '.join(known)}"
+
+
+def _dotted(path: list[str | int]) -> str:
+    dotted = ""
+    for part in path:
+        dotted += f"[{part}]" if isinstance(part, int) else f".{part}" if dotted else part
+    return dotted
+
+
+def _locate(
+    model: Any, data: object, location: tuple[int | str, ...]
+) -> tuple[list[str | int], list[type[BaseModel]]]:
+    """The path of a fault without pydantic's union tags, and the models that own its last part.
+
+    pydantic puts the tag of a discriminated union into the location ("method", "vicreg",
+    "variance"): a part that is not a key of the data at that place is such a tag, except the
+    last part of a missing field.
+    """
+    path: list[str | int] = []
+    node: object = data
+    owners = _models(model)
+    for position, part in enumerate(location):
+        last = position == len(location) - 1
+        if isinstance(part, int) and isinstance(node, list):
+            path.append(part)
+            node = node[part]
+        elif isinstance(node, dict) and part in node:
+            path.append(part)
+            node = node[part]
+            if not last:
+                owners = _field_models(owners, part)
+        elif last and any(part in owner.model_fields for owner in owners):
+            path.append(part)
+        else:
+            owners = [owner for owner in owners if _tag(owner) == part] or owners
+    return path, owners
+
+
+def _field_models(owners: list[type[BaseModel]], name: int | str) -> list[type[BaseModel]]:
+    fields = [owner.model_fields[str(name)] for owner in owners if name in owner.model_fields]
+    return [model for field in fields for model in _models(field.annotation)]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models(part)]
+
+
+def _tag(model: type[BaseModel]) -> object:
+    for name in ("kind", "name", "source"):
+        if name in model.model_fields:
+            values = typing.get_args(model.model_fields[name].annotation)
+            if len(values) == 1:
+                return values[0]
+    return None

@@ -1,0 +1,81 @@
+"""Where images come from."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from vicreg_platform.specs.base import SpecModel
+
+ImageSize = Annotated[int, Field(ge=8, le=1024)]
+
+
+def _inside_root(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if path.startswith("/") or ".." in parts:
+        raise ValueError("must be relative to the data root and cannot leave it")
+    return path
+
+
+RelativePath = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=1024, pattern=r"^[^\x00\n\r]+$"),
+    AfterValidator(_inside_root),
+]
+
+
+class DigitsData(SpecModel):
+    """scikit-learn's handwritten digits: 1,797 real 8×8 images, shipped with the library."""
+
+    source: Literal["digits"]
+    split: Literal["train", "test"] = "train"
+    """A fixed stratified split: four fifths to train, one fifth to test."""
+    image_size: ImageSize = 32
+    """Side of the square image the network sees, in pixels."""
+
+    def test_set(self) -> DigitsData:
+        return self.model_copy(update={"split": "test"})
+
+
+class ImageFolderData(SpecModel):
+    """A folder of images, one sub-folder a class: ``<path>/<class>/<image>``."""
+
+    source: Literal["image_folder"]
+    path: RelativePath
+    """Relative to the data root; it cannot leave it, symbolic links included."""
+    image_size: ImageSize = 224
+    """Side of the square image the network sees, in pixels."""
+
+    def test_set(self) -> ImageFolderData | None:
+        path = PurePosixPath(self.path)
+        if path.name != "train":
+            return None
+        return self.model_copy(update={"path": str(path.with_name("test"))})
+
+
+class TorchvisionData(SpecModel):
+    """A classification data set of torchvision that is already on disk (nothing is downloaded)."""
+
+    source: Literal["torchvision"]
+    dataset: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
+    """The class in ``torchvision.datasets``, such as ``CIFAR10``."""
+    path: RelativePath
+    """The folder given to the class as ``root``, relative to the data root."""
+    split: Literal["train", "test"] = "train"
+    image_size: ImageSize = 32
+    """Side of the square image the network sees, in pixels."""
+
+    def test_set(self) -> TorchvisionData:
+        return self.model_copy(update={"split": "test"})
+
+
+Data = Annotated[DigitsData | ImageFolderData | TorchvisionData, Field(discriminator="source")]
+
+
+class EvaluationData(SpecModel):
+    """The labelled images of an evaluation."""
+
+    train: Data
+    test: Data

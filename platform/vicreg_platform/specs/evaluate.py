@@ -1,0 +1,104 @@
+"""The evaluation spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+
+from vicreg_platform.specs.backbone import Backbone
+from vicreg_platform.specs.base import Labels, Name, SpecModel
+from vicreg_platform.specs.data import EvaluationData, RelativePath
+from vicreg_platform.specs.protocol import Protocol
+from vicreg_platform.specs.retry import Retry
+
+Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+
+class JobEncoder(SpecModel):
+    """The encoder that a pretraining job makes; the evaluation waits until it has."""
+
+    job: Identifier
+
+
+class RunEncoder(SpecModel):
+    """The encoder logged to an MLflow run."""
+
+    run: Identifier
+
+
+class ModelEncoder(SpecModel):
+    """An encoder in MLflow's model registry."""
+
+    model: Annotated[str, StringConstraints(pattern=r"^models:/[^/\s]+/[^/\s]+$")]
+    """Such as ``models:/vicreg-resnet18/1``."""
+
+
+class PathEncoder(SpecModel):
+    """Backbone weights in a file: ``.safetensors``, or a ``.pth`` loaded with ``weights_only``."""
+
+    path: RelativePath
+    """Relative to the data root."""
+    backbone: Backbone
+    """The architecture that the weights belong to."""
+
+
+class UntrainedEncoder(SpecModel):
+    """Random weights: the baseline that a pretrained encoder is held against."""
+
+    untrained: Backbone
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+_ENCODERS = ("job", "run", "model", "path", "untrained")
+
+
+def _which_encoder(value: Any) -> str | None:
+    given = value if isinstance(value, dict) else vars(value)
+    return next((name for name in _ENCODERS if name in given), None)
+
+
+Encoder = Annotated[
+    Annotated[JobEncoder, Tag("job")]
+    | Annotated[RunEncoder, Tag("run")]
+    | Annotated[ModelEncoder, Tag("model")]
+    | Annotated[PathEncoder, Tag("path")]
+    | Annotated[UntrainedEncoder, Tag("untrained")],
+    Discriminator(
+        _which_encoder,
+        custom_error_type="encoder",
+        custom_error_message=f"must name the encoder by one of: {', '.join(_ENCODERS)}",
+    ),
+]
+
+
+class EvaluateResources(SpecModel):
+    """What the evaluation's one process is given."""
+
+    cpus: int = Field(default=1, ge=1, le=256)
+    gpus: Literal[0, 1] = 0
+
+
+class EvaluateSpec(SpecModel):
+    """An evaluation job."""
+
+    kind: Literal["evaluate"]
+    name: Name
+    """Default: the protocol."""
+    experiment: Name = "default"
+    """The MLflow experiment that the run belongs to."""
+    labels: Labels = Field(default_factory=dict)
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Higher runs first."""
+    encoder: Encoder
+    protocol: Protocol
+    data: EvaluationData
+    resources: EvaluateResources = EvaluateResources()
+    retry: Retry = Retry()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "name" not in data and isinstance(data.get("protocol"), dict):
+            data = data | {"name": str(data["protocol"].get("name", "evaluate"))}
+        return data

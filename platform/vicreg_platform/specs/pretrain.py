@@ -1,0 +1,216 @@
+"""The pretraining spec."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from vicreg_platform.specs.augmentation import Augmentation
+from vicreg_platform.specs.backbone import Backbone
+from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel
+from vicreg_platform.specs.data import Data, EvaluationData
+from vicreg_platform.specs.evaluate import EvaluateResources, EvaluateSpec, JobEncoder
+from vicreg_platform.specs.protocol import Protocol
+from vicreg_platform.specs.retry import Retry
+
+Coefficient = Annotated[float, Field(ge=0.0, le=10_000.0)]
+
+
+class VICReg(SpecModel):
+    """The coefficients of the loss: λ, μ and ν of the paper's equation 6."""
+
+    name: Literal["vicreg"] = "vicreg"
+    invariance: Coefficient = 25.0
+    variance: Coefficient = 25.0
+    covariance: Coefficient = 1.0
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> VICReg:
+        if self.invariance == self.variance == self.covariance == 0.0:
+            raise ValueError("at least one of invariance, variance, covariance must be above 0")
+        return self
+
+
+class Expander(SpecModel):
+    """Linear-BatchNorm-ReLU for each width but the last, then a linear layer without bias."""
+
+    layers: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        default=(2048, 2048, 2048), min_length=1, max_length=16
+    )
+
+
+class Lars(SpecModel):
+    """Layer-wise adaptive rate scaling, as in the authors' ``main_vicreg.py``."""
+
+    name: Literal["lars"] = "lars"
+    base_lr: float = Field(default=0.3, gt=0.0, le=100.0)
+    """The peak learning rate is ``base_lr * batch_size / 256``."""
+    weight_decay: float = Field(default=1.0e-6, ge=0.0, le=1.0)
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    eta: float = Field(default=0.001, gt=0.0, le=1.0)
+    """Trust coefficient; 0.02 is usual for short runs on small images (solo-learn)."""
+
+
+class Training(SpecModel):
+    """How long, how much at once, and in which arithmetic."""
+
+    epochs: int = Field(default=100, ge=1, le=100_000)
+    batch_size: int = Field(default=256, ge=2, le=1_048_576)
+    """Images a step over all workers."""
+    warmup_epochs: int = Field(ge=0, le=100_000)
+    """Default: 10, or half the epochs where they are fewer than 20."""
+    precision: Literal["fp32", "bf16", "fp16"]
+    """Default: bf16 on GPUs, fp32 on CPUs."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class Resources(SpecModel):
+    """What each of the DDP workers is given."""
+
+    workers: int = Field(default=1, ge=1, le=1024)
+    cpus_per_worker: int = Field(default=1, ge=1, le=256)
+    gpus_per_worker: Literal[0, 1] = 0
+
+
+class Checkpoint(SpecModel):
+    """When the state of a run is saved; its newest copies are what a retry resumes from."""
+
+    every_epochs: int = Field(default=1, ge=1, le=100_000)
+    keep: int = Field(default=2, ge=1, le=1000)
+
+
+class Evaluation(SpecModel):
+    """An evaluation of the encoder that starts when the pretraining has succeeded."""
+
+    protocol: Protocol
+    data: EvaluationData | None = None
+    """Default: the training images, and the test split beside them."""
+
+
+class PretrainSpec(SpecModel):
+    """A pretraining job."""
+
+    kind: Literal["pretrain"]
+    name: Name
+    """Default: the method and the backbone."""
+    experiment: Name = "default"
+    """The MLflow experiment that the run belongs to."""
+    labels: Labels = Field(default_factory=dict)
+    priority: int = Field(default=0, ge=-1000, le=1000)
+    """Higher runs first."""
+    method: VICReg = VICReg()
+    backbone: Backbone = Backbone()
+    expander: Expander = Expander()
+    data: Data
+    augmentation: Augmentation = Field(default_factory=lambda: Augmentation.model_validate({}))
+    optimizer: Lars = Lars()
+    training: Training
+    resources: Resources = Resources()
+    checkpoint: Checkpoint = Checkpoint()
+    retry: Retry = Retry()
+    evaluations: tuple[Evaluation, ...] = Field(default=(), max_length=32)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_dependent_defaults(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        training = data.setdefault("training", {})
+        resources = data.get("resources")
+        if isinstance(training, dict):
+            gpus = resources.get("gpus_per_worker") if isinstance(resources, dict) else 0
+            epochs = training.get("epochs", 100)
+            short = isinstance(epochs, int) and epochs < 20
+            data["training"] = {
+                "precision": "bf16" if gpus else "fp32",
+                "warmup_epochs": epochs // 2 if short else 10,
+            } | training
+        data.setdefault("name", f"vicreg-{_text(data.get('backbone'), 'name', 'resnet18')}")
+        return data
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> PretrainSpec:
+        batch, workers = self.training.batch_size, self.resources.workers
+        faults: list[tuple[tuple[str, ...], str]] = []
+        if batch % workers:
+            faults.append(
+                (
+                    ("training.batch_size", "resources.workers"),
+                    f"{batch} images cannot be shared evenly by {workers} workers",
+                )
+            )
+        elif batch // workers < 2:
+            faults.append(
+                (
+                    ("training.batch_size", "resources.workers"),
+                    f"{batch} images leave each of {workers} workers 1: BatchNorm needs 2 or more",
+                )
+            )
+        if self.training.warmup_epochs > self.training.epochs:
+            faults.append(
+                (
+                    ("training.warmup_epochs", "training.epochs"),
+                    f"{self.training.warmup_epochs} is more than training.epochs "
+                    f"({self.training.epochs})",
+                )
+            )
+        if self.training.precision == "fp16" and not self.resources.gpus_per_worker:
+            faults.append(
+                (
+                    ("training.precision", "resources.gpus_per_worker"),
+                    "fp16 needs GPUs: set resources.gpus_per_worker to 1, or use bf16 or fp32",
+                )
+            )
+        if self.data.image_size < 32 and self.backbone.stem == "imagenet":
+            faults.append(
+                (
+                    ("data.image_size", "backbone.stem"),
+                    f"{self.data.image_size} pixels are too few for the imagenet stem: "
+                    "32 or more, or backbone.stem cifar",
+                )
+            )
+        faults += [
+            (
+                (f"evaluations[{index}].data", "data"),
+                "this field is required, because the test images can only be guessed where "
+                "data.path ends in 'train'",
+            )
+            for index, evaluation in enumerate(self.evaluations)
+            if evaluation.data is None and self.data.test_set() is None
+        ]
+        if faults:
+            raise CrossFieldError(faults)
+        return self
+
+    def evaluation_specs(self, job_id: str) -> list[EvaluateSpec]:
+        """The evaluate jobs of this pretraining, for the encoder that job ``job_id`` will make."""
+        specs = []
+        for evaluation in self.evaluations:
+            data = evaluation.data
+            if data is None:
+                test = self.data.test_set()
+                assert test is not None, "checked when the spec was made"
+                data = EvaluationData(train=self.data, test=test)
+            specs.append(
+                EvaluateSpec(
+                    kind="evaluate",
+                    name=f"{self.name}-{evaluation.protocol.name}"[:200],
+                    experiment=self.experiment,
+                    labels=self.labels,
+                    priority=self.priority,
+                    encoder=JobEncoder(job=job_id),
+                    protocol=evaluation.protocol,
+                    data=data,
+                    resources=EvaluateResources(
+                        cpus=self.resources.cpus_per_worker, gpus=self.resources.gpus_per_worker
+                    ),
+                    retry=self.retry,
+                )
+            )
+        return specs
+
+
+def _text(section: object, key: str, default: str) -> object:
+    return section.get(key, default) if isinstance(section, dict) else default

@@ -1,0 +1,191 @@
+"""MLflow as the control plane sees it: it makes runs, reads them, and closes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Read by MLflow's client at every call: its own defaults wait minutes for a dead server.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+
+import requests
+from mlflow.entities import Param, RunTag
+from mlflow.exceptions import MlflowException, RestException
+from mlflow.tracking import MlflowClient
+
+from vicreg_platform.errors import NotFound, TrackingUnavailable
+
+JOB_TAG = "vicreg.job_id"
+PROGRESS_TAG = "vicreg.progress"
+"""Written by the workers with every batch of metrics: a JSON object."""
+PARENT_TAG = "mlflow.parentRunId"
+PARAM_LENGTH = 6000
+"""MLflow's limit on a parameter's value."""
+
+
+@dataclass(frozen=True)
+class RunReading:
+    """What a run says of itself."""
+
+    progress: dict[str, Any] | None
+    metrics: dict[str, float]
+    """The latest value of each."""
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One point of a curve."""
+
+    step: int
+    value: float
+    timestamp: int
+    """Milliseconds since 1970."""
+
+
+class Tracking:
+    """An MLflow server. Every method raises TrackingUnavailable where it gets no answer.
+
+    Args:
+        url: its address.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._client = MlflowClient(tracking_uri=url)
+
+    def ping(self) -> None:
+        """Ask the server whether it is there."""
+        with self._answering():
+            answer = requests.get(f"{self._url}/health", timeout=5)
+            answer.raise_for_status()
+
+    def ensure_run(
+        self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
+    ) -> tuple[str, str]:
+        """The run of a job, made at the first call and found again at each later one.
+
+        Args:
+            job_id: kept as a tag, by which the run is found.
+            name: what the MLflow UI calls it.
+            experiment: made where it does not exist.
+            spec: becomes the run's parameters, flattened.
+            parent: the run under which the UI shows this one.
+
+        Returns:
+            The ids of the run and of its experiment.
+        """
+        with self._answering():
+            experiment_id = self._experiment(experiment)
+            found = self._client.search_runs(
+                [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1
+            )
+            if found:
+                run_id: str = found[0].info.run_id
+                return run_id, experiment_id
+            tags = {JOB_TAG: job_id, "vicreg.kind": str(spec["kind"]), "mlflow.user": "vicreg"}
+            tags |= {f"label.{key}": value for key, value in spec.get("labels", {}).items()}
+            if parent is not None:
+                tags[PARENT_TAG] = parent
+            run = self._client.create_run(experiment_id, tags=tags, run_name=name)
+            self._client.log_batch(
+                run.info.run_id,
+                params=[
+                    Param(key, value[:PARAM_LENGTH]) for key, value in flatten(spec).items()
+                ],
+            )
+            return run.info.run_id, experiment_id
+
+    def read(self, run_id: str) -> RunReading:
+        """How far the run is and the latest value of each of its metrics."""
+        with self._answering():
+            data = self._client.get_run(run_id).data
+        progress = data.tags.get(PROGRESS_TAG)
+        return RunReading(json.loads(progress) if progress else None, dict(data.metrics))
+
+    def tag(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags of a run."""
+        with self._answering():
+            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+
+    def history(self, run_id: str, metric: str) -> list[MetricPoint]:
+        """All points of one curve, in the order of their steps."""
+        with self._answering():
+            points = self._client.get_metric_history(run_id, metric)
+        return sorted(
+            (MetricPoint(point.step, point.value, point.timestamp) for point in points),
+            key=lambda point: (point.step, point.timestamp),
+        )
+
+    def keep_log(self, run_id: str, attempt: int, log: str) -> None:
+        """Keep an attempt's log with the run."""
+        with self._answering():
+            self._client.log_text(run_id, log, _log_path(attempt))
+
+    def log(self, run_id: str, attempt: int) -> str:
+        """An attempt's log.
+
+        Raises:
+            NotFound: none was kept.
+        """
+        with self._answering(), tempfile.TemporaryDirectory() as folder:
+            kept = {artifact.path for artifact in self._client.list_artifacts(run_id, "logs")}
+            if _log_path(attempt) not in kept:
+                raise NotFound(f"no log of attempt {attempt} was kept")
+            file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
+            return Path(file).read_text()
+
+    def finish(self, run_id: str, status: str) -> None:
+        """Close a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+        with self._answering():
+            self._client.set_terminated(run_id, status=status)
+
+    def _experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is not None:
+            known: str = found.experiment_id
+            return known
+        try:
+            made: str = self._client.create_experiment(name)
+            return made
+        except RestException as error:
+            # Another process made it in between.
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                raise error
+            between: str = found.experiment_id
+            return between
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        try:
+            yield
+        except RestException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                raise NotFound(f"MLflow: {error.message}") from error
+            raise TrackingUnavailable(f"MLflow refused at {self._url}: {error.message}") from error
+        except (MlflowException, requests.RequestException, OSError) as error:
+            raise TrackingUnavailable(f"MLflow does not answer at {self._url}") from error
+
+
+def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """The spec's fields by their dotted names, as text."""
+    flat: dict[str, str] = {}
+    for key, value in spec.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def _log_path(attempt: int) -> str:
+    return f"logs/attempt-{attempt}.log"

@@ -1,0 +1,95 @@
+"""What a training loop may do to the world around it.
+
+The loop knows no Ray and no MLflow: it is handed a context. ``NullContext`` runs it without a
+cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    epoch: int
+    """Epochs finished."""
+    epochs: int
+    step: int
+    """Steps finished, over all epochs."""
+    steps: int
+    images_per_second: float
+    """Over all workers; the two views of an image count once."""
+    eta_seconds: float
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds: ``shared`` is the same on every worker, ``own`` is not."""
+
+    epoch: int
+    """Epochs finished."""
+    shared: dict[str, Any]
+    own: dict[str, Any]
+
+
+class Context(Protocol):
+    """What a training loop may do. Metrics, progress, pictures and warnings count on rank 0."""
+
+    device: torch.device
+    loaders: int
+    """Processes that each worker may use to read images."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record metrics at ``step``; returns at once."""
+
+    def progress(self, progress: Progress) -> None:
+        """Say how far the run is; returns at once."""
+
+    def picture(self, path: str, png: bytes) -> None:
+        """Keep a picture with the run, under ``path``; returns at once."""
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that does not stop the run."""
+
+    def save(self, state: State) -> None:
+        """Keep ``state`` safely; called by every worker, returns when it is safe."""
+
+    def restore(self) -> State | None:
+        """The newest state kept, or None at the beginning; called by every worker."""
+
+
+class NullContext:
+    """A context that keeps nothing."""
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
+        self.loaders = 0
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Forget the metrics."""
+
+    def progress(self, progress: Progress) -> None:
+        """Forget the progress."""
+
+    def picture(self, path: str, png: bytes) -> None:
+        """Forget the picture."""
+
+    def warn(self, message: str) -> None:
+        """Log the warning."""
+        logger.warning(message)
+
+    def save(self, state: State) -> None:
+        """Forget the state."""
+
+    def restore(self) -> State | None:
+        """Nothing was kept."""
+        return None

@@ -1,0 +1,133 @@
+"""The finished encoder: a folder with the backbone's weights and what they belong to.
+
+``encoder.safetensors`` is the backbone alone, in torchvision's names; ``encoder.json`` says which
+architecture it is, and how images are prepared for it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from pathlib import Path
+
+import requests
+import torch
+from mlflow.artifacts import download_artifacts
+from mlflow.exceptions import MlflowException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from vicreg_platform.paths import resolve_inside
+from vicreg_platform.specs import (
+    Backbone,
+    JobEncoder,
+    ModelEncoder,
+    PathEncoder,
+    PretrainSpec,
+    RunEncoder,
+    UntrainedEncoder,
+)
+from vicreg_platform.specs.evaluate import Encoder
+from vicreg_workers.failures import InfrastructureFailure, UserFailure
+from vicreg_workers.selfsup.backbones import backbone_state, build_backbone, representation_size
+from vicreg_workers.selfsup.views import IMAGENET_MEAN, IMAGENET_STD
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "encoder"
+WEIGHTS = "encoder.safetensors"
+DESCRIPTION = "encoder.json"
+
+
+def encoder_files(backbone: nn.Module, spec: PretrainSpec) -> dict[str, bytes]:
+    """The files of a finished encoder, by name."""
+    description = {
+        "backbone": spec.backbone.model_dump(),
+        "representation_size": representation_size(spec.backbone),
+        "image_size": spec.data.image_size,
+        "mean": IMAGENET_MEAN,
+        "std": IMAGENET_STD,
+        "method": spec.method.name,
+    }
+    return {
+        WEIGHTS: save(backbone_state(backbone)),
+        DESCRIPTION: json.dumps(description, indent=1).encode(),
+    }
+
+
+def load_encoder(
+    encoder: Encoder, encoder_run_id: str | None, tracking_uri: str, data_root: Path
+) -> nn.Module:
+    """The backbone that a spec names, with its weights, in eval mode.
+
+    Args:
+        encoder: where it comes from.
+        encoder_run_id: the run of the job, where it comes from a job.
+        tracking_uri: address of the MLflow server.
+        data_root: where paths start.
+
+    Raises:
+        UserFailure: there is no such encoder, or its weights do not fit.
+        InfrastructureFailure: MLflow does not answer.
+    """
+    if isinstance(encoder, UntrainedEncoder):
+        torch.manual_seed(encoder.seed)
+        return build_backbone(encoder.untrained).eval()
+    if isinstance(encoder, PathEncoder):
+        try:
+            path = resolve_inside(data_root, encoder.path)
+        except ValueError as error:
+            raise UserFailure(f"encoder.path: {error}") from None
+        return _with_weights(encoder.backbone, _read_weights(path), str(path))
+    if isinstance(encoder, ModelEncoder):
+        return _from_artifacts(encoder.model, tracking_uri)
+    run_id = encoder_run_id if isinstance(encoder, JobEncoder) else encoder.run
+    return _from_artifacts(f"runs:/{run_id}/{FOLDER}", tracking_uri)
+
+
+def _from_artifacts(uri: str, tracking_uri: str) -> nn.Module:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            files = Path(download_artifacts(uri, dst_path=folder, tracking_uri=tracking_uri))
+        except requests.RequestException as error:
+            raise InfrastructureFailure(f"MLflow does not answer: {error}") from None
+        except MlflowException as error:
+            if "API request" in str(error):
+                raise InfrastructureFailure(f"MLflow does not answer: {error}") from None
+            raise UserFailure(f"there is no encoder at {uri}: {error}") from None
+        found = next(files.rglob(DESCRIPTION), None)
+        if found is None:
+            raise UserFailure(f"{uri} holds no {DESCRIPTION}: it is no encoder of this platform")
+        description = json.loads(found.read_text())
+        weights = _read_weights(found.with_name(WEIGHTS))
+    return _with_weights(Backbone(**description["backbone"]), weights, uri)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            weights: dict[str, Tensor] = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
+        raise UserFailure(f"{path} holds no weights: {error}") from None
+    except Exception as error:
+        # torch's own unpickler refuses anything but tensors by an exception of its pickle module.
+        raise UserFailure(f"{path} holds more than weights: {error}") from None
+    return weights
+
+
+def _with_weights(spec: Backbone, weights: dict[str, Tensor], source: str) -> nn.Module:
+    backbone = build_backbone(spec)
+    wanted = backbone.state_dict().keys()
+    # A torchvision model carries its classifier; the representation is what comes before it.
+    weights = {name: value for name, value in weights.items() if name in wanted or "fc." not in name}
+    try:
+        backbone.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserFailure(
+            f"the weights of {source} do not fit {spec.name} with the {spec.stem} stem: {error}"
+        ) from None
+    return backbone.eval()

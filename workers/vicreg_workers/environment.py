@@ -1,0 +1,43 @@
+"""What a run should remember of the machine and the software it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+
+def environment_tags(device: torch.device) -> dict[str, str]:
+    """Tags for the run: versions, the platform's git commit, the GPU's name where there is one."""
+    tags = {
+        "vicreg.version": version("vicreg-platform"),
+        "vicreg.torch": torch.__version__,
+        "vicreg.ray": version("ray"),
+        "vicreg.python": platform.python_version(),
+        "vicreg.host": platform.node(),
+    }
+    commit = _git_commit()
+    if commit:
+        tags["mlflow.source.git.commit"] = commit
+    if device.type == "cuda":
+        tags["vicreg.gpu"] = torch.cuda.get_device_name(device)
+    return tags
+
+
+def _git_commit() -> str | None:
+    """Of the checkout this code runs from; an image without one says it by a variable."""
+    stated = os.environ.get("VICREG_GIT_COMMIT")
+    if stated:
+        return stated
+    asked = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or None

@@ -1,0 +1,52 @@
+"""The entry point of a Ray job: an assignment in, an exit code out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from vicreg_platform.assignment import FAILURE_LINE, Assignment
+from vicreg_platform.specs import EvaluateSpec
+from vicreg_workers.failures import InfrastructureFailure, JobFailure
+from vicreg_workers.logs import configure_logging
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Run the attempt that the one argument describes.
+
+    Exits with 0, or with the code of the failure's class after a last line that says why.
+    """
+    assignment = Assignment.model_validate_json(sys.argv[1])
+    configure_logging()
+    logger.info("attempt %d of job %s: %s", assignment.attempt, assignment.job_id, assignment.spec.name)
+    try:
+        _run(assignment)
+    except JobFailure as failure:
+        _fail(failure)
+    except Exception as error:
+        logger.exception("unexpected")
+        _fail(InfrastructureFailure(f"{type(error).__name__}: {error}"))
+
+
+def _run(assignment: Assignment) -> None:
+    # Each kind imports only what it needs: Ray Train alone takes seconds.
+    if isinstance(assignment.spec, EvaluateSpec):
+        from vicreg_workers.evaluate import evaluate
+
+        evaluate(assignment)
+    else:
+        from vicreg_workers.pretrain import pretrain
+
+        pretrain(assignment)
+
+
+def _fail(failure: JobFailure) -> None:
+    reason = " ".join(str(failure).split())
+    print(f"{FAILURE_LINE}{reason}", flush=True)
+    sys.exit(failure.failure_class.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""A pretrain spec as a Ray Train run."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train.torch import TorchTrainer
+
+from vicreg_platform.assignment import Assignment
+from vicreg_platform.specs import PretrainSpec
+from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.encoder import FOLDER, encoder_files
+from vicreg_workers.environment import environment_tags
+from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
+from vicreg_workers.logs import configure_logging
+from vicreg_workers.run_context import RunContext
+from vicreg_workers.run_log import RunLog
+from vicreg_workers.selfsup.distributed import gather_objects, rank
+from vicreg_workers.selfsup.images import open_images
+from vicreg_workers.selfsup.train import Pretraining
+
+logger = logging.getLogger(__name__)
+
+MAX_RESTARTS = 3
+"""How often the workers are started anew within one attempt, when one of them is lost."""
+CLOSE_SECONDS = 600.0
+"""How long a finished run waits for MLflow to take what is left."""
+
+
+def pretrain(assignment: Assignment) -> None:
+    """Run an attempt of a pretraining job to its end.
+
+    A lost worker costs the work since the last checkpoint: all workers are started anew, and go
+    on from there. Ray Train would do so for every failure alike; here a failure that would only
+    repeat itself ends the attempt.
+
+    Raises:
+        JobFailure: with its class.
+    """
+    for restart in range(MAX_RESTARTS + 1):
+        try:
+            _fit(assignment, restart)
+            return
+        except WorkerGroupError as error:
+            failure = _classified(error)
+            if not isinstance(failure, LostWorker) or restart == MAX_RESTARTS:
+                raise failure from None
+            logger.warning("%s: all workers start anew from the last checkpoint", failure)
+        except TrainingFailedError as error:
+            raise InfrastructureFailure(_first_line(error)) from None
+
+
+def _fit(assignment: Assignment, restart: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        TorchTrainer(
+            _train_on_worker,
+            train_loop_config={"assignment": assignment.model_dump_json()},
+            scaling_config=_scaling(assignment),
+            # Checkpoints are our own: what Ray keeps of a run is of no use after it.
+            run_config=RunConfig(
+                name=f"{assignment.job_id}-{assignment.attempt}-{restart}", storage_path=folder
+            ),
+        ).fit()
+
+
+def _scaling(assignment: Assignment) -> ScalingConfig:
+    resources = _spec(assignment).resources
+    gpu = bool(resources.gpus_per_worker)
+    if resources.workers == 1:
+        # In the driver itself: no controller and no worker process to wait for.
+        return ScalingConfig(num_workers=0, use_gpu=gpu)
+    return ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=gpu,
+        resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
+    )
+
+
+def _train_on_worker(config: dict[str, Any]) -> None:
+    assignment = Assignment.model_validate_json(config["assignment"])
+    spec = _spec(assignment)
+    configure_logging()
+    torch.set_num_threads(spec.resources.cpus_per_worker)
+    device = ray.train.torch.get_device()
+    checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
+    run_log = None
+    tags = gather_objects(environment_tags(device))
+    if rank() == 0:
+        run_log = RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
+        gpus = sorted({tag["vicreg.gpu"] for tag in tags if "vicreg.gpu" in tag})
+        run_log.tags(tags[0] | {"vicreg.attempt": str(assignment.attempt)})
+        if gpus:
+            run_log.tags({"vicreg.gpu": ", ".join(gpus)})
+    # With one CPU the training thread reads the images itself.
+    loaders = spec.resources.cpus_per_worker - 1
+    context = RunContext(assignment, checkpoints, run_log, device, loaders)
+    images = open_images(spec.data, Path(assignment.data_root))
+    try:
+        backbone = Pretraining(spec, images, context).run()
+        if run_log is not None:
+            for name, content in encoder_files(backbone, spec).items():
+                run_log.file(f"{FOLDER}/{name}", content)
+            last = checkpoints.last_files()
+            assert last is not None, "a finished run has a checkpoint"
+            for name, content in last[1].items():
+                run_log.file(f"checkpoints/{last[0]}/{name}", content)
+    except torch.cuda.OutOfMemoryError as error:
+        raise OutOfMemory(
+            f"a GPU ran out of memory: lower training.batch_size or the expander's widths "
+            f"({_first_line(error)})"
+        ) from None
+    finally:
+        if run_log is not None:
+            run_log.close(CLOSE_SECONDS)
+
+
+class LostWorker(InfrastructureFailure):
+    """A worker's process or node is gone."""
+
+
+def _classified(error: WorkerGroupError) -> JobFailure:
+    """The failure behind a failed worker group.
+
+    When one worker fails, the others fail with it by broken connections: a failure that a worker
+    named itself comes first, then a loss that Ray saw.
+    """
+    failures = error.worker_failures
+    for failure in failures.values():
+        if isinstance(failure, JobFailure):
+            return failure
+    if any("OutOfMemory" in type(failure).__name__ for failure in failures.values()):
+        return OutOfMemory("a worker was ended because its node ran out of memory")
+    lost = [number for number, failure in failures.items() if _seen_by_ray(failure)]
+    if lost:
+        return LostWorker(f"lost worker {', '.join(map(str, lost))} of the group")
+    number, failure = next(iter(failures.items()))
+    return InfrastructureFailure(
+        f"worker {number} failed: {type(failure).__name__}: {_first_line(failure)}"
+    )
+
+
+def _seen_by_ray(failure: Exception) -> bool:
+    """Whether Ray reports the failure, and not the code that the worker ran."""
+    return type(failure).__module__.startswith("ray.")
+
+
+def _spec(assignment: Assignment) -> PretrainSpec:
+    assert isinstance(assignment.spec, PretrainSpec)
+    return assignment.spec
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,86 @@
+"""The context of a real run: metrics and pictures to MLflow, states to the storage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from vicreg_platform.assignment import Assignment
+from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.context import Progress, State
+from vicreg_workers.run_log import RunLog
+from vicreg_workers.selfsup.distributed import rank
+
+logger = logging.getLogger(__name__)
+
+UNSENT = "unsent_metrics"
+
+
+class RunContext:
+    """What a worker of a pretraining job may do.
+
+    Args:
+        assignment: the attempt.
+        checkpoints: of the job.
+        run_log: on rank 0, else None.
+        device: that this worker trains on.
+        loaders: processes that it may use to read images.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        checkpoints: Checkpoints,
+        run_log: RunLog | None,
+        device: torch.device,
+        loaders: int,
+    ) -> None:
+        self.device = device
+        self.loaders = loaders
+        self._assignment = assignment
+        self._checkpoints = checkpoints
+        self._run_log = run_log
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """See ``Context.log``."""
+        if self._run_log is not None:
+            self._run_log.metrics(metrics, step)
+
+    def progress(self, progress: Progress) -> None:
+        """See ``Context.progress``."""
+        if self._run_log is not None:
+            self._run_log.progress(progress)
+
+    def picture(self, path: str, png: bytes) -> None:
+        """See ``Context.picture``."""
+        if self._run_log is not None:
+            self._run_log.file(path, png)
+
+    def warn(self, message: str) -> None:
+        """See ``Context.warn``."""
+        if rank() == 0:
+            logger.warning(message)
+
+    def save(self, state: State) -> None:
+        """See ``Context.save``; points that MLflow does not have yet are saved along."""
+        if self._run_log is not None:
+            points = [tuple(point) for point in self._run_log.unsent()]
+            state = replace(state, own=state.own | {UNSENT: points})
+        self._checkpoints.save(state)
+        if rank() == 0:
+            logger.info("checkpoint after epoch %d is safe", state.epoch)
+
+    def restore(self) -> State | None:
+        """See ``Context.restore``; a job that retries another starts from that one's state."""
+        state = self._checkpoints.load()
+        if state is not None:
+            if self._run_log is not None:
+                self._run_log.restore_unsent(state.own.get(UNSENT, []))
+        elif self._assignment.resume_from is not None:
+            state = self._checkpoints.of_job(self._assignment.resume_from).load()
+        if state is not None and rank() == 0:
+            logger.info("going on from the checkpoint after epoch %d", state.epoch)
+        return state

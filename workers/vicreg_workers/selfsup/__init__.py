@@ -1,0 +1,5 @@
+"""Self-supervised learning in pure torch: no Ray, no MLflow."""
+
+from vicreg_workers.selfsup.losses import VICRegLoss, covariance, invariance, variance
+
+__all__ = ["VICRegLoss", "covariance", "invariance", "variance"]

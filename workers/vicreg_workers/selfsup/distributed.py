@@ -1,0 +1,74 @@
+"""The collectives of data-parallel training; each is the identity in a single process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of processes that train together (1 without a process group)."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Index of this process, in [0, world_size)."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def gather_with_gradient(x: Tensor) -> Tensor:
+    """The rows of all processes in the order of their ranks, differentiable.
+
+    Args:
+        x: ``[N, D]``, the same shape on every process.
+
+    Returns:
+        ``[world_size * N, D]``. The gradient of each process's rows is summed over all processes,
+        as in ``FullGatherLayer`` of the authors' ``main_vicreg.py``.
+    """
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over all processes, without gradient."""
+    if world_size() == 1:
+        return x
+    x = x.clone()
+    dist.all_reduce(x)
+    return x / world_size()
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """``value`` of every process, in the order of their ranks."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = x.shape[0]
+        gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
+        dist.all_gather_into_tensor(gathered, x.contiguous())
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.narrow(0, rank() * ctx.rows, ctx.rows)
