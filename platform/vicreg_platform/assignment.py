@@ -25,7 +25,9 @@ class FailureClass(enum.StrEnum):
     @classmethod
     def of_exit_code(cls, code: int | None) -> FailureClass:
         """The class of a driver's exit code; a code it did not choose means it was killed."""
-        return next((known for known, own in _EXIT_CODES.items() if own == code), cls.INFRASTRUCTURE)
+        return next(
+            (known for known, own in _EXIT_CODES.items() if own == code), cls.INFRASTRUCTURE
+        )
 
 
 _EXIT_CODES = {

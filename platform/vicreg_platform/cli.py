@@ -27,12 +27,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-console = Console()
+# A pipe has no width of its own: tables must not be folded to 80 columns there.
+console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
-ApiUrl = Annotated[
-    str, typer.Option("--api", envvar="VICREG_API_URL", help="Address of the API.")
-]
+ApiUrl = Annotated[str, typer.Option("--api", envvar="VICREG_API_URL", help="Address of the API.")]
 DEFAULT_API = "http://127.0.0.1:8000"
 JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
 

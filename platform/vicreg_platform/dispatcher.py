@@ -29,7 +29,6 @@ from vicreg_platform.cluster.needs import needs_of, submission_of
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
-    ClusterUnavailable,
     IllegalTransition,
     NotFound,
     SubmissionRefused,
@@ -285,7 +284,9 @@ class Dispatcher:
     def _start_queued(self) -> None:
         with self._database.read() as session:
             queued = self._jobs(session).queued(BATCH)
-            live = [needs_of(parse_spec(job.spec)) for _, job in self._jobs(session).live_attempts()]
+            live = [
+                needs_of(parse_spec(job.spec)) for _, job in self._jobs(session).live_attempts()
+            ]
         if not queued:
             return
         capacity = self._cluster.capacity()

@@ -22,10 +22,8 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from vicreg_platform.errors import NotFound, TrackingUnavailable
+from vicreg_platform.run_tags import JOB_TAG, PROGRESS_TAG
 
-JOB_TAG = "vicreg.job_id"
-PROGRESS_TAG = "vicreg.progress"
-"""Written by the workers with every batch of metrics: a JSON object."""
 PARENT_TAG = "mlflow.parentRunId"
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
@@ -97,9 +95,7 @@ class Tracking:
             run = self._client.create_run(experiment_id, tags=tags, run_name=name)
             self._client.log_batch(
                 run.info.run_id,
-                params=[
-                    Param(key, value[:PARAM_LENGTH]) for key, value in flatten(spec).items()
-                ],
+                params=[Param(key, value[:PARAM_LENGTH]) for key, value in flatten(spec).items()],
             )
             return run.info.run_id, experiment_id
 

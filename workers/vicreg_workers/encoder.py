@@ -11,10 +11,7 @@ import logging
 import tempfile
 from pathlib import Path
 
-import requests
 import torch
-from mlflow.artifacts import download_artifacts
-from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -26,7 +23,6 @@ from vicreg_platform.specs import (
     ModelEncoder,
     PathEncoder,
     PretrainSpec,
-    RunEncoder,
     UntrainedEncoder,
 )
 from vicreg_platform.specs.evaluate import Encoder
@@ -88,6 +84,11 @@ def load_encoder(
 
 
 def _from_artifacts(uri: str, tracking_uri: str) -> nn.Module:
+    # Only an evaluation gets here: a training worker is spared MLflow's slow import.
+    import requests
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = Path(download_artifacts(uri, dst_path=folder, tracking_uri=tracking_uri))
@@ -123,7 +124,9 @@ def _with_weights(spec: Backbone, weights: dict[str, Tensor], source: str) -> nn
     backbone = build_backbone(spec)
     wanted = backbone.state_dict().keys()
     # A torchvision model carries its classifier; the representation is what comes before it.
-    weights = {name: value for name, value in weights.items() if name in wanted or "fc." not in name}
+    weights = {
+        name: value for name, value in weights.items() if name in wanted or "fc." not in name
+    }
     try:
         backbone.load_state_dict(weights)
     except RuntimeError as error:

@@ -23,9 +23,6 @@ from vicreg_workers.selfsup.linear import linear_probe
 
 logger = logging.getLogger(__name__)
 
-CLOSE_SECONDS = 600.0
-"""How long a finished evaluation waits for MLflow to take what is left."""
-
 
 def evaluate(assignment: Assignment) -> None:
     """Run an attempt of an evaluation job to its end.
@@ -42,7 +39,7 @@ def evaluate(assignment: Assignment) -> None:
     try:
         run_log.metrics(_measure(assignment, spec, run_log, device), step=0)
     finally:
-        run_log.close(CLOSE_SECONDS)
+        run_log.close()
 
 
 def _measure(

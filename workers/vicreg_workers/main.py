@@ -20,7 +20,9 @@ def main() -> None:
     """
     assignment = Assignment.model_validate_json(sys.argv[1])
     configure_logging()
-    logger.info("attempt %d of job %s: %s", assignment.attempt, assignment.job_id, assignment.spec.name)
+    logger.info(
+        "attempt %d of job %s: %s", assignment.attempt, assignment.job_id, assignment.spec.name
+    )
     try:
         _run(assignment)
     except JobFailure as failure:

@@ -4,34 +4,19 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from pathlib import Path
 from typing import Any
 
-import ray.train
-import ray.train.torch
-import torch
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from vicreg_platform.assignment import Assignment
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.encoder import FOLDER, encoder_files
-from vicreg_workers.environment import environment_tags
 from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
-from vicreg_workers.logs import configure_logging
-from vicreg_workers.run_context import RunContext
-from vicreg_workers.run_log import RunLog
-from vicreg_workers.selfsup.distributed import gather_objects, rank
-from vicreg_workers.selfsup.images import open_images
-from vicreg_workers.selfsup.train import Pretraining
 
 logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3
 """How often the workers are started anew within one attempt, when one of them is lost."""
-CLOSE_SECONDS = 600.0
-"""How long a finished run waits for MLflow to take what is left."""
 
 
 def pretrain(assignment: Assignment) -> None:
@@ -84,41 +69,10 @@ def _scaling(assignment: Assignment) -> ScalingConfig:
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
-    assignment = Assignment.model_validate_json(config["assignment"])
-    spec = _spec(assignment)
-    configure_logging()
-    torch.set_num_threads(spec.resources.cpus_per_worker)
-    device = ray.train.torch.get_device()
-    checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
-    run_log = None
-    tags = gather_objects(environment_tags(device))
-    if rank() == 0:
-        run_log = RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
-        gpus = sorted({tag["vicreg.gpu"] for tag in tags if "vicreg.gpu" in tag})
-        run_log.tags(tags[0] | {"vicreg.attempt": str(assignment.attempt)})
-        if gpus:
-            run_log.tags({"vicreg.gpu": ", ".join(gpus)})
-    # With one CPU the training thread reads the images itself.
-    loaders = spec.resources.cpus_per_worker - 1
-    context = RunContext(assignment, checkpoints, run_log, device, loaders)
-    images = open_images(spec.data, Path(assignment.data_root))
-    try:
-        backbone = Pretraining(spec, images, context).run()
-        if run_log is not None:
-            for name, content in encoder_files(backbone, spec).items():
-                run_log.file(f"{FOLDER}/{name}", content)
-            last = checkpoints.last_files()
-            assert last is not None, "a finished run has a checkpoint"
-            for name, content in last[1].items():
-                run_log.file(f"checkpoints/{last[0]}/{name}", content)
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemory(
-            f"a GPU ran out of memory: lower training.batch_size or the expander's widths "
-            f"({_first_line(error)})"
-        ) from None
-    finally:
-        if run_log is not None:
-            run_log.close(CLOSE_SECONDS)
+    # Imported where it runs: the driver of several workers needs none of it, and starts sooner.
+    from vicreg_workers.worker import train
+
+    train(Assignment.model_validate_json(config["assignment"]))
 
 
 class LostWorker(InfrastructureFailure):

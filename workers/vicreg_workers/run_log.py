@@ -10,31 +10,27 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-
-import requests
-from mlflow.entities import Metric, RunTag
-from mlflow.exceptions import MlflowException
-from mlflow.tracking import MlflowClient
-
-from vicreg_platform.tracking import PROGRESS_TAG
+from vicreg_platform.run_tags import PROGRESS_TAG
 from vicreg_workers.context import Progress
 from vicreg_workers.failures import InfrastructureFailure
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
 RETRY_SECONDS = 2.0
+CLOSE_SECONDS = 600.0
+"""How long finished work waits for MLflow to take what is left."""
 BATCH = 1000
 """MLflow's limit on the metrics of one request."""
 
@@ -58,15 +54,14 @@ class RunLog:
     """
 
     def __init__(self, tracking_uri: str, run_id: str, *, resumed: bool = False) -> None:
-        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._tracking_uri = tracking_uri
         self._run_id = run_id
         self._points: list[Point] = []
         self._tags: dict[str, str] = {}
         self._files: list[tuple[str, bytes]] = []
         self._last_steps: dict[str, int] | None = None if resumed else {}
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._send_all, name="run-log", daemon=True)
         self._thread.start()
 
@@ -100,7 +95,7 @@ class RunLog:
         with self._lock:
             self._points = [Point(*point) for point in points] + self._points
 
-    def close(self, timeout: float) -> None:
+    def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Send what is left.
 
         Args:
@@ -109,8 +104,7 @@ class RunLog:
         Raises:
             InfrastructureFailure: the server did not take it in that time.
         """
-        self._closing = True
-        self._wake.set()
+        self._closing.set()
         self._thread.join(timeout)
         if self._thread.is_alive():
             raise InfrastructureFailure(
@@ -118,62 +112,65 @@ class RunLog:
             )
 
     def _send_all(self) -> None:
+        # MLflow takes seconds to import: here they cost the training nothing.
+        from vicreg_workers.mlflow_client import mlflow_client
+
+        client = mlflow_client(self._tracking_uri)
         failing = False
         while True:
-            closing = self._closing
+            closing = self._closing.is_set()
             try:
-                self._send()
-                if failing:
-                    logger.info("MLflow is back: nothing was lost")
-                failing = False
-            except (MlflowException, requests.RequestException, OSError) as error:
+                self._send(client)
+            except Exception as error:  # whatever it is, what is queued must not be lost
                 if not failing:
                     reason = str(error).splitlines()[0][:200]
-                    logger.warning("MLflow does not answer; training goes on: %s", reason)
+                    logger.warning("MLflow does not answer; the work goes on: %s", reason)
                 failing = True
-            if closing and not failing:
-                return
-            self._wake.wait(RETRY_SECONDS if failing else FLUSH_SECONDS)
-            if self._closing and failing:
                 time.sleep(RETRY_SECONDS)
+                continue
+            if failing:
+                logger.info("MLflow is back: nothing was lost")
+                failing = False
+            if closing:
+                return
+            self._closing.wait(FLUSH_SECONDS)
 
-    def _send(self) -> None:
+    def _send(self, client: MlflowClient) -> None:
+        from mlflow.entities import Metric, RunTag
+
         if self._last_steps is None:
-            self._last_steps = self._steps_on_server()
-        while True:
+            self._last_steps = self._steps_on_server(client)
+        more = True
+        while more:
             with self._lock:
                 points = self._points[:BATCH]
+                more = len(self._points) > BATCH
                 tags = dict(self._tags)
-            if points or tags:
-                fresh = [p for p in points if p.step > self._last_steps.get(p.metric, -1)]
-                self._client.log_batch(
+            fresh = [p for p in points if p.step > self._last_steps.get(p.metric, -1)]
+            if fresh or tags:
+                client.log_batch(
                     self._run_id,
                     metrics=[Metric(p.metric, p.value, p.timestamp, p.step) for p in fresh],
                     tags=[RunTag(key, value) for key, value in tags.items()],
                 )
-                with self._lock:
-                    del self._points[: len(points)]
-                    for key, value in tags.items():
-                        if self._tags.get(key) == value:
-                            del self._tags[key]
-            if len(points) < BATCH:
-                break
+            with self._lock:
+                del self._points[: len(points)]
+                self._tags = {k: v for k, v in self._tags.items() if tags.get(k) != v}
         while self._files:
-            path, content = self._files[0]
-            self._upload(path, content)
+            self._upload(client, *self._files[0])
             with self._lock:
                 del self._files[0]
 
-    def _upload(self, path: str, content: bytes) -> None:
+    def _upload(self, client: MlflowClient, path: str, content: bytes) -> None:
         folder, _, name = path.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / name
             file.write_bytes(content)
-            self._client.log_artifact(self._run_id, str(file), folder or None)
+            client.log_artifact(self._run_id, str(file), folder or None)
 
-    def _steps_on_server(self) -> dict[str, int]:
+    def _steps_on_server(self, client: MlflowClient) -> dict[str, int]:
         """The last step of each curve that the run has."""
         return {
-            metric: max(point.step for point in self._client.get_metric_history(self._run_id, metric))
-            for metric in self._client.get_run(self._run_id).data.metrics
+            metric: max(point.step for point in client.get_metric_history(self._run_id, metric))
+            for metric in client.get_run(self._run_id).data.metrics
         }

@@ -27,9 +27,7 @@ class FakeCluster:
     logs: dict[str, str] = field(default_factory=dict)
     _statuses: dict[str, SubmissionStatus] = field(default_factory=dict)
 
-    def set(
-        self, submission_id: str, state: SubmissionState, exit_code: int | None = None
-    ) -> None:
+    def set(self, submission_id: str, state: SubmissionState, exit_code: int | None = None) -> None:
         """What the cluster says of a submission from now on."""
         self._statuses[submission_id] = SubmissionStatus(state, exit_code)
 

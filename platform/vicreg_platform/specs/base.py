@@ -11,7 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 Name = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$"
+    ),
 ]
 LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
 LabelValue = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
@@ -43,6 +46,7 @@ class CrossFieldError(PydanticCustomError):
     """
 
     def __new__(cls, faults: list[tuple[tuple[str, ...], str]]) -> CrossFieldError:
+        """Carry the faults to ``field_faults``."""
         return super().__new__(cls, "cross_field", "fields do not fit together", {"faults": faults})
 
 
@@ -54,7 +58,9 @@ def field_faults(model: Any, data: object, error: ValidationError) -> list[Field
         data: what the user sent.
         error: pydantic's error for it.
     """
-    return [fault for item in error.errors(include_url=False) for fault in _faults(model, data, item)]
+    return [
+        fault for item in error.errors(include_url=False) for fault in _faults(model, data, item)
+    ]
 
 
 def cross_faults(error: ValidationError, faulty: set[str]) -> list[FieldFault]:

@@ -36,6 +36,7 @@ class DigitsData(SpecModel):
     """Side of the square image the network sees, in pixels."""
 
     def test_set(self) -> DigitsData:
+        """The images held out from training."""
         return self.model_copy(update={"split": "test"})
 
 
@@ -49,6 +50,7 @@ class ImageFolderData(SpecModel):
     """Side of the square image the network sees, in pixels."""
 
     def test_set(self) -> ImageFolderData | None:
+        """The folder ``test`` beside a folder ``train``; None where the name tells nothing."""
         path = PurePosixPath(self.path)
         if path.name != "train":
             return None
@@ -68,6 +70,7 @@ class TorchvisionData(SpecModel):
     """Side of the square image the network sees, in pixels."""
 
     def test_set(self) -> TorchvisionData:
+        """The images held out from training."""
         return self.model_copy(update={"split": "test"})
 
 

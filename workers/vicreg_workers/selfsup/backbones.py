@@ -23,7 +23,7 @@ def build_backbone(spec: Backbone) -> nn.Module:
     (``zero_init_residual=True`` in ``main_vicreg.py``). The classifier is the identity.
     """
     block, layers = _RESNETS[spec.name]
-    network = ResNet(block, layers, zero_init_residual=True)
+    network: nn.Module = ResNet(block, layers, zero_init_residual=True)
     network.fc = nn.Identity()
     if spec.stem == "cifar":
         # Chen et al. 2020 (SimCLR), Appendix B.9.
@@ -36,7 +36,7 @@ def build_backbone(spec: Backbone) -> nn.Module:
 def representation_size(spec: Backbone) -> int:
     """F, the width of the representation."""
     block, _ = _RESNETS[spec.name]
-    return 512 * block.expansion
+    return 512 * int(block.expansion)
 
 
 def backbone_state(backbone: nn.Module) -> dict[str, Tensor]:

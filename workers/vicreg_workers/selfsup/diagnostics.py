@@ -1,7 +1,8 @@
-"""Is the encoder learning, or collapsing?"""
+"""Whether the encoder learns, or collapses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,7 @@ class Diagnosis:
 
     @property
     def collapsed(self) -> bool:
+        """Whether the embeddings are all but one point."""
         return float(self.embedding_std.mean()) < COLLAPSED_STD
 
     def metrics(self) -> dict[str, float]:
@@ -54,15 +56,17 @@ class Subset:
         generator = torch.Generator().manual_seed(0)
         self._indices = torch.randperm(len(images), generator=generator)[:size].tolist()
         self._images = images
-        self.labels = [images.labels[index] for index in self._indices]
+        self.labels: Sequence[int] = [images.labels[index] for index in self._indices]
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
         return self._images.read(self._indices[index])
 
     def name(self, index: int) -> str:
+        """See ``Images.name``."""
         return self._images.name(self._indices[index])
 
 

@@ -29,6 +29,7 @@ class Features:
 
     @property
     def classes(self) -> int:
+        """Number of classes."""
         return int(self.labels.max()) + 1
 
 

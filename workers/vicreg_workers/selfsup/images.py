@@ -76,9 +76,11 @@ class Digits:
         return len(self.labels)
 
     def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
         return Image.fromarray(self._pixels[index]).convert("RGB")
 
     def name(self, index: int) -> str:
+        """See ``Images.name``."""
         return f"digit {self._indices[index]}"
 
 
@@ -111,9 +113,11 @@ class ImageFolder:
         return len(self._files)
 
     def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
         return read_image(self._files[index])
 
     def name(self, index: int) -> str:
+        """See ``Images.name``."""
         return self._files[index]
 
 
@@ -142,10 +146,12 @@ class TorchvisionImages:
         return len(self.labels)
 
     def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
         image = self._dataset[index][0]
         return cast("Image.Image", image).convert("RGB")
 
     def name(self, index: int) -> str:
+        """See ``Images.name``."""
         return f"{self._title} image {index}"
 
 
@@ -168,6 +174,6 @@ def _open_split(
 ) -> torchvision.datasets.VisionDataset:
     """Torchvision's classes name the split in two ways: ``train=True`` or ``split="train"``."""
     try:
-        return kind(root=str(path), train=split == "train")  # type: ignore[call-arg]
+        return kind(root=str(path), train=split == "train")
     except TypeError:
-        return kind(root=str(path), split=split)  # type: ignore[call-arg]
+        return kind(root=str(path), split=split)

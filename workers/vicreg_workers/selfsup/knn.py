@@ -27,7 +27,7 @@ def knn_scores(train: Features, test: Tensor, k: int, temperature: float, classe
     """
     bank = normalize(train.representations, dim=1)
     scores = []
-    for chunk in normalize(test, dim=1).split(CHUNK):
+    for chunk in torch.split(normalize(test, dim=1), CHUNK):
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)
         # The largest weight is 1: exp(1 / 0.07) alone is 1.6e6, and small τ would overflow.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()

@@ -1,4 +1,4 @@
-"""LARS: layer-wise adaptive rate scaling (You et al. 2017), as in the authors' ``main_vicreg.py``."""
+"""LARS, layer-wise adaptive rate scaling (You et al. 2017; the authors' ``main_vicreg.py``)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class LARS(Optimizer):
 
 
 def _scaled(
-    parameters: list[nn.Parameter], gradients: list[Any], weight_decay: float, eta: float
+    parameters: list[Tensor], gradients: list[Any], weight_decay: float, eta: float
 ) -> list[Tensor]:
     updates = torch._foreach_add(gradients, parameters, alpha=weight_decay)
     parameter_norms = torch.stack(torch._foreach_norm(parameters))

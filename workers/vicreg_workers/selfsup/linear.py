@@ -93,8 +93,9 @@ def _train(
     bias = torch.zeros(len(rates), 1, classes)
     weight_momentum, bias_momentum = torch.zeros_like(weight), torch.zeros_like(bias)
     for epoch in range(protocol.epochs):
+        order = torch.randperm(len(labels), generator=generator)
         rate = rates * 0.5 * (1 + math.cos(math.pi * epoch / protocol.epochs))
-        for batch in torch.randperm(len(labels), generator=generator).split(protocol.batch_size):
+        for batch in torch.split(order, protocol.batch_size):
             x = features[batch]
             # The gradient of the cross-entropy with respect to the logits, [L, n, C].
             residual = (torch.matmul(x, weight) + bias).softmax(dim=-1)

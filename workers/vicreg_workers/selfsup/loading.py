@@ -86,7 +86,7 @@ class PairBatches:
                 f"data: {len(images)} images are fewer than training.batch_size ({batch_size})"
             )
         dataset = ViewDataset(images, transform)
-        self._sampler = DistributedSampler(
+        self._sampler: DistributedSampler[Sample[tuple[Tensor, Tensor]]] = DistributedSampler(
             dataset, num_replicas=world_size(), rank=rank(), seed=seed, drop_last=True
         )
         self._loader: DataLoader[Sample[tuple[Tensor, Tensor]]] = DataLoader(

@@ -59,11 +59,8 @@ class Pretraining:
         self._model: nn.Module = self.network
         if world_size() > 1:
             synchronise_batchnorm(self.network, device)
-            # Running statistics are equal on all workers: there is nothing to broadcast.
             self._model = DistributedDataParallel(
-                self.network,
-                device_ids=[device] if device.type == "cuda" else None,
-                broadcast_buffers=False,
+                self.network, device_ids=[device] if device.type == "cuda" else None
             )
         # Each worker draws its own views.
         _seed(spec.training.seed + rank())
@@ -79,9 +76,7 @@ class Pretraining:
             momentum=optimizer.momentum,
             eta=optimizer.eta,
         )
-        self._scaler = torch.amp.GradScaler(
-            device.type, enabled=spec.training.precision == "fp16"
-        )
+        self._scaler = torch.amp.GradScaler(device.type, enabled=spec.training.precision == "fp16")
         self._batches = PairBatches(
             images,
             TwoViews(spec.augmentation, spec.data.image_size),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from vicreg_platform.specs import Backbone, Expander
@@ -16,7 +18,7 @@ def build_expander(spec: Expander, inputs: int) -> nn.Sequential:
     """
     modules: list[nn.Module] = []
     widths = [inputs, *spec.layers]
-    for before, after in zip(widths[:-2], widths[1:-1], strict=True):
+    for before, after in pairwise(widths[:-1]):
         modules += [nn.Linear(before, after), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
     modules.append(nn.Linear(widths[-2], widths[-1], bias=False))
     return nn.Sequential(*modules)

@@ -1,0 +1,50 @@
+# `make demo` and `make test` set up everything they need; Python 3.11+ and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: install demo test check format lock clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make install   everything into $(VENV), from requirements.lock"
+	@echo "make demo      the main job from end to end, on this machine (KEEP=1: leave it running)"
+	@echo "make test      the whole test suite"
+	@echo "make check     ruff, mypy, import-linter"
+	@echo "make format    let ruff rewrite the code"
+	@echo "make lock      make requirements.lock anew"
+
+install: $(INSTALLED)
+
+# uv comes from the environment's own pip, so that nothing outside $(VENV) is touched.
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+demo: install
+	@$(BIN)/vicreg demo
+
+test: install
+	$(BIN)/python -m pytest
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock:
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+		--no-header --all-extras pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf $(VENV) .vicreg
