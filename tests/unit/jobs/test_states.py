@@ -1,0 +1,36 @@
+"""The table of legal transitions, read as rules."""
+
+import pytest
+
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState, is_legal
+
+
+def test_three_states_are_final() -> None:
+    assert {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED} == TERMINAL
+
+
+@pytest.mark.parametrize("state", sorted(TERMINAL))
+def test_nothing_leaves_a_final_state(state: JobState) -> None:
+    assert not any(is_legal(state, after) for after in JobState)
+
+
+@pytest.mark.parametrize("state", sorted(set(JobState) - TERMINAL))
+def test_every_other_state_leads_to_an_end(state: JobState) -> None:
+    reached, frontier = {state}, [state]
+    while frontier:
+        before = frontier.pop()
+        fresh = {after for after in JobState if is_legal(before, after)} - reached
+        reached |= fresh
+        frontier += fresh
+    assert JobState.CANCELLED in reached
+
+
+def test_a_stopping_job_can_only_be_cancelled() -> None:
+    assert [after for after in JobState if is_legal(JobState.STOPPING, after)] == [
+        JobState.CANCELLED
+    ]
+
+
+def test_only_a_job_on_the_cluster_can_succeed() -> None:
+    before = {state for state in JobState if is_legal(state, JobState.SUCCEEDED)}
+    assert before == ON_CLUSTER - {JobState.STOPPING}

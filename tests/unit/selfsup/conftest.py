@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.unit.selfsup.processes import Gloo
+
+
+@pytest.fixture(scope="session")
+def two_processes() -> Iterator[Gloo]:
+    pool = Gloo(2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -1,0 +1,406 @@
+"""The reconcile loop, on a cluster and a clock that the test holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vicreg_platform.assignment import FAILURE_LINE, Assignment, FailureClass
+from vicreg_platform.cluster import Bundle, SubmissionState
+from vicreg_platform.cluster.fake import FakeCluster
+from vicreg_platform.database import Database
+from vicreg_platform.dispatcher import Dispatcher
+from vicreg_platform.errors import TrackingUnavailable, Unavailable
+from vicreg_platform.jobs.repository import JobFilter
+from vicreg_platform.jobs.service import JobService
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.views import JobView
+from vicreg_platform.settings import Settings
+from vicreg_platform.tracking import RunReading, Tracking
+
+DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
+
+
+class FakeTracking(Tracking):
+    """Runs in memory."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+        self.runs: dict[str, str | None] = {}
+        self.parents: dict[str, str | None] = {}
+        self.logs: dict[tuple[str, int], str] = {}
+        self.metrics: dict[str, float] = {}
+
+    def ensure_run(
+        self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
+    ) -> tuple[str, str]:
+        self._answer()
+        self.runs.setdefault(f"run-{job_id}", None)
+        self.parents[f"run-{job_id}"] = parent
+        return f"run-{job_id}", "1"
+
+    def read(self, run_id: str) -> RunReading:
+        self._answer()
+        return RunReading(None, dict(self.metrics))
+
+    def keep_log(self, run_id: str, attempt: int, log: str) -> None:
+        self._answer()
+        self.logs[run_id, attempt] = log
+
+    def finish(self, run_id: str, status: str) -> None:
+        self._answer()
+        self.runs[run_id] = status
+
+    def _answer(self) -> None:
+        if not self.reachable:
+            raise TrackingUnavailable("MLflow was told not to answer")
+
+
+@dataclass
+class World:
+    """A platform whose every outside part the test can move."""
+
+    database: Database
+    settings: Settings
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    tracking: FakeTracking = field(default_factory=FakeTracking)
+    moment: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __post_init__(self) -> None:
+        self.dispatcher = self.new_dispatcher()
+        self.jobs = JobService(self.database, self.settings.data_root, "http://mlflow", self.now)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def new_dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.database, self.cluster, self.tracking, self.settings, self.now)
+
+    def submit(self, **changes: Any) -> str:
+        return self.jobs.submit(DIGITS | changes)[0].id
+
+    def round(self, after_seconds: float = 0.0) -> None:
+        self.moment += timedelta(seconds=after_seconds)
+        self.dispatcher.round()
+
+    def job(self, job_id: str) -> JobView:
+        return self.jobs.get(job_id)
+
+    def ends(self, submission: str, exit_code: int, reason: str | None = None) -> None:
+        if reason is not None:
+            self.cluster.logs[submission] = f"working\n{FAILURE_LINE}{reason}\n"
+        state = SubmissionState.FAILED if exit_code else SubmissionState.SUCCEEDED
+        self.cluster.set(submission, state, exit_code)
+
+    def all_jobs(self) -> list[JobView]:
+        return self.jobs.find(JobFilter(), 100, None).items
+
+    def states(self, job_id: str) -> list[str]:
+        return [event.after.value for event in self.jobs.events(job_id, 100, None).items]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    settings = Settings(
+        database_url=f"sqlite:///{tmp_path}/db",
+        ray_url="",
+        mlflow_url="http://mlflow",
+        mlflow_public_url="http://mlflow",
+        storage=str(tmp_path / "storage"),
+        data_root=tmp_path,
+        retry_backoff_seconds=10,
+    )
+    database = Database(settings.database_url)
+    database.migrate()
+    return World(database, settings)
+
+
+def started(world: World, **changes: Any) -> tuple[str, str]:
+    """A job whose driver is up, and the id of its first submission."""
+    job = world.submit(**changes)
+    world.round()
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.round()
+    return job, f"{job}-1"
+
+
+def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.metrics = {"train/loss": 3.0}
+    world.cluster.logs[submission] = "epoch 1\n"
+    world.ends(submission, 0)
+    world.round()
+    assert world.states(job) == ["queued", "starting", "running", "succeeded"]
+    assert world.job(job).summary == {"train/loss": 3.0}
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
+
+
+def test_the_driver_is_told_all_it_needs(world: World) -> None:
+    job, submission = started(world)
+    *command, argument = world.cluster.submissions[submission].arguments
+    assignment = Assignment.model_validate_json(argument)
+    assert command == ["python", "-m", "vicreg_workers.main"]
+    assert (assignment.job_id, assignment.attempt) == (job, 1)
+    assert assignment.run_id == f"run-{job}"
+    assert assignment.storage == world.settings.storage
+
+
+def test_one_process_holds_its_resources_and_a_driver_of_several_none(world: World) -> None:
+    _, alone = started(world)
+    _, several = started(world, resources={"workers": 2})
+    assert world.cluster.submissions[alone].driver == Bundle(1, 0)
+    assert world.cluster.submissions[several].driver == Bundle(0, 0)
+
+
+@pytest.mark.parametrize(
+    "failure", [FailureClass.USER, FailureClass.DIVERGED, FailureClass.OUT_OF_MEMORY]
+)
+def test_a_failure_that_would_repeat_itself_is_final(world: World, failure: FailureClass) -> None:
+    job, submission = started(world)
+    world.ends(submission, failure.exit_code, "no images in /data")
+    world.round()
+    ended = world.job(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, failure.value)
+    assert ended.reason == "no images in /data"
+    assert world.tracking.runs[f"run-{job}"] == "FAILED"
+
+
+@pytest.mark.parametrize("exit_code", [FailureClass.INFRASTRUCTURE.exit_code, 137, -9, 1])
+def test_an_infrastructure_failure_is_tried_again_after_a_wait(
+    world: World, exit_code: int
+) -> None:
+    job, submission = started(world)
+    world.ends(submission, exit_code)
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    world.round(after_seconds=9)
+    assert world.job(job).state is JobState.QUEUED
+    world.round(after_seconds=2)
+    assert world.job(job).state is JobState.STARTING
+    assert set(world.cluster.submissions) == {f"{job}-1", f"{job}-2"}
+
+
+def test_the_wait_doubles_and_attempts_run_out(world: World) -> None:
+    job = world.submit(retry={"max_attempts": 3})
+    for number, wait in ((1, 10), (2, 20)):
+        world.round()
+        world.ends(f"{job}-{number}", 137)
+        world.round()
+        world.round(after_seconds=wait - 1)
+        assert world.job(job).state is JobState.QUEUED
+        world.round(after_seconds=1)
+    world.ends(f"{job}-3", 137)
+    world.round()
+    ended = world.job(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, "infrastructure")
+    assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure"] * 3
+
+
+def test_a_lost_ray_head_costs_an_attempt_not_the_job(world: World) -> None:
+    job, _ = started(world)
+    world.cluster.lose_everything()
+    world.round()
+    assert "head was lost" in (world.job(job).reason or "")
+    world.round(after_seconds=11)
+    assert f"{job}-2" in world.cluster.submissions
+
+
+def test_while_ray_does_not_answer_nothing_is_decided(world: World) -> None:
+    job, _ = started(world)
+    world.cluster.reachable = False
+    with pytest.raises(Unavailable):
+        world.round()
+    assert world.job(job).state is JobState.RUNNING
+    world.cluster.reachable = True
+    world.round()
+    assert len(world.job(job).attempts) == 1
+
+
+def test_a_crash_between_intent_and_submission_submits_once(world: World) -> None:
+    job = world.submit()
+    world.cluster.submit = lambda submission: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.round()
+    del world.cluster.submit
+    assert world.job(job).attempts[0].submitted_at is None
+    world.dispatcher = world.new_dispatcher()
+    world.round(after_seconds=60)  # the dead one's lease has ended
+    assert list(world.cluster.submissions) == [f"{job}-1"]
+    assert world.job(job).attempts[0].submitted_at is not None
+
+
+def test_a_crash_after_the_submission_does_not_submit_again(world: World) -> None:
+    job = world.submit()
+    submit = world.cluster.submit
+
+    def submit_and_die(submission: Any) -> None:
+        submit(submission)
+        raise KeyboardInterrupt
+
+    world.cluster.submit = submit_and_die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.round()
+    del world.cluster.submit
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.dispatcher = world.new_dispatcher()
+    world.round(after_seconds=60)
+    assert world.job(job).state is JobState.RUNNING
+    assert len(world.job(job).attempts) == 1
+
+
+def test_a_second_dispatcher_waits_for_the_firsts_lease(world: World) -> None:
+    world.round()
+    second = world.new_dispatcher()
+    job = world.submit()
+    second.round()
+    assert world.job(job).state is JobState.QUEUED
+    world.moment += timedelta(seconds=16)
+    second.round()
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_queued_job_is_cancelled_at_once(world: World) -> None:
+    job = world.submit()
+    assert world.jobs.cancel(job).state is JobState.CANCELLED
+    world.round()
+    assert world.cluster.submissions == {}
+
+
+def test_a_running_job_is_stopping_until_it_is_gone(world: World) -> None:
+    job, submission = started(world)
+    assert world.jobs.cancel(job).state is JobState.STOPPING
+    world.round()
+    world.round()
+    assert world.cluster.stops == [submission, submission]  # asked again until it is gone
+    world.cluster.set(submission, SubmissionState.STOPPED)
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.tracking.runs[f"run-{job}"] == "KILLED"
+
+
+def test_a_job_that_succeeds_while_it_is_stopped_stays_cancelled(world: World) -> None:
+    job, submission = started(world)
+    world.jobs.cancel(job)
+    world.ends(submission, 0)
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+
+
+def test_a_stopping_job_that_ray_never_had_is_cancelled(world: World) -> None:
+    job, _ = started(world)
+    world.jobs.cancel(job)
+    world.cluster.lose_everything()
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+
+
+def test_only_what_fits_is_submitted_in_the_order_of_priority_then_age(world: World) -> None:
+    world.cluster.nodes = (Bundle(2, 0),)
+    first = world.submit()
+    second = world.submit()
+    urgent = world.submit(priority=5, resources={"workers": 2})
+    world.round()
+    assert list(world.cluster.submissions) == [f"{urgent}-1"]
+    assert "waits for room" in (world.job(first).reason or "")
+    world.ends(f"{urgent}-1", 0)
+    world.round()
+    assert list(world.cluster.submissions)[1:] == [f"{first}-1", f"{second}-1"]
+
+
+def test_a_large_job_is_not_overtaken_by_small_ones(world: World) -> None:
+    world.cluster.nodes = (Bundle(2, 0),)
+    _, running = started(world)
+    large = world.submit(resources={"workers": 2})
+    world.submit()
+    world.round()
+    assert list(world.cluster.submissions) == [running]
+    world.ends(running, 0)
+    world.round()
+    assert f"{large}-1" in world.cluster.submissions
+
+
+def test_what_can_never_fit_fails_with_its_reason(world: World) -> None:
+    world.cluster.nodes = (Bundle(4, 0), Bundle(4, 0))
+    job = world.submit(resources={"workers": 2, "cpus_per_worker": 5})
+    world.round()
+    ended = world.job(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, "user")
+    assert "2 × 5 CPUs" in (ended.reason or "")
+
+
+def test_a_cluster_without_nodes_is_waited_for(world: World) -> None:
+    world.cluster.nodes = ()
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+
+
+def test_a_refused_submission_is_tried_again(world: World) -> None:
+    world.cluster.refuses = "no agent"
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "no agent" in (world.job(job).reason or "")
+
+
+def test_evaluations_wait_for_the_encoder_and_read_it_from_its_run(world: World) -> None:
+    job, submission = started(world, evaluations=[{"protocol": {"name": "knn"}}])
+    (waiting,) = [j for j in world.all_jobs() if j.kind == "evaluate"]
+    assert waiting.state is JobState.WAITING
+    world.ends(submission, 0)
+    world.round()
+    argument = world.cluster.submissions[f"{waiting.id}-1"].arguments[-1]
+    assert Assignment.model_validate_json(argument).encoder_run_id == f"run-{job}"
+    assert world.tracking.parents[f"run-{waiting.id}"] == f"run-{job}"
+
+
+def test_evaluations_of_a_failed_pretraining_are_cancelled(world: World) -> None:
+    job, submission = started(world, evaluations=[{"protocol": {"name": "knn"}}])
+    world.ends(submission, FailureClass.USER.exit_code, "bad data")
+    world.round()
+    (evaluation,) = [j for j in world.all_jobs() if j.kind == "evaluate"]
+    assert evaluation.state is JobState.CANCELLED
+    assert job in (evaluation.reason or "")
+
+
+def test_jobs_start_when_mlflow_is_back(world: World) -> None:
+    world.tracking.reachable = False
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "MLflow" in (world.job(job).reason or "")
+    world.tracking.reachable = True
+    world.round()
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_job_ends_without_mlflow_and_its_log_is_kept_later(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.reachable = False
+    world.ends(submission, 0)
+    world.round()
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.tracking.logs == {}
+    world.tracking.reachable = True
+    world.tracking.metrics = {"train/loss": 1.0}
+    world.round()
+    assert (f"run-{job}", 1) in world.tracking.logs
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert world.job(job).summary == {"train/loss": 1.0}
+
+
+def test_a_retry_goes_on_from_the_ended_jobs_checkpoints(world: World) -> None:
+    job, submission = started(world)
+    world.ends(submission, FailureClass.DIVERGED.exit_code, "the loss is nan")
+    world.round()
+    retry = world.jobs.retry(job)
+    world.round()
+    argument = world.cluster.submissions[f"{retry.id}-1"].arguments[-1]
+    assert Assignment.model_validate_json(argument).resume_from == job
+    assert retry.retry_of == job
+    assert world.job(job).state is JobState.FAILED

@@ -1,0 +1,90 @@
+"""An encoder's weights go out and come in, and only weights come in."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import load, save_file
+from torch import nn
+
+from vicreg_platform.specs import Backbone, PathEncoder, PretrainSpec, UntrainedEncoder, parse_spec
+from vicreg_workers.encoder import WEIGHTS, encoder_files, load_encoder
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.backbones import backbone_state, build_backbone
+
+RESNET18 = Backbone(name="resnet18")
+
+
+def from_path(root: Path, name: str, backbone: Backbone = RESNET18) -> nn.Module:
+    return load_encoder(PathEncoder(path=name, backbone=backbone), None, "http://nowhere", root)
+
+
+def test_the_weights_fit_torchvisions_network() -> None:
+    spec = parse_spec({"kind": "pretrain", "data": {"source": "digits"}})
+    assert isinstance(spec, PretrainSpec)
+    weights = load(encoder_files(build_backbone(spec.backbone), spec)[WEIGHTS])
+    network = torchvision.models.resnet18()
+    missing, unexpected = network.load_state_dict(weights, strict=False)
+    assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
+def test_weights_are_read_from_a_file(tmp_path: Path, name: str) -> None:
+    state = backbone_state(build_backbone(RESNET18))
+    if name.endswith("pth"):
+        torch.save(state, tmp_path / name)
+    else:
+        save_file(state, tmp_path / name)
+    loaded = from_path(tmp_path, name).state_dict()
+    assert all(torch.equal(state[key], loaded[key]) for key in state)
+
+
+def test_a_torchvision_checkpoint_loses_its_classifier(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
+    assert from_path(tmp_path, "w.pth")(torch.zeros(1, 3, 64, 64)).shape == (1, 512)
+
+
+class Harmful:
+    """What an attacker would put into a checkpoint: a call that is made when it is loaded."""
+
+    def __init__(self, touched: Path) -> None:
+        self.touched = touched
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.touched,)
+
+
+def test_a_checkpoint_that_is_more_than_weights_is_refused_unread(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": Harmful(tmp_path / "touched")}, tmp_path / "w.pth")
+    with pytest.raises(UserFailure, match="more than weights"):
+        from_path(tmp_path, "w.pth")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.safetensors"])
+def test_a_file_without_weights_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"text")
+    with pytest.raises(UserFailure, match=name):
+        from_path(tmp_path, name)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(backbone_state(build_backbone(Backbone(name="resnet34"))), tmp_path / "w.pth")
+    with pytest.raises(UserFailure, match="do not fit resnet18"):
+        from_path(tmp_path, "w.pth")
+
+
+def test_a_path_cannot_leave_the_data_root(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/etc")
+    with pytest.raises(UserFailure, match="outside the data root"):
+        from_path(tmp_path, "link/hostname")
+
+
+def test_an_untrained_encoder_is_the_same_for_a_seed() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        encoder = UntrainedEncoder(untrained=RESNET18, seed=seed)
+        return load_encoder(encoder, None, "", Path()).state_dict()["conv1.weight"]
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
