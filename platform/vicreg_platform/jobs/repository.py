@@ -337,6 +337,9 @@ class JobRepository:
     def _insert_if_absent(self, table: type[Any], values: dict[str, Any]) -> bool:
         dialect = self._session.get_bind().dialect.name
         statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-        result = self._session.execute(statement.values(**values).on_conflict_do_nothing())
-        assert isinstance(result, CursorResult)
-        return bool(result.rowcount)
+        # An insert's row count is not to be had from every driver; the row itself is.
+        key = next(iter(table.__table__.primary_key))
+        inserted = self._session.execute(
+            statement.values(**values).on_conflict_do_nothing().returning(key)
+        )
+        return inserted.first() is not None

@@ -1,0 +1,371 @@
+"""The API over a socket, with a real database; the cluster is the in-memory one."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+
+from tests.integration.conftest import MlflowServer, wait_until
+from vicreg_api.app import create_app
+from vicreg_api.services import Services
+from vicreg_platform.cluster import SubmissionState
+from vicreg_platform.cluster.fake import FakeCluster
+from vicreg_platform.database import Database
+from vicreg_platform.dispatcher import Dispatcher
+from vicreg_platform.jobs.service import JobService
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.local import free_ports
+from vicreg_platform.settings import Settings
+from vicreg_platform.tracking import Tracking
+
+DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
+
+
+@dataclass
+class Platform:
+    http: httpx.Client
+    cluster: FakeCluster
+    dispatcher: Dispatcher
+    data_root: Path
+
+    def submit(self, **changes: Any) -> str:
+        answer = self.http.post("/v1/jobs", json=DIGITS | changes)
+        assert answer.status_code == 201, answer.text
+        job_id: str = answer.json()["id"]
+        return job_id
+
+
+@pytest.fixture
+def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> Iterator[Platform]:
+    (port,) = free_ports(1)
+    data_root = tmp_path / "data"
+    data_root.mkdir()
+    settings = Settings(
+        database_url=database_url,
+        ray_url="",
+        mlflow_url=mlflow_server.url,
+        mlflow_public_url="http://mlflow.example",
+        storage=str(tmp_path),
+        data_root=data_root,
+    )
+    database = Database(database_url)
+    cluster, tracking = FakeCluster(), Tracking(mlflow_server.url)
+    jobs = JobService(database, data_root, settings.mlflow_public_url)
+    app = create_app(Services(database, cluster, tracking, jobs))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    wait_until(lambda: server.started)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        yield Platform(http, cluster, Dispatcher(database, cluster, tracking, settings), data_root)
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_job_is_stored_with_its_spec_resolved(platform: Platform) -> None:
+    answer = platform.http.post("/v1/jobs", json=DIGITS | {"labels": {"team": "vision"}})
+    assert answer.status_code == 201
+    job = answer.json()
+    assert answer.headers["location"] == f"/v1/jobs/{job['id']}"
+    assert (job["state"], job["labels"]) == ("queued", {"team": "vision"})
+    assert job["spec"]["method"]["variance"] == 25.0
+    assert platform.http.get(answer.headers["location"]).json() == job
+    assert set(job) >= {
+        "id", "kind", "name", "state", "reason", "spec", "labels", "priority", "attempts",
+        "mlflow", "progress", "summary", "created_at", "started_at", "finished_at",
+    }  # fmt: skip
+
+
+def test_yaml_is_taken_too(platform: Platform) -> None:
+    answer = platform.http.post(
+        "/v1/jobs",
+        content="kind: pretrain\ndata: {source: digits}\n",
+        headers={"content-type": "application/yaml"},
+    )
+    assert answer.status_code == 201
+
+
+def test_every_fault_of_a_spec_is_in_one_problem(platform: Platform) -> None:
+    answer = platform.http.post(
+        "/v1/jobs", json={"kind": "pretrain", "data": {"source": "digits"}, "epochs": 1, "retry": 3}
+    )
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem["code"] == "invalid_spec"
+    assert {"type", "title", "status", "detail", "code", "errors"} <= set(problem)
+    assert {error["field"] for error in problem["errors"]} == {"epochs", "retry"}
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"{", "application/json"),
+        (b"a: [", "application/yaml"),
+        (b"\xff\xfe", "application/json"),
+        (b"", "application/json"),
+        (b"[" * 100_000, "application/json"),
+    ],
+)
+def test_a_body_that_is_no_data_is_a_422(platform: Platform, body: bytes, kind: str) -> None:
+    answer = platform.http.post("/v1/jobs", content=body, headers={"content-type": kind})
+    assert answer.status_code == 422
+    assert answer.json()["code"] == "invalid_request"
+
+
+def test_a_body_over_the_limit_is_a_413_announced_or_not(platform: Platform) -> None:
+    body = json.dumps(DIGITS | {"name": "x" * 1_100_000}).encode()
+    announced = platform.http.post("/v1/jobs", content=body)
+    streamed = platform.http.post("/v1/jobs", content=iter([body[:9000], body[9000:]]))
+    assert announced.status_code == streamed.status_code == 413
+    assert streamed.json()["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("nowhere", "does not exist"),
+        ("empty", "holds no images"),
+        ("file", "is not a folder"),
+        ("link", "outside the data root"),
+        ("../data", "cannot leave"),
+    ],
+)
+def test_a_data_path_that_cannot_work_is_refused_at_post(
+    platform: Platform, path: str, message: str
+) -> None:
+    (platform.data_root / "empty" / "class").mkdir(parents=True)
+    (platform.data_root / "file").write_text("")
+    (platform.data_root / "link").symlink_to("/etc")
+    answer = platform.http.post(
+        "/v1/jobs", json={"kind": "pretrain", "data": {"source": "image_folder", "path": path}}
+    )
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["field"] == "data.path"
+    assert message in error["message"]
+
+
+def test_an_unknown_job_is_a_404(platform: Platform) -> None:
+    for method, path in [
+        ("GET", ""), ("GET", "/events"), ("GET", "/logs"), ("GET", "/metrics"),
+        ("POST", "/cancel"), ("POST", "/retry"), ("POST", "/clone"),
+    ]:  # fmt: skip
+        answer = platform.http.request(method, f"/v1/jobs/nothing{path}")
+        assert answer.status_code == 404, path
+        assert answer.json()["code"] == "not_found"
+    assert platform.http.get("/v1/nothing").json()["status"] == 404
+    assert platform.http.delete("/v1/jobs").status_code == 405
+
+
+def test_a_dry_run_resolves_and_stores_nothing(platform: Platform) -> None:
+    answer = platform.http.post("/v1/jobs", params={"dry_run": True}, json=DIGITS)
+    assert answer.status_code == 200
+    assert answer.json()["spec"]["training"]["batch_size"] == 256
+    assert answer.json()["warnings"] == []
+    assert platform.http.get("/v1/jobs").json()["items"] == []
+
+
+def test_the_same_key_and_body_get_the_first_answer_again(platform: Platform) -> None:
+    headers = {"Idempotency-Key": "k1"}
+    first = platform.http.post("/v1/jobs", json=DIGITS, headers=headers)
+    platform.http.post(f"/v1/jobs/{first.json()['id']}/cancel")
+    second = platform.http.post("/v1/jobs", json=DIGITS, headers=headers)
+    assert second.status_code == 201
+    assert second.json() == first.json()
+    assert second.headers["idempotency-replayed"] == "true"
+    other = platform.http.post("/v1/jobs", json=DIGITS | {"priority": 1}, headers=headers)
+    assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
+    assert len(platform.http.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_one_key_sent_many_times_at_once_makes_one_job(platform: Platform) -> None:
+    answers: list[httpx.Response] = []
+
+    def post() -> None:
+        answers.append(
+            platform.http.post("/v1/jobs", json=DIGITS, headers={"Idempotency-Key": "k"})
+        )
+
+    threads = [threading.Thread(target=post) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {answer.status_code for answer in answers} == {201}
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert len(platform.http.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_jobs_are_listed_page_by_page_and_filtered(platform: Platform) -> None:
+    jobs = [platform.submit(labels={"n": str(n)}, experiment=f"e{n % 2}") for n in range(5)]
+    first = platform.http.get("/v1/jobs", params={"limit": 3}).json()
+    second = platform.http.get(
+        "/v1/jobs", params={"limit": 3, "cursor": first["next_cursor"]}
+    ).json()
+    assert sorted(j["id"] for j in first["items"] + second["items"]) == sorted(jobs)
+    assert second["next_cursor"] is None
+    platform.http.post(f"/v1/jobs/{jobs[0]}/cancel")
+
+    def listed(**params: Any) -> list[str]:
+        return [j["id"] for j in platform.http.get("/v1/jobs", params=params).json()["items"]]
+
+    assert listed(state="cancelled") == [jobs[0]]
+    assert listed(label=["n=3"]) == [jobs[3]]
+    assert sorted(listed(experiment="e1")) == sorted([jobs[1], jobs[3]])
+    assert listed(kind="evaluate") == []
+    for wrong in ({"label": "n"}, {"limit": 0}, {"state": "sleeping"}, {"cursor": "' or 1"}):
+        assert platform.http.get("/v1/jobs", params=wrong).status_code == 422
+
+
+def test_a_cancelled_job_cannot_be_cancelled_again(platform: Platform) -> None:
+    job = platform.submit()
+    assert platform.http.post(f"/v1/jobs/{job}/cancel").json()["state"] == "cancelled"
+    again = platform.http.post(f"/v1/jobs/{job}/cancel")
+    assert (again.status_code, again.json()["code"]) == (409, "illegal_transition")
+    events = platform.http.get(f"/v1/jobs/{job}/events").json()
+    assert [e["after"] for e in events["items"]] == ["queued", "cancelled"]
+    page = platform.http.get(f"/v1/jobs/{job}/events", params={"limit": 1}).json()
+    rest = platform.http.get(f"/v1/jobs/{job}/events", params={"cursor": page["next_cursor"]})
+    assert [e["after"] for e in rest.json()["items"]] == ["cancelled"]
+
+
+def test_an_ended_job_is_retried_and_any_job_cloned(platform: Platform) -> None:
+    job = platform.submit(training={"epochs": 4})
+    assert platform.http.post(f"/v1/jobs/{job}/retry").status_code == 409
+    platform.http.post(f"/v1/jobs/{job}/cancel")
+    retry = platform.http.post(f"/v1/jobs/{job}/retry")
+    assert retry.status_code == 201
+    assert retry.json()["retry_of"] == job
+    clone = platform.http.post(
+        f"/v1/jobs/{job}/clone", json={"overrides": {"training.epochs": 30, "name": "longer"}}
+    )
+    assert clone.status_code == 201
+    training = clone.json()["spec"]["training"]
+    assert (training["epochs"], training["warmup_epochs"]) == (30, 10)
+    assert platform.http.post(f"/v1/jobs/{job}/clone").json()["name"] == "vicreg-resnet18"
+    refused = platform.http.post(f"/v1/jobs/{job}/clone", json={"overrides": {"traning.epochs": 1}})
+    assert refused.json()["errors"][0]["message"] == "unknown field; did you mean 'training'?"
+
+
+def test_an_evaluation_of_no_encoder_is_refused(platform: Platform) -> None:
+    digits = {"source": "digits"}
+    spec = {
+        "kind": "evaluate",
+        "protocol": {"name": "knn"},
+        "data": {"train": digits, "test": digits | {"split": "test"}},
+    }
+
+    def refusal(job: str) -> str:
+        answer = platform.http.post("/v1/jobs", json=spec | {"encoder": {"job": job}})
+        assert answer.status_code == 422
+        return str(answer.json()["errors"][0]["message"])
+
+    assert "no job" in refusal("nothing")
+    job = platform.submit()
+    waiting = platform.http.post("/v1/jobs", json=spec | {"encoder": {"job": job}}).json()
+    assert (waiting["state"], waiting["depends_on"]) == ("waiting", job)
+    assert "no pretraining" in refusal(waiting["id"])
+    platform.http.post(f"/v1/jobs/{job}/cancel")
+    assert "has no encoder" in refusal(job)
+
+
+def test_logs_are_streamed_and_outlive_the_ray_head(platform: Platform) -> None:
+    job = platform.submit()
+    platform.dispatcher.round()
+    platform.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    platform.cluster.logs[f"{job}-1"] = "one\n"
+    received: list[str] = []
+
+    def follow() -> None:
+        with platform.http.stream("GET", f"/v1/jobs/{job}/logs?follow=true") as answer:
+            received.extend(answer.iter_text())
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    wait_until(lambda: "".join(received) == "one\n")
+    platform.cluster.logs[f"{job}-1"] += "two\n"
+    wait_until(lambda: "".join(received) == "one\ntwo\n")
+    platform.cluster.set(f"{job}-1", SubmissionState.SUCCEEDED, 0)
+    platform.dispatcher.round()
+    thread.join(30)
+    assert not thread.is_alive()
+    platform.cluster.lose_everything()
+    assert platform.http.get(f"/v1/jobs/{job}/logs").text == "one\ntwo\n"
+    assert platform.http.get(f"/v1/jobs/{job}/logs?attempt=2").status_code == 422
+
+
+def test_a_jobs_run_is_in_mlflow_with_its_parameters(
+    platform: Platform, mlflow_server: MlflowServer
+) -> None:
+    job = platform.submit(labels={"team": "vision"}, experiment="parameters")
+    platform.dispatcher.round()
+    run = platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]
+    found = httpx.get(
+        f"{mlflow_server.url}/api/2.0/mlflow/runs/get", params={"run_id": run["run_id"]}
+    ).json()["run"]
+    parameters = {p["key"]: p["value"] for p in found["data"]["params"]}
+    assert parameters["method.variance"] == "25.0"
+    assert parameters["expander.layers"] == "[2048, 2048, 2048]"
+    tags = {t["key"]: t["value"] for t in found["data"]["tags"]}
+    assert (tags["vicreg.job_id"], tags["label.team"]) == (job, "vision")
+    experiment = found["info"]["experiment_id"]
+    assert run["url"] == (f"http://mlflow.example/#/experiments/{experiment}/runs/{run['run_id']}")
+
+
+def test_metrics_come_from_the_run(platform: Platform, mlflow_server: MlflowServer) -> None:
+    job = platform.submit()
+    assert platform.http.get(f"/v1/jobs/{job}/metrics").json() == {"items": {}}
+    platform.dispatcher.round()
+    run_id = platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]["run_id"]
+    for step in (1, 2):
+        httpx.post(
+            f"{mlflow_server.url}/api/2.0/mlflow/runs/log-metric",
+            json={"run_id": run_id, "key": "train/loss", "value": 3.5 - step, "step": step,
+                  "timestamp": step},
+        ).raise_for_status()  # fmt: skip
+    items = platform.http.get(f"/v1/jobs/{job}/metrics").json()["items"]
+    assert [(p["step"], p["value"]) for p in items["train/loss"]] == [(1, 2.5), (2, 1.5)]
+
+
+def test_readiness_names_what_is_not_there(platform: Platform) -> None:
+    assert platform.http.get("/healthz").json() == {"status": "ok"}
+    early = platform.http.get("/readyz")
+    assert early.status_code == 503
+    assert "no dispatcher" in early.json()["checks"]["dispatcher"]
+    platform.dispatcher.round()
+    assert platform.http.get("/readyz").json()["ready"]
+    platform.cluster.reachable = False
+    answer = platform.http.get("/readyz")
+    assert answer.status_code == 503
+    checks = answer.json()["checks"]
+    assert [name for name, text in checks.items() if text != "ok"] == ["ray"]
+    cluster = platform.http.get("/v1/cluster")
+    assert (cluster.status_code, cluster.json()["code"]) == (503, "cluster_unavailable")
+    assert cluster.headers["retry-after"]
+
+
+def test_the_cluster_is_described(platform: Platform) -> None:
+    assert platform.http.get("/v1/cluster").json() == {
+        "nodes": [{"cpus": 4, "gpus": 0}],
+        "total": {"cpus": 4, "gpus": 0},
+        "used": {"cpus": 0, "gpus": 0},
+    }
+
+
+def test_the_openapi_examples_work_when_pasted(platform: Platform) -> None:
+    body = platform.http.get("/openapi.json").json()["paths"]["/v1/jobs"]["post"]["requestBody"]
+    examples = body["content"]["application/json"]["examples"]
+    assert set(examples) == {"pretrain", "evaluate"}
+    for example in examples.values():
+        assert platform.http.post("/v1/jobs", json=example["value"]).status_code == 201
+    states = {job["state"] for job in platform.http.get("/v1/jobs").json()["items"]}
+    assert states == {JobState.QUEUED.value, JobState.WAITING.value}

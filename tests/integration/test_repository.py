@@ -1,0 +1,301 @@
+"""One suite for both databases: what holds on SQLite holds on PostgreSQL."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import event, inspect, text
+from sqlalchemy.exc import IntegrityError
+
+from vicreg_platform.database import Database
+from vicreg_platform.errors import DatabaseUnavailable, IllegalTransition, NotFound
+from vicreg_platform.jobs.models import Base, Job, new_id
+from vicreg_platform.jobs.repository import JobFilter, JobRepository
+from vicreg_platform.jobs.states import JobState
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    database = Database(database_url)
+    database.migrate()
+    yield database
+    database.dispose()
+
+
+def add(database: Database, **fields: object) -> str:
+    values: dict[str, object] = {
+        "id": new_id(),
+        "kind": "pretrain",
+        "name": "n",
+        "experiment": "e",
+        "priority": 0,
+        "spec": {},
+        "request": {},
+        "max_attempts": 3,
+        "state": "queued",
+        "summary": {},
+        "created_at": NOW,
+    }
+    labels = fields.pop("labels", {})
+    job = Job(**(values | fields))
+    with database.write() as session:
+        JobRepository(session, NOW).add(job, labels, "submitted")  # type: ignore[arg-type]
+    return job.id
+
+
+def ids(
+    database: Database, wanted: JobFilter, limit: int = 10, before: str | None = None
+) -> list[str]:
+    with database.read() as session:
+        return [job.id for job in JobRepository(session, NOW).find(wanted, limit, before)]
+
+
+def test_the_migrations_make_the_tables_of_the_models(database: Database) -> None:
+    inspector = inspect(database.engine)
+    assert set(Base.metadata.tables) <= set(inspector.get_table_names())
+    for name, table in Base.metadata.tables.items():
+        columns = {column["name"]: column["nullable"] for column in inspector.get_columns(name)}
+        assert columns == {column.name: column.nullable for column in table.columns}
+        indexes = {index["name"] for index in inspector.get_indexes(name)}
+        assert {str(index.name) for index in table.indexes} <= indexes
+
+
+def test_several_processes_may_migrate_at_once(database_url: str) -> None:
+    databases = [Database(database_url) for _ in range(3)]
+    faults: list[BaseException] = []
+
+    def migrate(each: Database) -> None:
+        try:
+            each.migrate()
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=migrate, args=(each,)) for each in databases]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    for each in databases:
+        each.dispose()
+
+
+def test_moments_come_back_in_utc(database: Database) -> None:
+    job = add(database)
+    with database.read() as session:
+        assert JobRepository(session, NOW).get(job).created_at == NOW
+
+
+def test_a_job_that_is_not_there_is_not_found(database: Database) -> None:
+    with database.read() as session, pytest.raises(NotFound):
+        JobRepository(session, NOW).get("nothing")
+
+
+def test_jobs_are_found_newest_first_page_by_page(database: Database) -> None:
+    added = [add(database, id=f"{number:04}") for number in range(25)]
+    pages, before = [], None
+    while page := ids(database, JobFilter(), 10, before):
+        pages.append(page)
+        before = page[-1]
+    assert [len(page) for page in pages] == [10, 10, 5]
+    assert [job for page in pages for job in page] == added[::-1]
+
+
+def test_every_filter_narrows(database: Database) -> None:
+    both = add(database, experiment="a", labels={"team": "x", "stage": "1"})
+    other = add(database, experiment="b", kind="evaluate", state="waiting", labels={"team": "x"})
+    assert ids(database, JobFilter(states=[JobState.WAITING])) == [other]
+    assert ids(database, JobFilter(kind="evaluate")) == [other]
+    assert ids(database, JobFilter(experiment="a")) == [both]
+    assert ids(database, JobFilter(labels={"team": "x", "stage": "1"})) == [both]
+    assert sorted(ids(database, JobFilter(labels={"team": "x"}))) == sorted([both, other])
+    assert ids(database, JobFilter(labels={"team": "y"})) == []
+
+
+def test_a_page_costs_the_same_wherever_it_is(database: Database) -> None:
+    """The plan of a late page starts at the cursor in the index: no OFFSET, no sort."""
+    for number in range(30):
+        add(database, id=f"{number:04}")
+    statements: list[tuple[str, object]] = []
+
+    def remember(
+        _c: object, _cursor: object, statement: str, parameters: object, *_: object
+    ) -> None:
+        statements.append((statement, parameters))
+
+    event.listen(database.engine, "before_cursor_execute", remember)
+    ids(database, JobFilter(), 5, "0010")
+    event.remove(database.engine, "before_cursor_execute", remember)
+    statement, parameters = next(s for s in statements if "FROM jobs" in s[0])
+    explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
+    with database.engine.connect() as connection:
+        if database.engine.dialect.name == "postgresql":
+            connection.execute(text("SET enable_seqscan = off"))
+        rows = connection.exec_driver_sql(explain + statement, parameters).fetchall()  # type: ignore[arg-type]
+    plan = " ".join(str(row) for row in rows)
+    assert "SCAN jobs" not in plan
+    assert "TEMP B-TREE" not in plan
+    assert "Sort" not in plan
+
+
+def test_a_change_and_its_event_commit_together(database: Database) -> None:
+    job = add(database)
+    with database.write() as session:
+        JobRepository(session, NOW).transition(job, JobState.CANCELLED, message="why")
+    with database.read() as session:
+        jobs = JobRepository(session, NOW)
+        events = jobs.events(job, 10, 0)
+        assert [(e.before, e.after, e.message) for e in events] == [
+            (None, "queued", "submitted"),
+            ("queued", "cancelled", "why"),
+        ]
+        assert jobs.get(job).finished_at == NOW
+
+    fresh = add(database)
+
+    def change_and_fail() -> None:
+        with database.write() as session:
+            JobRepository(session, NOW).transition(fresh, JobState.CANCELLED, message="why")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        change_and_fail()
+    with database.read() as session:
+        jobs = JobRepository(session, NOW)
+        assert jobs.get(fresh).state == "queued"
+        assert len(jobs.events(fresh, 10, 0)) == 1
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled"])
+def test_what_has_ended_stays_as_it_is(database: Database, state: str) -> None:
+    job = add(database, state=state)
+    for after in JobState:
+        with pytest.raises(IllegalTransition), database.write() as session:
+            JobRepository(session, NOW).transition(job, after, message=None)
+
+
+def test_a_late_attempt_cannot_write_a_result(database: Database) -> None:
+    job = add(database)
+    with database.write() as session:
+        jobs = JobRepository(session, NOW)
+        jobs.transition(job, JobState.STARTING, message=None)
+        first = jobs.open_attempt(job, 1)
+        jobs.transition(job, JobState.QUEUED, message="lost", attempt=1)
+        jobs.end_attempt(first, "infrastructure", "lost")
+        jobs.transition(job, JobState.STARTING, message=None)
+        jobs.open_attempt(job, 2)
+    with pytest.raises(IllegalTransition), database.write() as session:
+        JobRepository(session, NOW).transition(job, JobState.SUCCEEDED, message=None, attempt=1)
+    with database.write() as session:
+        JobRepository(session, NOW).transition(job, JobState.SUCCEEDED, message=None, attempt=2)
+
+
+def test_a_job_has_one_live_attempt_at_most(database: Database) -> None:
+    job = add(database)
+    with database.write() as session:
+        JobRepository(session, NOW).open_attempt(job, 1)
+    with pytest.raises(IntegrityError), database.write() as session:
+        JobRepository(session, NOW).open_attempt(job, 2)
+
+
+def test_the_queue_goes_by_priority_then_age_and_knows_who_must_wait(database: Database) -> None:
+    late = add(database, id="0002")
+    early = add(database, id="0001")
+    urgent = add(database, id="0003", priority=1)
+    add(database, id="0004", not_before=NOW + timedelta(seconds=1))
+    add(database, id="0005", state="waiting")
+    with database.read() as session:
+        queued = JobRepository(session, NOW).queued(10)
+        assert [job.id for job in queued] == [urgent, early, late]
+
+
+def test_waiting_jobs_are_released_when_their_dependency_has_ended(database: Database) -> None:
+    running = add(database, state="running")
+    ended = add(database, state="failed")
+    add(database, state="waiting", depends_on=running)
+    free = add(database, state="waiting", depends_on=ended)
+    with database.read() as session:
+        released = JobRepository(session, NOW).released(10)
+        assert [(job.id, dependency.id) for job, dependency in released] == [(free, ended)]
+
+
+def test_a_dependency_must_exist(database: Database) -> None:
+    with pytest.raises(IntegrityError):
+        add(database, depends_on="nothing")
+
+
+def test_the_first_answer_to_a_key_is_kept(database: Database) -> None:
+    with database.write() as session:
+        assert JobRepository(session, NOW).keep_answer("key", "digest", {"id": "1"})
+    with database.write() as session:
+        assert not JobRepository(session, NOW).keep_answer("key", "digest", {"id": "2"})
+        assert JobRepository(session, NOW).answer_for("key").answer == {"id": "1"}  # type: ignore[union-attr]
+
+
+def test_a_lease_has_one_holder_until_it_ends(database: Database) -> None:
+    def hold(holder: str, at: datetime) -> bool:
+        with database.write() as session:
+            return JobRepository(session, at).hold_lease("dispatcher", holder, 15)
+
+    assert hold("a", NOW)
+    assert not hold("b", NOW + timedelta(seconds=14))
+    assert hold("a", NOW + timedelta(seconds=14))
+    assert not hold("b", NOW + timedelta(seconds=28))
+    assert hold("b", NOW + timedelta(seconds=30))
+    assert not hold("a", NOW + timedelta(seconds=31))
+    with database.write() as session:
+        JobRepository(session, NOW + timedelta(seconds=31)).give_up_lease("dispatcher", "b")
+    assert hold("a", NOW + timedelta(seconds=32))
+
+
+def test_of_many_who_want_a_lease_one_gets_it(database: Database) -> None:
+    won: list[str] = []
+    barrier = threading.Barrier(6)
+
+    def contend(holder: str) -> None:
+        barrier.wait()
+        with database.write() as session:
+            if JobRepository(session, NOW).hold_lease("dispatcher", holder, 15):
+                won.append(holder)
+
+    threads = [threading.Thread(target=contend, args=(str(n),)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(won) == 1
+
+
+def test_writers_wait_for_each_other(database: Database) -> None:
+    job = add(database)
+    faults: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            for number in range(10):
+                with database.write() as session:
+                    jobs = JobRepository(session, NOW)
+                    jobs.get(job)
+                    jobs.set_reason(job, str(number))
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+
+
+def test_a_database_that_is_not_there_is_said_to_be_unavailable() -> None:
+    nowhere = Database("postgresql+psycopg://nobody@127.0.0.1:9/nothing?connect_timeout=1")
+    with pytest.raises(DatabaseUnavailable), nowhere.read() as session:
+        session.execute(text("SELECT 1"))
+    with pytest.raises(DatabaseUnavailable):
+        nowhere.migrate()
