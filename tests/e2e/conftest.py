@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from vicreg_platform.client import Client
+from vicreg_platform.jobs.views import JobView
+from vicreg_platform.local import Child, LocalOptions, LocalPlatform, free_ports
+
+JOB_SECONDS = 240.0
+
+
+@dataclass
+class Running:
+    """The whole platform, as `vicreg up` runs it."""
+
+    platform: LocalPlatform
+    client: Client
+    data_root: Path
+    storage: Path
+
+    def child(self, name: str) -> Child:
+        return next(child for child in self.platform.children if child.name == name)
+
+    def submit(self, **changes: Any) -> JobView:
+        return self.client.submit(small(**changes))
+
+    def wait(self, job: JobView) -> JobView:
+        return self.client.wait(job.id, timeout=JOB_SECONDS)
+
+    def until(self, job: JobView, condition: Callable[[JobView], object]) -> JobView:
+        """Wait until the job is as the test needs it; fail at once where it has ended."""
+        deadline = time.monotonic() + JOB_SECONDS
+        while True:
+            current = self.client.get(job.id)
+            if condition(current):
+                return current
+            assert not current.ended, (current.state, current.reason, self.client.logs(job.id))
+            assert time.monotonic() < deadline, current
+            time.sleep(0.2)
+
+    def epochs_saved(self, job: JobView) -> int:
+        """Epochs finished according to the newest checkpoint."""
+        manifests = (self.storage / job.id / "checkpoints").glob("epoch-*/manifest.json")
+        return max((int(path.parent.name[6:]) for path in manifests), default=0)
+
+    def until_epoch(self, job: JobView, epoch: int) -> None:
+        self.until(job, lambda _: self.epochs_saved(job) >= epoch)
+
+    def processes(self, text: str) -> list[psutil.Process]:
+        """This platform's processes whose command line holds ``text``."""
+        ray = self.child("ray").process
+        assert ray is not None
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if text in " ".join(process.cmdline()) and _belongs(process, ray.pid):
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return found
+
+    def steps(self, job: JobView, metric: str = "train/loss") -> list[int]:
+        return [int(point["step"]) for point in self.client.metrics(job.id)[metric]]
+
+
+def _belongs(process: psutil.Process, ancestor: int) -> bool:
+    return any(parent.pid == ancestor for parent in process.parents())
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    """A pretraining of seconds: digits at 8 pixels, 11 steps an epoch."""
+    return {
+        "kind": "pretrain",
+        "name": "small",
+        "experiment": "e2e",
+        "backbone": {"name": "resnet10", "stem": "cifar"},
+        "expander": {"layers": [64, 64]},
+        "data": {"source": "digits", "image_size": 8},
+        "augmentation": {"preset": "cifar", "horizontal_flip": 0.0},
+        "optimizer": {"eta": 0.02},
+        "training": {"epochs": 2, "batch_size": 128},
+    } | changes
+
+
+def logged_steps(epochs: int, steps_per_epoch: int = 11) -> list[int]:
+    """The steps at which a run logs: every tenth of an epoch, and its last."""
+    return [e * steps_per_epoch + s for e in range(epochs) for s in (10, steps_per_epoch)]
+
+
+@pytest.fixture(scope="session")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    home = tmp_path_factory.mktemp("home")
+    data_root = home / "data"
+    data_root.mkdir()
+    api_port, mlflow_port = free_ports(2)
+    os.environ["VICREG_RETRY_BACKOFF_SECONDS"] = "1"
+    with (
+        LocalPlatform(LocalOptions(home, data_root, api_port, mlflow_port, cpus=2)) as platform,
+        Client(platform.api_url, wait_seconds=60.0) as client,
+    ):
+        yield Running(platform, client, data_root, Path(platform.settings.storage))

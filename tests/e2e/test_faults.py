@@ -1,0 +1,89 @@
+"""What is killed in the middle costs the work since the last checkpoint, and nothing else."""
+
+from __future__ import annotations
+
+import re
+import time
+
+from mlflow.tracking import MlflowClient
+
+from tests.e2e.conftest import Running, logged_steps
+from vicreg_platform.jobs.states import JobState
+
+OUTAGE_SECONDS = 30.0
+
+
+def test_a_killed_worker_goes_on_from_the_checkpoint(running: Running) -> None:
+    """Fails without: the restart in ``pretrain``, the checkpoints, RunLog's dropping of points."""
+    job = running.submit(
+        name="worker-kill",
+        training={"epochs": 6, "batch_size": 128},
+        resources={"workers": 2},
+    )
+    running.until_epoch(job, 2)
+    running.processes("ray::RayTrainWorker")[-1].kill()
+    ended = running.wait(job)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert len(ended.attempts) == 1
+    log = running.client.logs(job.id)
+    resumed = re.findall(r"going on from the checkpoint after epoch (\d+)", log)
+    assert len(resumed) == 1
+    assert int(resumed[0]) >= 2
+    assert running.steps(job) == logged_steps(6)
+
+
+def test_a_killed_driver_is_a_new_attempt_from_the_checkpoint(running: Running) -> None:
+    """Fails without: the retry of infrastructure failures, the checkpoints."""
+    job = running.submit(name="driver-kill", training={"epochs": 6, "batch_size": 128})
+    running.until_epoch(job, 2)
+    for process in running.processes(f'"job_id":"{job.id}"'):
+        if process.name().startswith("python"):
+            process.kill()
+    ended = running.wait(job)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
+    assert "going on from the checkpoint after epoch" in running.client.logs(job.id)
+    assert running.steps(job) == logged_steps(6)
+
+
+def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Running) -> None:
+    """Fails without: RunLog's own thread and its queue."""
+    job = running.submit(name="mlflow-away", training={"epochs": 14, "batch_size": 128})
+    running.until_epoch(job, 2)
+    mlflow = running.child("mlflow")
+    mlflow.not_before = time.monotonic() + OUTAGE_SECONDS
+    mlflow.end()
+    before = running.epochs_saved(job)
+    while time.monotonic() < mlflow.not_before:
+        time.sleep(0.5)
+    assert running.epochs_saved(job) >= before + 2
+    ended = running.wait(job)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert len(ended.attempts) == 1
+    assert running.steps(job) == logged_steps(14)
+    assert running.steps(job, "representation/rankme") == [11 * n for n in range(1, 15)]
+
+
+def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None:
+    job = running.submit(name="cancelled", training={"epochs": 1000, "batch_size": 128})
+    running.until_epoch(job, 1)
+    assert running.client.cancel(job.id).state is JobState.STOPPING
+    ended = running.wait(job)
+    assert ended.state is JobState.CANCELLED
+    assert running.processes(f'"job_id":"{job.id}"') == []
+    assert ended.mlflow is not None
+
+    def status() -> str:
+        run = MlflowClient(running.platform.mlflow_url).get_run(ended.mlflow.run_id)  # type: ignore[union-attr]
+        return str(run.info.status)
+
+    deadline = time.monotonic() + 30
+    while status() != "KILLED":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+    retried = running.client.retry(job.id)
+    running.until_epoch(retried, 2)
+    assert "going on from the checkpoint after epoch" in running.client.logs(retried.id)
+    running.client.cancel(retried.id)
+    assert running.wait(retried).state is JobState.CANCELLED

@@ -1,0 +1,104 @@
+"""`vicreg up` as its user meets it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+
+from vicreg_platform.local import free_ports
+
+VICREG = [sys.executable, "-c", "from vicreg_platform.cli import main; main()"]
+
+
+def up(home: Path, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*VICREG, "up", "--home", str(home), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def refusal(home: Path, *arguments: str) -> str:
+    process = up(home, *arguments)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Traceback" not in output
+    return " ".join(output.split())
+
+
+def alive_with(text: str) -> list[str]:
+    """Command lines of processes that mention ``text``."""
+    lines = []
+    for process in psutil.process_iter():
+        try:
+            line = " ".join(process.cmdline())
+            if text in line and process.pid != os.getpid() and process.status() != "zombie":
+                lines.append(line)
+        except psutil.Error:
+            continue
+    return lines
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        (free,) = free_ports(1)
+        said = refusal(tmp_path, "--api-port", str(port), "--mlflow-port", str(free))
+        assert f"port {port}, wanted for API, is in use" in said
+        said = refusal(tmp_path, "--api-port", str(free), "--mlflow-port", str(port))
+        assert f"port {port}, wanted for MLflow, is in use" in said
+
+
+def test_it_says_when_it_is_ready_has_its_home_alone_and_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    api, mlflow = free_ports(2)
+    ports = ["--api-port", str(api), "--mlflow-port", str(mlflow)]
+    process = up(home, *ports)
+    assert process.stdout is not None
+    try:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "Ctrl-C" in line:
+                break
+        said = "".join(lines)
+        assert f"http://127.0.0.1:{api}" in said
+        assert httpx.get(f"http://127.0.0.1:{api}/readyz").json()["ready"]
+        assert httpx.get(f"http://127.0.0.1:{mlflow}/").status_code == 200
+        assert "in use by another `vicreg up`" in refusal(home, *map(str, _other_ports()))
+        assert {file.name for file in (home / "logs").iterdir()} == {
+            "ray.log", "mlflow.log", "api.log", "dispatcher.log",
+        }  # fmt: skip
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) > 4
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+    _, left = psutil.wait_procs(children, timeout=10)
+    assert left == []
+    assert alive_with(str(home)) == []
+
+
+def test_its_children_end_with_it_even_when_it_is_killed(tmp_path: Path) -> None:
+    api, mlflow = free_ports(2)
+    process = up(tmp_path / "home", "--api-port", str(api), "--mlflow-port", str(mlflow))
+    deadline = time.monotonic() + 60
+    while len(children := psutil.Process(process.pid).children(recursive=True)) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.kill()
+    process.wait()
+    _, left = psutil.wait_procs(children, timeout=40)
+    assert left == []
+
+
+def _other_ports() -> list[str]:
+    api, mlflow = free_ports(2)
+    return ["--api-port", str(api), "--mlflow-port", str(mlflow)]
