@@ -53,12 +53,12 @@ def up(
     """Run the whole platform on this machine, until Ctrl-C."""
     import logging
 
-    from vicreg_platform.local import LocalOptions, LocalPlatform
+    from vicreg_platform.local import LocalOptions, LocalPlatform, interrupt_on_signals
 
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("httpx").setLevel(logging.ERROR)
     ending = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_on_signals()
     root = data_root or home / "data"
     platform = LocalPlatform(LocalOptions(home, root, api_port, mlflow_port, cpus))
     try:

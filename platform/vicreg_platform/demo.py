@@ -16,7 +16,12 @@ from vicreg_platform.display import JobProgress
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView
-from vicreg_platform.local import LocalOptions, LocalPlatform, free_ports
+from vicreg_platform.local import (
+    LocalOptions,
+    LocalPlatform,
+    free_ports,
+    interrupt_on_signals,
+)
 from vicreg_platform.recipes import load_recipe
 
 PROTOCOLS = {"knn": "kNN", "linear": "linear"}
@@ -36,7 +41,7 @@ def run_demo(console: Console, home: Path, keep: bool) -> None:
     started = time.monotonic()
     api_port, mlflow_port = free_ports(2)
     platform = LocalPlatform(LocalOptions(home, home / "data", api_port, mlflow_port))
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt_on_signals()
     try:
         with console.status("starting SQLite, Ray, MLflow, the API and the dispatcher"):
             platform.start()

@@ -300,6 +300,15 @@ def free_ports(count: int) -> list[int]:
             each.close()
 
 
+def interrupt_on_signals() -> None:
+    """Have Ctrl-C and SIGTERM both raise KeyboardInterrupt in the main thread.
+
+    Also where this process was started in the background: a shell has it ignore Ctrl-C there.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def _refuse_port_in_use(what: str, port: int, option: str) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -85,13 +85,16 @@ def load_encoder(
 
 def _from_artifacts(uri: str, tracking_uri: str) -> nn.Module:
     # Only an evaluation gets here: a training worker is spared MLflow's slow import.
+    import mlflow
     import requests
     from mlflow.artifacts import download_artifacts
     from mlflow.exceptions import MlflowException
 
+    # The registry's address follows this one; an argument of the download would leave it out.
+    mlflow.set_tracking_uri(tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            files = Path(download_artifacts(uri, dst_path=folder, tracking_uri=tracking_uri))
+            files = Path(download_artifacts(uri, dst_path=folder))
         except requests.RequestException as error:
             raise InfrastructureFailure(f"MLflow does not answer: {error}") from None
         except MlflowException as error:
