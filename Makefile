@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test check format lock clean
+.PHONY: help install demo test bench check format lock clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install   everything into $(VENV), from requirements.lock"
 	@echo "make demo      the main job from end to end, on this machine (KEEP=1: leave it running)"
 	@echo "make test      the whole test suite"
+	@echo "make bench     the benchmarks, printed as ratios of one run"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff rewrite the code"
 	@echo "make lock      make requirements.lock anew"
@@ -30,6 +31,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+bench: install
+	$(BIN)/python -m tests.benchmarks.mlflow_outage
 
 check: install
 	$(BIN)/ruff check .

@@ -40,6 +40,10 @@ class MlflowServer:
     def end(self) -> None:
         self._child.end()
 
+    def process_group(self) -> int:
+        assert self._child.process is not None
+        return self._child.process.pid
+
     def answers(self) -> bool:
         try:
             return requests.get(f"{self.url}/health", timeout=1).ok
