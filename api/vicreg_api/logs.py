@@ -12,6 +12,8 @@ from vicreg_platform.errors import InvalidRequest, NotFound, Unavailable
 from vicreg_platform.jobs.views import AttemptView, JobView
 
 POLL_SECONDS = 1.0
+MAX_UNANSWERED = 30
+"""How many polls in a row may fail after the job's end before its log is given up."""
 
 
 def read_log(services: Services, job: JobView, number: int | None) -> str:
@@ -31,22 +33,24 @@ def read_log(services: Services, job: JobView, number: int | None) -> str:
 
 async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
     """What the job prints, as it prints it, over all its attempts, until it has ended."""
-    number, sent = 1, 0
+    number, sent, unanswered = 1, 0, 0
     while True:
         job = await run_sync(services.jobs.get, job_id)
         attempt = next((a for a in job.attempts if a.number == number), None)
         if attempt is not None:
             try:
                 log = await run_sync(_log_of, services, job, attempt)
+                unanswered = 0
             except Unavailable:
                 log = ""  # the next poll may do better
+                unanswered += 1
             if len(log) > sent:
                 yield log[sent:]
                 sent = len(log)
             if attempt.ended_at is not None and number < len(job.attempts):
                 number, sent = number + 1, 0
                 continue
-        if job.ended:
+        if job.ended and unanswered in (0, MAX_UNANSWERED):
             return
         await anyio.sleep(POLL_SECONDS)
 
@@ -55,7 +59,7 @@ def _log_of(services: Services, job: JobView, attempt: AttemptView) -> str:
     if attempt.ended_at is not None and job.mlflow is not None:
         try:
             return services.tracking.log(job.mlflow.run_id, attempt.number)
-        except NotFound:
-            pass  # it ended a moment ago: Ray still has it
+        except (NotFound, Unavailable):
+            pass  # it ended a moment ago, or MLflow is away: Ray may still have it
     log = services.cluster.log(attempt.submission_id)
     return log or ""

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 from rich.console import Console
+from rich.markup import escape
 
 from vicreg_platform import display
 from vicreg_platform.client import ApiError, Client
@@ -234,7 +235,7 @@ def main() -> None:
     try:
         app()
     except PlatformError as error:
-        errors.print(f"[bold red]error[/]: {error}", highlight=False, markup=True)
+        errors.print(f"[bold red]error[/]: {escape(str(error))}", highlight=False)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

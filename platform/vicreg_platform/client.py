@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -32,8 +34,9 @@ class Client:
 
     Args:
         url: address of the API.
-        wait_seconds: how long a request that finds no API is tried again (an API that was
-            restarted is soon back); safe because a POST carries an idempotency key.
+        wait_seconds: how long a request that gets no answer is tried again (an API that was
+            restarted is soon back). A request that must not be made twice is tried again only
+            where the API cannot have had it.
 
     Example:
         >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -64,16 +67,22 @@ class Client:
     def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> JobView:
         """Submit a job.
 
+        Args:
+            spec: the spec.
+            idempotency_key: with the key of an earlier call, that one's answer is given again;
+                default: a new one.
+
         Raises:
             ApiError: the spec is not valid; ``problem["errors"]`` names every fault.
         """
-        headers = {"Idempotency-Key": idempotency_key} if idempotency_key else {}
-        return JobView.model_validate(self._call("POST", "/v1/jobs", json=spec, headers=headers))
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        answer = self._call("POST", "/v1/jobs", content=_json(spec), headers=headers)
+        return JobView.model_validate(answer)
 
     def check(self, spec: dict[str, Any]) -> DryRun:
         """What ``submit`` would do."""
         return DryRun.model_validate(
-            self._call("POST", "/v1/jobs", json=spec, params={"dry_run": True})
+            self._call("POST", "/v1/jobs", content=_json(spec), params={"dry_run": True})
         )
 
     def get(self, job_id: str) -> JobView:
@@ -180,13 +189,27 @@ class Client:
         deadline = time.monotonic() + self._wait_seconds
         while True:
             try:
-                return self._http.request(method, path, **arguments)
+                answer = self._http.request(method, path, **arguments)
+                away = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+                if not away or path == "/readyz" or time.monotonic() >= deadline:
+                    return answer
+                time.sleep(POLL_SECONDS)
             except httpx.TransportError as error:
-                if time.monotonic() >= deadline:
+                repeatable = (
+                    method == "GET"
+                    or "Idempotency-Key" in arguments.get("headers", {})
+                    or isinstance(error, httpx.ConnectError)
+                )
+                if not repeatable or time.monotonic() >= deadline:
                     raise ApiUnreachable(
                         f"the API does not answer at {self.url} ({error}): is `vicreg up` running?"
                     ) from None
                 time.sleep(POLL_SECONDS)
+
+
+def _json(spec: dict[str, Any]) -> str:
+    """The spec as JSON: a date that YAML made is text again, and a NaN is the API's to refuse."""
+    return json.dumps(spec, default=str)
 
 
 def _problem(answer: httpx.Response) -> dict[str, Any]:

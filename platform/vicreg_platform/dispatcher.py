@@ -32,6 +32,7 @@ from vicreg_platform.errors import (
     IllegalTransition,
     NotFound,
     SubmissionRefused,
+    TrackingRefused,
     TrackingUnavailable,
     Unavailable,
 )
@@ -49,6 +50,8 @@ LEASE = "dispatcher"
 LEASE_SECONDS = 15.0
 ROUND_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
+TOO_LARGE_SECONDS = 600.0
+"""How long a job that the whole cluster cannot hold waits: nodes come back, or are added."""
 BATCH = 100
 """Queued, waiting or unarchived jobs looked at in one round."""
 _RUN_STATUS = {
@@ -82,6 +85,7 @@ class Dispatcher:
         self._tracking = tracking
         self._settings = settings
         self._now = now
+        self._too_large_since: dict[str, datetime] = {}
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
 
     def run(self, stop: threading.Event) -> None:
@@ -113,7 +117,7 @@ class Dispatcher:
         with self._database.read() as session:
             live = self._jobs(session).live_attempts()
         for attempt, job in live:
-            with _unless_overtaken():
+            with _contained(job):
                 self._follow(attempt, job)
         self._archive()
         self._release_waiting()
@@ -229,7 +233,7 @@ class Dispatcher:
             return
         try:
             reading = self._tracking.read(job.run_id)
-        except (TrackingUnavailable, NotFound):
+        except (TrackingUnavailable, TrackingRefused, NotFound):
             return
         if reading.progress == job.progress and reading.metrics == job.summary:
             return
@@ -244,23 +248,28 @@ class Dispatcher:
             ended = self._jobs(session).unarchived_attempts(BATCH)
         for attempt, job in ended:
             try:
-                self._archive_attempt(attempt, job)
+                with _contained(job):
+                    self._archive_attempt(attempt, job)
             except TrackingUnavailable:
                 return
 
     def _archive_attempt(self, attempt: Attempt, job: Job) -> None:
         if job.run_id is not None:
-            log = self._cluster.log(attempt.submission_id)
-            self._tracking.keep_log(
-                job.run_id,
-                attempt.number,
-                "the log was lost with the Ray head\n" if log is None else log,
-            )
-            if JobState(job.state) in TERMINAL:
-                self._read_run(job)
-                self._tracking.finish(job.run_id, _RUN_STATUS[JobState(job.state)])
+            try:
+                self._close_run(job.run_id, attempt, job)
+            except (NotFound, TrackingRefused) as error:
+                logger.warning("the log of %s cannot be kept: %s", attempt.submission_id, error)
         with self._database.write() as session:
             self._jobs(session).mark_archived(attempt)
+
+    def _close_run(self, run_id: str, attempt: Attempt, job: Job) -> None:
+        log = self._cluster.log(attempt.submission_id)
+        if log is None:
+            log = "the log was lost with the Ray head\n"
+        self._tracking.keep_log(run_id, attempt.number, log)
+        if JobState(job.state) in TERMINAL:
+            self._read_run(job)
+            self._tracking.finish(run_id, _RUN_STATUS[JobState(job.state)])
 
     # Jobs that are not on the cluster
 
@@ -268,7 +277,7 @@ class Dispatcher:
         with self._database.read() as session:
             released = self._jobs(session).released(BATCH)
         for job, dependency in released:
-            with _unless_overtaken(), self._database.write() as session:
+            with _contained(job), self._database.write() as session:
                 jobs = self._jobs(session)
                 if dependency.state == JobState.SUCCEEDED.value:
                     jobs.transition(
@@ -291,25 +300,35 @@ class Dispatcher:
             return
         capacity = self._cluster.capacity()
         for job in queued:
-            needs = needs_of(parse_spec(job.spec))
-            if not capacity.can_ever_hold(needs):
-                self._refuse(job, needs, capacity)
-            elif not _fits(needs, capacity, live):
-                # Later jobs must not overtake: a large job would wait for ever.
-                self._explain(job, f"waits for room: it needs {needs}")
-                return
-            elif self._start(job):
+            with _contained(job):
+                needs = needs_of(parse_spec(job.spec))
+                if not capacity.can_ever_hold(needs):
+                    self._follow_too_large(job, needs, capacity)
+                    continue
+                self._too_large_since.pop(job.id, None)
+                if not _fits(needs, capacity, live):
+                    # Later jobs must not overtake: a large job would wait for ever.
+                    self._explain(job, f"waits for room: it needs {needs}")
+                    return
+                try:
+                    self._start(job)
+                except TrackingUnavailable as error:
+                    self._explain(job, f"starts when MLflow is back: {error}")
+                    return
                 live.append(needs)
 
-    def _refuse(self, job: Job, needs: Needs, capacity: Capacity) -> None:
-        if not capacity.nodes:
-            self._explain(job, "waits for a Ray node: the cluster has none")
+    def _follow_too_large(self, job: Job, needs: Needs, capacity: Capacity) -> None:
+        """Refuse what the cluster cannot hold, unless it is only not whole yet."""
+        reason = f"it needs {needs}, and the cluster has {capacity}"
+        since = self._too_large_since.setdefault(job.id, self._now())
+        if (self._now() - since).total_seconds() < TOO_LARGE_SECONDS:
+            self._explain(job, f"waits for a larger cluster: {reason}")
             return
-        with _unless_overtaken(), self._database.write() as session:
+        with self._database.write() as session:
             self._jobs(session).transition(
                 job.id,
                 JobState.FAILED,
-                message=f"it needs {needs}, which this cluster can never give: it has {capacity}",
+                message=f"{reason}, for {TOO_LARGE_SECONDS / 60:g} minutes now",
                 failure=FailureClass.USER.value,
             )
 
@@ -319,23 +338,24 @@ class Dispatcher:
         with self._database.write() as session:
             self._jobs(session).set_reason(job.id, reason)
 
-    def _start(self, job: Job) -> bool:
-        """Make the run, commit the intent, then call Ray; False where it must wait."""
+    def _start(self, job: Job) -> None:
+        """Make the run, commit the intent, then call Ray."""
         try:
             self._ensure_run(job)
-        except TrackingUnavailable as error:
-            self._explain(job, f"starts when MLflow is back: {error}")
-            return False
-        try:
+        except TrackingRefused as error:
             with self._database.write() as session:
-                jobs = self._jobs(session)
-                number = len(job.attempts) + 1
-                jobs.transition(job.id, JobState.STARTING, message=None)
-                attempt = jobs.open_attempt(job.id, number)
-        except IllegalTransition:
-            return False  # cancelled in the meantime
+                self._jobs(session).transition(
+                    job.id,
+                    JobState.FAILED,
+                    message=str(error),
+                    failure=FailureClass.USER.value,
+                )
+            return
+        with self._database.write() as session:
+            jobs = self._jobs(session)
+            jobs.transition(job.id, JobState.STARTING, message=None)
+            attempt = jobs.open_attempt(job.id, len(job.attempts) + 1)
         self._submit(attempt, job)
-        return True
 
     def _ensure_run(self, job: Job) -> None:
         if job.run_id is not None:
@@ -393,12 +413,19 @@ def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:
 
 
 @contextmanager
-def _unless_overtaken() -> Iterator[None]:
-    """Drop a decision that a user's cancel or another dispatcher was quicker than."""
+def _contained(job: Job) -> Iterator[None]:
+    """Keep what goes wrong with one job from holding up the others.
+
+    A decision that a user's cancel or another dispatcher was quicker than is dropped.
+    """
     try:
         yield
+    except Unavailable:
+        raise
     except IllegalTransition as error:
         logger.info("overtaken: %s", error)
+    except Exception:
+        logger.exception("job %s is left as it is in this round", job.id)
 
 
 def _because(reason: str | None) -> str:

@@ -6,6 +6,7 @@
     ├── InvalidSpec                422  invalid_spec
     ├── InvalidRequest             422  invalid_request
     ├── NotFound                   404  not_found
+    ├── TrackingRefused            409  tracking_refused
     ├── Conflict                   409  conflict
     │   ├── IllegalTransition      409  illegal_transition
     │   └── IdempotencyConflict    409  idempotency_conflict
@@ -63,6 +64,14 @@ class NotFound(PlatformError):
     status = 404
     code = "not_found"
     title = "Not found"
+
+
+class TrackingRefused(PlatformError):
+    """MLflow answered, and will not do it: the run or its experiment was deleted, say."""
+
+    status = 409
+    code = "tracking_refused"
+    title = "MLflow refused"
 
 
 class Conflict(PlatformError):

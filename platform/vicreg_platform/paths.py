@@ -14,11 +14,15 @@ def resolve_inside(root: Path, relative: str) -> Path:
     Raises:
         ValueError: the path is outside the root, or does not exist.
     """
-    root = root.resolve()
-    path = (root / relative).resolve()
+    try:
+        root = root.resolve()
+        path = (root / relative).resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        raise ValueError(f"'{relative}' cannot be followed: {error}") from None
     if not path.is_relative_to(root):
         raise ValueError(f"'{relative}' leads outside the data root {root}")
-    if not path.exists():
+    if not exists:
         raise ValueError(f"'{relative}' does not exist under the data root {root}")
     return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,14 +18,15 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 import requests
-from mlflow.entities import Param, RunTag
+from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
-from vicreg_platform.errors import NotFound, TrackingUnavailable
+from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.run_tags import JOB_TAG, PROGRESS_TAG
 
 PARENT_TAG = "mlflow.parentRunId"
+_TRANSIENT = (429, 500, 502, 503, 504)
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
 
@@ -35,7 +37,7 @@ class RunReading:
 
     progress: dict[str, Any] | None
     metrics: dict[str, float]
-    """The latest value of each."""
+    """The latest value of each; what is not finite is left out, as JSON has no word for it."""
 
 
 @dataclass(frozen=True)
@@ -85,31 +87,29 @@ class Tracking:
             found = self._client.search_runs(
                 [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1
             )
-            if found:
-                run_id: str = found[0].info.run_id
-                return run_id, experiment_id
-            tags = {JOB_TAG: job_id, "vicreg.kind": str(spec["kind"]), "mlflow.user": "vicreg"}
-            tags |= {f"label.{key}": value for key, value in spec.get("labels", {}).items()}
-            if parent is not None:
-                tags[PARENT_TAG] = parent
-            run = self._client.create_run(experiment_id, tags=tags, run_name=name)
-            self._client.log_batch(
-                run.info.run_id,
-                params=[Param(key, value[:PARAM_LENGTH]) for key, value in flatten(spec).items()],
-            )
-            return run.info.run_id, experiment_id
+            run = found[0] if found else self._create_run(job_id, name, experiment_id, spec, parent)
+            run_id: str = run.info.run_id
+            if not run.data.params:  # also of a run whose maker died at this very line
+                parameters = [Param(k, v[:PARAM_LENGTH]) for k, v in flatten(spec).items()]
+                self._client.log_batch(run_id, params=parameters)
+            return run_id, experiment_id
+
+    def _create_run(
+        self, job_id: str, name: str, experiment_id: str, spec: dict[str, Any], parent: str | None
+    ) -> Run:
+        tags = {JOB_TAG: job_id, "vicreg.kind": str(spec["kind"]), "mlflow.user": "vicreg"}
+        tags |= {f"label.{key}": value for key, value in spec.get("labels", {}).items()}
+        if parent is not None:
+            tags[PARENT_TAG] = parent
+        return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
     def read(self, run_id: str) -> RunReading:
         """How far the run is and the latest value of each of its metrics."""
         with self._answering():
             data = self._client.get_run(run_id).data
         progress = data.tags.get(PROGRESS_TAG)
-        return RunReading(json.loads(progress) if progress else None, dict(data.metrics))
-
-    def tag(self, run_id: str, tags: dict[str, str]) -> None:
-        """Set tags of a run."""
-        with self._answering():
-            self._client.log_batch(run_id, tags=[RunTag(k, v) for k, v in tags.items()])
+        metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
+        return RunReading(json.loads(progress) if progress else None, metrics)
 
     def history(self, run_id: str, metric: str) -> list[MetricPoint]:
         """All points of one curve, in the order of their steps."""
@@ -166,7 +166,11 @@ class Tracking:
         except RestException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise NotFound(f"MLflow: {error.message}") from error
-            raise TrackingUnavailable(f"MLflow refused at {self._url}: {error.message}") from error
+            if error.get_http_status_code() in _TRANSIENT:
+                raise TrackingUnavailable(
+                    f"MLflow cannot answer at {self._url}: {error.message}"
+                ) from error
+            raise TrackingRefused(f"MLflow refused at {self._url}: {error.message}") from error
         except (MlflowException, requests.RequestException, OSError) as error:
             raise TrackingUnavailable(f"MLflow does not answer at {self._url}") from error
 

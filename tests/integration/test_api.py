@@ -110,6 +110,7 @@ def test_every_fault_of_a_spec_is_in_one_problem(platform: Platform) -> None:
     [
         (b"{", "application/json"),
         (b"a: [", "application/yaml"),
+        (b"a: &x [1]\nb: [*x, *x]", "application/yaml"),
         (b"\xff\xfe", "application/json"),
         (b"", "application/json"),
         (b"[" * 100_000, "application/json"),
@@ -185,6 +186,42 @@ def test_the_same_key_and_body_get_the_first_answer_again(platform: Platform) ->
     other = platform.http.post("/v1/jobs", json=DIGITS | {"priority": 1}, headers=headers)
     assert (other.status_code, other.json()["code"]) == (409, "idempotency_conflict")
     assert len(platform.http.get("/v1/jobs").json()["items"]) == 1
+
+
+def test_the_first_answer_is_given_again_whatever_has_become_of_its_data(
+    platform: Platform,
+) -> None:
+    image = platform.data_root / "set" / "class" / "0.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"")
+    spec = {"kind": "pretrain", "data": {"source": "image_folder", "path": "set"}}
+    headers = {"Idempotency-Key": "k"}
+    first = platform.http.post("/v1/jobs", json=spec, headers=headers)
+    image.unlink()
+    assert platform.http.post("/v1/jobs", json=spec, headers=headers).json() == first.json()
+    wrong = platform.http.post("/v1/jobs", json={"kind": "none"}, headers=headers)
+    assert wrong.status_code == 409
+
+
+def test_odd_requests_are_refused_and_none_is_a_500(platform: Platform) -> None:
+    job = platform.submit()
+    odd = [
+        platform.http.get("/v1/jobs/%00"),
+        platform.http.get("/v1/jobs", params={"experiment": "\x00"}),
+        platform.http.get("/v1/jobs", params={"label": "a=\x00"}),
+        platform.http.get(f"/v1/jobs/{job}/events", params={"cursor": "9" * 60}),
+        platform.http.post(
+            "/v1/jobs",
+            json={"kind": "pretrain", "data": {"source": "image_folder", "path": "x" * 400}},
+        ),
+        platform.http.post(
+            "/v1/jobs",
+            content="kind: pretrain\ndata: {source: digits}\nlabels: {day: 2025-01-01}\n",
+            headers={"content-type": "application/yaml"},
+        ),
+    ]
+    assert [answer.status_code for answer in odd] == [422, 422, 422, 200, 422, 201]
+    assert odd[-1].json()["labels"] == {"day": "2025-01-01"}
 
 
 def test_one_key_sent_many_times_at_once_makes_one_job(platform: Platform) -> None:

@@ -10,9 +10,10 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.integration.conftest import MlflowServer, wait_until
+from vicreg_platform.local import free_ports
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.context import Progress
-from vicreg_workers.failures import InfrastructureFailure
+from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.run_log import RunLog
 
 
@@ -89,8 +90,40 @@ def test_a_server_that_is_away_neither_slows_nor_loses_anything(
         time.sleep(0.002)  # a training step
     assert slowest < 0.1
     assert len(log.unsent()) == 399
-    with pytest.raises(InfrastructureFailure, match="MLflow did not answer"):
+    with pytest.raises(InfrastructureFailure, match="MLflow took nothing"):
         log.close(timeout=1.0)
     fragile_server.start()
     log.close(60)
     assert steps(fragile_server, run_id, "train/loss") == list(range(400))
+
+
+def test_a_failure_is_not_hidden_by_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vicreg_workers.run_log.FAILED_CLOSE_SECONDS", 0.5)
+    (port,) = free_ports(1)
+
+    def fail() -> None:
+        with RunLog(f"http://127.0.0.1:{port}", "run") as log:
+            log.metrics({"train/loss": 1.0}, 1)
+            raise UserFailure("no images")
+
+    with pytest.raises(UserFailure, match="no images"):
+        fail()
+
+
+def test_an_error_without_a_text_does_not_end_the_sending(
+    mlflow_server: MlflowServer, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vicreg_workers.run_log.RETRY_SECONDS", 0.1)
+    failures = iter([TimeoutError(), TimeoutError()])
+    send = RunLog._send
+
+    def failing(self: RunLog, client: MlflowClient) -> None:
+        for error in failures:
+            raise error
+        send(self, client)
+
+    monkeypatch.setattr(RunLog, "_send", failing)
+    log = RunLog(mlflow_server.url, run_id)
+    log.metrics({"train/loss": 1.0}, 1)
+    log.close(60)
+    assert steps(mlflow_server, run_id, "train/loss") == [1]

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from vicreg_platform.assignment import FAILURE_LINE, Assignment, FailureClass
 from vicreg_platform.cluster import Bundle, SubmissionState
 from vicreg_platform.cluster.fake import FakeCluster
 from vicreg_platform.database import Database
 from vicreg_platform.dispatcher import Dispatcher
-from vicreg_platform.errors import TrackingUnavailable, Unavailable
+from vicreg_platform.errors import NotFound, TrackingUnavailable, Unavailable
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
@@ -30,6 +31,7 @@ class FakeTracking(Tracking):
 
     def __init__(self) -> None:
         self.reachable = True
+        self.gone: str | None = None
         self.runs: dict[str, str | None] = {}
         self.parents: dict[str, str | None] = {}
         self.logs: dict[tuple[str, int], str] = {}
@@ -49,6 +51,8 @@ class FakeTracking(Tracking):
 
     def keep_log(self, run_id: str, attempt: int, log: str) -> None:
         self._answer()
+        if run_id == self.gone:
+            raise NotFound("the run was deleted")
         self.logs[run_id, attempt] = log
 
     def finish(self, run_id: str, status: str) -> None:
@@ -327,7 +331,12 @@ def test_a_large_job_is_not_overtaken_by_small_ones(world: World) -> None:
 def test_what_can_never_fit_fails_with_its_reason(world: World) -> None:
     world.cluster.nodes = (Bundle(4, 0), Bundle(4, 0))
     job = world.submit(resources={"workers": 2, "cpus_per_worker": 5})
+    small = world.submit()
     world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "waits for a larger cluster" in (world.job(job).reason or "")
+    assert world.job(small).state is JobState.STARTING  # it holds nobody up
+    world.round(after_seconds=601)
     ended = world.job(job)
     assert (ended.state, ended.failure) == (JobState.FAILED, "user")
     assert "2 × 5 CPUs" in (ended.reason or "")
@@ -338,6 +347,35 @@ def test_a_cluster_without_nodes_is_waited_for(world: World) -> None:
     job = world.submit()
     world.round()
     assert world.job(job).state is JobState.QUEUED
+
+
+def test_a_cluster_that_is_not_whole_yet_is_waited_for(world: World) -> None:
+    world.cluster.nodes = (Bundle(1, 0),)
+    job = world.submit(resources={"workers": 4})
+    world.round()
+    world.cluster.nodes = (Bundle(4, 0),)
+    world.round(after_seconds=599)
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_job_whose_run_is_gone_holds_up_no_other(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.gone = f"run-{job}"
+    world.ends(submission, 0)
+    other = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.job(other).state is JobState.STARTING
+
+
+def test_a_job_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+    broken = world.submit()
+    with world.database.write() as session:
+        session.execute(text('UPDATE jobs SET spec = \'{"kind": "old"}\''))
+    other = world.submit()
+    world.round()
+    assert world.job(broken).state is JobState.QUEUED
+    assert world.job(other).state is JobState.STARTING
 
 
 def test_a_refused_submission_is_tried_again(world: World) -> None:

@@ -85,12 +85,15 @@ class Checkpoints:
 
     def _newest_whole(self) -> tuple[str, int, int] | None:
         for folder in reversed(self._complete()):
-            manifest = json.loads(self._fs.cat_file(f"{folder}/{MANIFEST}"))
-            torn = [
-                name
-                for name, entry in manifest["files"].items()
-                if not self._is_whole(f"{folder}/{name}", entry)
-            ]
+            try:
+                manifest = json.loads(self._fs.cat_file(f"{folder}/{MANIFEST}"))
+                torn = [
+                    name
+                    for name, entry in manifest["files"].items()
+                    if not self._is_whole(f"{folder}/{name}", entry)
+                ]
+            except (ValueError, KeyError):
+                torn = [MANIFEST]
             if not torn:
                 return folder, manifest["epoch"], manifest["workers"]
             logger.warning("checkpoint %s is damaged (%s): the one before it is used", folder, torn)

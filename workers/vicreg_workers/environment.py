@@ -33,11 +33,17 @@ def _git_commit() -> str | None:
     stated = os.environ.get("VICREG_GIT_COMMIT")
     if stated:
         return stated
-    asked = subprocess.run(
-        ["git", "rev-parse", "HEAD"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() or None
+    file = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        asked = subprocess.run(
+            ["git", *arguments], cwd=file.parent, capture_output=True, text=True, check=False
+        )
+        return asked.stdout.strip() if asked.returncode == 0 else None
+
+    try:
+        # A repository that merely surrounds the installed package says nothing of its code.
+        tracked = git("ls-files", "--error-unmatch", file.name)
+        return git("rev-parse", "HEAD") if tracked else None
+    except OSError:
+        return None

@@ -81,6 +81,11 @@ class RunContext:
                 self._run_log.restore_unsent(state.own.get(UNSENT, []))
         elif self._assignment.resume_from is not None:
             state = self._checkpoints.of_job(self._assignment.resume_from).load()
+            if state is not None:
+                # The job's own from here on: it may have nothing left to train, or be retried.
+                own = {name: value for name, value in state.own.items() if name != UNSENT}
+                state = replace(state, own=own)
+                self._checkpoints.save(state)
         if state is not None and rank() == 0:
             logger.info("going on from the checkpoint after epoch %d", state.epoch)
         return state

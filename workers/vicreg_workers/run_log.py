@@ -31,6 +31,8 @@ FLUSH_SECONDS = 1.0
 RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 600.0
 """How long finished work waits for MLflow to take what is left."""
+FAILED_CLOSE_SECONDS = 20.0
+"""How long failed work does: its failure is not to be held up, let alone hidden."""
 BATCH = 1000
 """MLflow's limit on the metrics of one request."""
 
@@ -45,7 +47,7 @@ class Point(NamedTuple):
 
 
 class RunLog:
-    """The run of this job.
+    """The run of this job. As a context manager it sends what is left when the work is done.
 
     Args:
         tracking_uri: address of the MLflow server.
@@ -95,35 +97,56 @@ class RunLog:
         with self._lock:
             self._points = [Point(*point) for point in points] + self._points
 
+    def __enter__(self) -> RunLog:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._closing.set()
+            self._thread.join(FAILED_CLOSE_SECONDS)
+
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Send what is left.
 
         Args:
-            timeout: how long to try, in seconds.
+            timeout: how long to go on without anything being sent, in seconds.
 
         Raises:
-            InfrastructureFailure: the server did not take it in that time.
+            InfrastructureFailure: the server took nothing for that time.
         """
         self._closing.set()
+        left = self._left()
+        while left:
+            self._thread.join(timeout)
+            before, left = left, self._left()
+            if left == before:
+                raise InfrastructureFailure(
+                    f"MLflow took nothing for {timeout:g} s after the work was done"
+                )
         self._thread.join(timeout)
-        if self._thread.is_alive():
-            raise InfrastructureFailure(
-                f"MLflow did not answer for {timeout:g} s after the work was done"
-            )
+
+    def _left(self) -> int:
+        """How many points, tags and files are not sent yet."""
+        with self._lock:
+            return len(self._points) + len(self._tags) + len(self._files)
 
     def _send_all(self) -> None:
-        # MLflow takes seconds to import: here they cost the training nothing.
-        from vicreg_workers.mlflow_client import mlflow_client
-
-        client = mlflow_client(self._tracking_uri)
+        client = None
         failing = False
         while True:
             closing = self._closing.is_set()
             try:
+                if client is None:
+                    # MLflow takes seconds to import: here they cost the training nothing.
+                    from vicreg_workers.mlflow_client import mlflow_client
+
+                    client = mlflow_client(self._tracking_uri)
                 self._send(client)
             except Exception as error:  # whatever it is, what is queued must not be lost
                 if not failing:
-                    reason = str(error).splitlines()[0][:200]
+                    reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                     logger.warning("MLflow does not answer; the work goes on: %s", reason)
                 failing = True
                 time.sleep(RETRY_SECONDS)
@@ -162,11 +185,14 @@ class RunLog:
                 del self._files[0]
 
     def _upload(self, client: MlflowClient, path: str, content: bytes) -> None:
+        from vicreg_workers.mlflow_client import patient_uploads
+
         folder, _, name = path.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary:
             file = Path(temporary) / name
             file.write_bytes(content)
-            client.log_artifact(self._run_id, str(file), folder or None)
+            with patient_uploads():
+                client.log_artifact(self._run_id, str(file), folder or None)
 
     def _steps_on_server(self, client: MlflowClient) -> dict[str, int]:
         """The last step of each curve that the run has."""

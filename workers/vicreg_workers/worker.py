@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import ray.train.torch
@@ -14,8 +15,8 @@ from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import FOLDER, encoder_files
 from vicreg_workers.environment import environment_tags
-from vicreg_workers.failures import OutOfMemory
 from vicreg_workers.logs import configure_logging
+from vicreg_workers.memory import naming_out_of_memory
 from vicreg_workers.run_context import RunContext
 from vicreg_workers.run_log import RunLog
 from vicreg_workers.selfsup.distributed import gather_objects, rank
@@ -36,29 +37,32 @@ def train(assignment: Assignment) -> None:
     configure_logging()
     warnings.filterwarnings("ignore", category=FutureWarning)
     torch.set_num_threads(spec.resources.cpus_per_worker)
-    device = ray.train.torch.get_device()
+    # Where there is a GPU that the job has not reserved, Ray would name it all the same.
+    device = torch.device("cpu")
+    if spec.resources.gpus_per_worker:
+        device = ray.train.torch.get_device()
+        torch.cuda.set_device(device)  # NCCL's collectives on objects go by the current device
+    with naming_out_of_memory("lower training.batch_size or the expander's widths"):
+        _train(assignment, spec, device)
+
+
+def _train(assignment: Assignment, spec: PretrainSpec, device: torch.device) -> None:
     checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
     tags = _tags(assignment, device)
-    run_log = None
-    if rank() == 0:
-        run_log = RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
-        run_log.tags(tags)
     # With one CPU the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
-    context = RunContext(assignment, checkpoints, run_log, device, loaders)
-    try:
+    with ExitStack() as stack:
+        run_log = None
+        if rank() == 0:
+            run_log = stack.enter_context(
+                RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
+            )
+            run_log.tags(tags)
+        context = RunContext(assignment, checkpoints, run_log, device, loaders)
         images = open_images(spec.data, Path(assignment.data_root))
         backbone = Pretraining(spec, images, context).run()
         if run_log is not None:
             _publish(run_log, encoder_files(backbone, spec), checkpoints)
-    except torch.cuda.OutOfMemoryError as error:
-        raise OutOfMemory(
-            "a GPU ran out of memory: lower training.batch_size or the expander's widths "
-            f"({str(error).splitlines()[0]})"
-        ) from None
-    finally:
-        if run_log is not None:
-            run_log.close()
 
 
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
@@ -31,6 +31,10 @@ Limit = Annotated[int, Query(ge=1, le=200, description="Items a page")]
 Cursor = Annotated[
     str | None, Query(pattern="^[0-9a-zA-Z-]{1,64}$", description="`next_cursor` of a page")
 ]
+
+
+JobId = Annotated[str, Path(pattern="^[0-9a-zA-Z-]{1,64}$")]
+Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
 class MetricPointView(BaseModel):
@@ -86,8 +90,8 @@ def submit(
 def find(
     services: InjectedServices,
     state: Annotated[list[JobState] | None, Query(description="One or more")] = None,
-    kind: str | None = None,
-    experiment: str | None = None,
+    kind: Text = None,
+    experiment: Text = None,
     label: Annotated[
         list[str] | None, Query(description="`key=value`, one or more; all must match")
     ] = None,
@@ -98,7 +102,7 @@ def find(
     labels = {}
     for pair in label or []:
         key, separator, value = pair.partition("=")
-        if not separator:
+        if not separator or "\x00" in pair:
             raise InvalidRequest(f"label: '{pair}' is not of the form key=value")
         labels[key] = value
     wanted = JobFilter(states=state or (), kind=kind, experiment=experiment, labels=labels)
@@ -106,14 +110,14 @@ def find(
 
 
 @router.get("/{job_id}")
-def get(services: InjectedServices, job_id: str) -> JobView:
+def get(services: InjectedServices, job_id: JobId) -> JobView:
     """One job."""
     return services.jobs.get(job_id)
 
 
 @router.get("/{job_id}/events")
 def events(
-    services: InjectedServices, job_id: str, limit: Limit = 100, cursor: Cursor = None
+    services: InjectedServices, job_id: JobId, limit: Limit = 100, cursor: Cursor = None
 ) -> EventPage:
     """Every change of the job's state, oldest first."""
     return services.jobs.events(job_id, limit, cursor)
@@ -122,7 +126,7 @@ def events(
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
 def logs(
     services: InjectedServices,
-    job_id: str,
+    job_id: JobId,
     follow: Annotated[bool, Query(description="Stream until the job has ended")] = False,
     attempt: Annotated[int | None, Query(ge=1, description="Default: the last one")] = None,
 ) -> Response:
@@ -136,7 +140,7 @@ def logs(
 @router.get("/{job_id}/metrics")
 def metrics(
     services: InjectedServices,
-    job_id: str,
+    job_id: JobId,
     key: Annotated[list[str] | None, Query(description="Default: every metric")] = None,
 ) -> Metrics:
     """The curves of the job's run, from MLflow."""
@@ -159,7 +163,7 @@ def metrics(
 @router.post(
     "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
 )
-def cancel(services: InjectedServices, job_id: str) -> JobView:
+def cancel(services: InjectedServices, job_id: JobId) -> JobView:
     """End a job. One that is on the cluster is `stopping` until it is gone."""
     return services.jobs.cancel(job_id)
 
@@ -169,7 +173,7 @@ def cancel(services: InjectedServices, job_id: str) -> JobView:
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The job has not failed"}},
 )
-def retry(services: InjectedServices, response: Response, job_id: str) -> JobView:
+def retry(services: InjectedServices, response: Response, job_id: JobId) -> JobView:
     """A new job that goes on from the last checkpoint of a failed or cancelled one."""
     job = services.jobs.retry(job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -178,7 +182,7 @@ def retry(services: InjectedServices, response: Response, job_id: str) -> JobVie
 
 @router.post("/{job_id}/clone", status_code=status.HTTP_201_CREATED)
 def clone(
-    services: InjectedServices, response: Response, job_id: str, changes: Clone | None = None
+    services: InjectedServices, response: Response, job_id: JobId, changes: Clone | None = None
 ) -> JobView:
     """A new job with the same spec, some fields changed."""
     job = services.jobs.clone(job_id, changes.overrides if changes else {})

@@ -85,7 +85,9 @@ class RayCluster:
 
     def capacity(self) -> Capacity:
         """See ``Cluster.capacity``."""
-        nodes = self._body(self._call("GET", "/api/v0/nodes?detail=1"))["data"]["result"]["result"]
+        # Ray's own limit is 100 nodes, those that are long dead among them.
+        answer = self._call("GET", "/api/v0/nodes?detail=1&limit=10000")
+        nodes = self._body(answer)["data"]["result"]["result"]
         status = self._body(self._call("GET", "/api/cluster_status"))["data"]["clusterStatus"]
         usage = ((status or {}).get("loadMetricsReport") or {}).get("usage") or {}
         return Capacity(

@@ -85,15 +85,17 @@ class JobService:
             InvalidSpec: with every fault.
             IdempotencyConflict: the key was used before with another body.
         """
-        spec, _ = self._checked(request)
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        if idempotency_key is not None:
+            with self._database.read() as session:
+                first = JobRepository(session, self._now()).answer_for(idempotency_key)
+            if first is not None:
+                # Before any check: what was right then may not be so now.
+                return self._first_answer(first.request_digest, first.answer, digest)
+        spec, _ = self._checked(request)
         try:
             with self._database.write() as session:
                 jobs = JobRepository(session, self._now())
-                if idempotency_key is not None:
-                    first = jobs.answer_for(idempotency_key)
-                    if first is not None:
-                        return self._first_answer(first.request_digest, first.answer, digest)
                 answer = self._store(jobs, spec, request, None)
                 if idempotency_key is not None and not jobs.keep_answer(
                     idempotency_key, digest, answer.model_dump(mode="json")
@@ -125,7 +127,7 @@ class JobService:
         Raises:
             NotFound: there is no such job.
         """
-        after = int(cursor) if cursor is not None and cursor.isdecimal() else 0
+        after = int(cursor[:18]) if cursor is not None and cursor.isdecimal() else 0
         with self._database.read() as session:
             jobs = JobRepository(session, self._now())
             jobs.get(job_id)
@@ -161,15 +163,18 @@ class JobService:
         Raises:
             NotFound: there is no such job.
             IllegalTransition: it has not failed and was not cancelled.
+            InvalidSpec: what it stands on has gone since.
         """
+        with self._database.read() as session:
+            ended = JobRepository(session, self._now()).get(job_id)
+        if JobState(ended.state) not in (JobState.FAILED, JobState.CANCELLED):
+            raise IllegalTransition(
+                f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
+            )
+        spec, _ = self._checked(ended.spec)
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
-            ended = jobs.get(job_id)
-            if JobState(ended.state) not in (JobState.FAILED, JobState.CANCELLED):
-                raise IllegalTransition(
-                    f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
-                )
-            return self._store(jobs, parse_spec(ended.spec), ended.request, job_id)
+            return self._store(jobs, spec, ended.request, job_id)
 
     def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
         """A new job with the spec of another, some fields changed.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
 
 from vicreg_platform.specs.backbone import Backbone
 from vicreg_platform.specs.base import Labels, Name, SpecModel
@@ -54,6 +54,8 @@ _ENCODERS = ("job", "run", "model", "path", "untrained")
 
 
 def _which_encoder(value: Any) -> str | None:
+    if not isinstance(value, (dict, BaseModel)):
+        return None
     given = value if isinstance(value, dict) else vars(value)
     return next((name for name in _ENCODERS if name in given), None)
 

@@ -117,8 +117,10 @@ def test_an_evaluation_leaves_corrupt_images_out(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "set")
     (root / "class-1" / "0.png").write_bytes(b"nothing")
     images = open_images(folder_spec("set"), tmp_path)
-    labels = torch.cat([y for _, y in plain_batches(images, PlainView(16), 3, loaders=0)])
+    labels = torch.cat([y for _, y, _ in plain_batches(images, PlainView(16), 3, loaders=0)])
     assert labels.tolist() == [0, 0, 0, 0, 1, 1, 1]
+    left_out = [i for _, _, some in plain_batches(images, PlainView(16), 3, 0) for i in some]
+    assert left_out == [4]
 
 
 def test_batches_are_reshuffled_each_epoch_and_repeat_for_a_seed() -> None:

@@ -171,11 +171,12 @@ def test_an_encoder_comes_from_one_place(encoder: dict[str, object]) -> None:
     assert spec.name == "knn"
 
 
-def test_an_encoder_from_nowhere_is_refused() -> None:
+@pytest.mark.parametrize("encoder", [{"jb": 1}, {}, "01a209db7de515276b09", 3, None, []])
+def test_an_encoder_from_nowhere_is_refused(encoder: object) -> None:
     faults = faults_of(
         {
             "kind": "evaluate",
-            "encoder": {"jb": 1},
+            "encoder": encoder,
             "protocol": {"name": "knn"},
             "data": {"train": {"source": "digits"}, "test": {"source": "digits"}},
         }

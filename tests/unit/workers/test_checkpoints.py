@@ -69,3 +69,11 @@ def test_an_object_store_serves_as_well(tmp_path: Path) -> None:
     name, files = checkpoints.last_files()  # type: ignore[misc]
     assert name == "epoch-00002"
     assert set(files) == {"shared.pt", "worker-0.pt", "manifest.json"}
+
+
+def test_a_torn_manifest_is_no_checkpoint_either(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(str(tmp_path), "job", keep=3)
+    checkpoints.save(state(1))
+    checkpoints.save(state(2))
+    (tmp_path / "job/checkpoints/epoch-00002/manifest.json").write_text('{"epo')
+    assert checkpoints.load().epoch == 1  # type: ignore[union-attr]

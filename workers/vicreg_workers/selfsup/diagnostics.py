@@ -29,6 +29,8 @@ class Diagnosis:
     """Standard deviation of each dimension of the representation, ``[F]``."""
     embedding_std: Tensor
     """Standard deviation of each dimension of the embedding, ``[D]``."""
+    finite: bool
+    """Whether all representations and embeddings are; where not, the numbers below are zero."""
     covariance: float
     """The covariance term (paper, equation 4) of the representations."""
     rankme: float
@@ -56,6 +58,7 @@ class Subset:
         generator = torch.Generator().manual_seed(0)
         self._indices = torch.randperm(len(images), generator=generator)[:size].tolist()
         self._images = images
+        self.classes = images.classes
         self.labels: Sequence[int] = [images.labels[index] for index in self._indices]
 
     def __len__(self) -> int:
@@ -79,18 +82,20 @@ def diagnose(
     network.eval()
     representations, embeddings = [], []
     sample = Subset(images, SAMPLE_SIZE)
-    for views, _ in plain_batches(sample, PlainView(image_size), batch_size=128, loaders=0):
+    for views, _, _ in plain_batches(sample, PlainView(image_size), batch_size=128, loaders=0):
         if len(views):
             representation = network.backbone(views.to(device)).float()
             representations.append(representation)
             embeddings.append(network.expander(representation).float())
     network.train(was_training)
-    representation = torch.cat(representations)
+    representation, embedding = torch.cat(representations), torch.cat(embeddings)
+    finite = bool(torch.isfinite(representation).all() and torch.isfinite(embedding).all())
     return Diagnosis(
         representation_std=representation.std(dim=0).cpu(),
-        embedding_std=torch.cat(embeddings).std(dim=0).cpu(),
-        covariance=float(covariance(representation)),
-        rankme=rankme(representation),
+        embedding_std=embedding.std(dim=0).cpu(),
+        finite=finite,
+        covariance=float(covariance(representation)) if finite else 0.0,
+        rankme=rankme(representation) if finite else 0.0,
     )
 
 

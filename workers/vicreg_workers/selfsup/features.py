@@ -17,20 +17,17 @@ from vicreg_workers.selfsup.views import PlainView
 
 logger = logging.getLogger(__name__)
 
+BATCH_SIZE = 256
+
 
 @dataclass(frozen=True)
 class Features:
-    """Representations ``[N, F]`` float32 and labels ``[N]``, on the CPU."""
+    """Representations ``[N, F]`` float32 and labels ``[N]``, on one device."""
 
     representations: Tensor
     labels: Tensor
     corrupt: int
     """Images that could not be read and are left out."""
-
-    @property
-    def classes(self) -> int:
-        """Number of classes."""
-        return int(self.labels.max()) + 1
 
 
 @torch.no_grad()
@@ -39,35 +36,44 @@ def extract_features(
     images: Images,
     image_size: int,
     device: torch.device,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    batch_size: int = 256,
+    loaders: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
     """Pass every image once through the frozen backbone, in eval mode, without augmentation.
+
+    Args:
+        backbone: images to representations.
+        images: what to pass.
+        image_size: side of a view, in pixels.
+        device: where the backbone is and the features will be.
+        loaders: processes that read images beside this one.
+        progress: called with the number of images passed.
 
     Raises:
         UserFailure: no image could be read.
     """
     backbone.eval()
     representations, labels = [], []
-    done = 0
-    for views, batch_labels in plain_batches(images, PlainView(image_size), batch_size, loaders=0):
+    done = corrupt = 0
+    for views, some_labels, unreadable in plain_batches(
+        images, PlainView(image_size), BATCH_SIZE, loaders
+    ):
+        for index in unreadable:
+            logger.warning("left out an image that cannot be read: %s", images.name(index))
         if len(views):
-            representations.append(backbone(views.to(device)).float().cpu())
-            labels.append(batch_labels)
-        done = min(done + batch_size, len(images))
-        progress(done, len(images))
+            representations.append(backbone(views.to(device)).float())
+            labels.append(some_labels.to(device))
+        corrupt += len(unreadable)
+        done += len(views) + len(unreadable)
+        progress(done)
     if not representations:
         raise UserFailure(f"data: none of {len(images)} images can be read")
-    features = torch.cat(representations)
-    corrupt = len(images) - len(features)
-    if corrupt:
-        logger.warning("%d of %d images cannot be read and are left out", corrupt, len(images))
-    return Features(features, torch.cat(labels), corrupt)
+    return Features(torch.cat(representations), torch.cat(labels), corrupt)
 
 
 @torch.no_grad()
 def calibrate_batchnorm(
-    backbone: nn.Module, images: Images, image_size: int, device: torch.device
+    backbone: nn.Module, images: Images, image_size: int, device: torch.device, loaders: int = 0
 ) -> None:
     """Give an untrained network the BatchNorm statistics of ``images``; weights stay as they are.
 
@@ -80,7 +86,7 @@ def calibrate_batchnorm(
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
     backbone.train()
-    for views, _ in plain_batches(images, PlainView(image_size), batch_size=256, loaders=0):
+    for views, _, _ in plain_batches(images, PlainView(image_size), BATCH_SIZE, loaders):
         if len(views) > 1:
             backbone(views.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):

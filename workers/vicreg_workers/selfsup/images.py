@@ -22,7 +22,9 @@ class Images(Protocol):
     """A set of labelled images. ``read`` raises OSError for an image that cannot be decoded."""
 
     labels: Sequence[int]
-    """The class of each image, in [0, number of classes)."""
+    """The class of each image, an index into ``classes``."""
+    classes: Sequence[str]
+    """The names of the classes."""
 
     def __len__(self) -> int: ...
 
@@ -68,6 +70,7 @@ class Digits:
         )
         chosen = train if spec.split == "train" else test
         self.labels: Sequence[int] = digits.target[chosen].tolist()
+        self.classes: Sequence[str] = [str(digit) for digit in range(10)]
         self._indices = chosen
         # 16 grey levels, 0 to 16.
         self._pixels = (digits.images[chosen] * (255 / 16)).round().astype(np.uint8)
@@ -92,8 +95,12 @@ class ImageFolder:
             raise UserFailure(f"data.path: there is no folder {path}")
         self._files: list[str] = []
         labels: list[int] = []
-        classes = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
-        for label, folder in enumerate(classes):
+        self.classes: Sequence[str] = sorted(
+            entry.name
+            for entry in os.scandir(path)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+        for label, folder in enumerate(self.classes):
             files = sorted(
                 os.path.join(directory, file)
                 for directory, _, names in os.walk(path / folder, followlinks=True)
@@ -139,6 +146,8 @@ class TorchvisionImages:
         if labels is None:
             labels = [self._dataset[index][1] for index in range(len(self._dataset))]
         self.labels: Sequence[int] = [int(label) for label in labels]
+        # torchvision numbers the classes of all splits alike.
+        self.classes: Sequence[str] = [str(n) for n in range(max(self.labels, default=-1) + 1)]
         if not self.labels:
             raise UserFailure(f"data.path: torchvision's {spec.dataset} in {path} holds no images")
 
@@ -147,7 +156,10 @@ class TorchvisionImages:
 
     def read(self, index: int) -> Image.Image:
         """See ``Images.read``."""
-        image = self._dataset[index][0]
+        try:
+            image = self._dataset[index][0]
+        except Exception as error:
+            raise OSError(str(error)) from error
         return cast("Image.Image", image).convert("RGB")
 
     def name(self, index: int) -> str:
@@ -164,8 +176,8 @@ def read_image(file: str) -> Image.Image:
     try:
         with Image.open(file) as image:
             return image.convert("RGB")
-    except (SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # Pillow's decoders report some broken files by these.
+    except Exception as error:
+        # Pillow's decoders report broken files by nearly every exception there is.
         raise OSError(str(error)) from error
 
 

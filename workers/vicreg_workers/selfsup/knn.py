@@ -31,6 +31,6 @@ def knn_scores(train: Features, test: Tensor, k: int, temperature: float, classe
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)
         # The largest weight is 1: exp(1 / 0.07) alone is 1.6e6, and small τ would overflow.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = torch.zeros(len(chunk), classes)
+        votes = weights.new_zeros(len(chunk), classes)
         scores.append(votes.scatter_add_(1, train.labels[neighbours], weights))
     return torch.cat(scores)

@@ -8,7 +8,6 @@ tensor ``[L, F, C]``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,7 +38,6 @@ def linear_probe(
     test: Tensor,
     protocol: LinearProtocol,
     classes: int,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> LinearResult:
     """Train one classifier for each learning rate and choose by held-out training images.
 
@@ -48,7 +46,6 @@ def linear_probe(
         test: representations to classify, ``[M, F]``.
         protocol: epochs, rates, seed.
         classes: number of classes.
-        progress: called with (epochs finished, epochs).
 
     Raises:
         UserFailure: too few images to hold some out.
@@ -65,7 +62,7 @@ def linear_probe(
     # One scale for all features keeps the useful learning rates the same for every encoder.
     mean, scale = _standardisation(train.representations[rest])
     features = (train.representations - mean) / scale
-    weights = _train(features[rest], train.labels[rest], protocol, classes, generator, progress)
+    weights = _train(features[rest], train.labels[rest], protocol, classes, generator)
     top1 = {
         rate: top_k_accuracy(_scores(features[holdout], *chosen), train.labels[holdout], 1)
         for rate, chosen in zip(protocol.learning_rates, weights, strict=True)
@@ -86,11 +83,10 @@ def _train(
     protocol: LinearProtocol,
     classes: int,
     generator: torch.Generator,
-    progress: Callable[[int, int], None],
 ) -> list[tuple[Tensor, Tensor]]:
-    rates = torch.tensor(protocol.learning_rates).view(-1, 1, 1)
-    weight = torch.zeros(len(rates), features.shape[1], classes)
-    bias = torch.zeros(len(rates), 1, classes)
+    rates = features.new_tensor(protocol.learning_rates).view(-1, 1, 1)
+    weight = features.new_zeros(len(rates), features.shape[1], classes)
+    bias = features.new_zeros(len(rates), 1, classes)
     weight_momentum, bias_momentum = torch.zeros_like(weight), torch.zeros_like(bias)
     for epoch in range(protocol.epochs):
         order = torch.randperm(len(labels), generator=generator)
@@ -106,7 +102,6 @@ def _train(
             bias_momentum.mul_(MOMENTUM).add_(residual.sum(dim=1, keepdim=True))
             weight -= rate * weight_momentum
             bias -= rate * bias_momentum
-        progress(epoch + 1, protocol.epochs)
     return list(zip(weight, bias, strict=True))
 
 

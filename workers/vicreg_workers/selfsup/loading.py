@@ -106,15 +106,20 @@ class PairBatches:
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor, tuple[int, ...]]]:
         """Views ``[n, 3, S, S]`` twice, and the images skipped, for each step of ``epoch``."""
         self._sampler.set_epoch(epoch)
-        return iter(self._loader)
+        try:
+            yield from self._loader
+        except UserFailure as error:
+            # A loader process's failure comes with its traceback: its last line is the reason.
+            reason = str(error).strip().splitlines()[-1]
+            raise UserFailure(reason.rpartition("UserFailure: ")[2]) from None
 
 
 def plain_batches(
     images: Images, transform: Callable[..., Tensor], batch_size: int, loaders: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, tuple[int, ...]]]:
     """Views ``[n, 3, S, S]`` and labels ``[n]`` of all readable images, in order.
 
-    Unreadable images are left out.
+    Unreadable images are left out; the third item of a batch holds their indices.
     """
     return iter(
         DataLoader(
@@ -128,7 +133,9 @@ def plain_batches(
     )
 
 
-class _PlainDataset(Dataset[tuple[Tensor, int] | None]):
+class _PlainDataset(Dataset[tuple[Tensor, int] | int]):
+    """A view and its label, or the index of an image that cannot be read."""
+
     def __init__(self, images: Images, transform: Callable[..., Tensor]) -> None:
         self._images = images
         self._transform = transform
@@ -136,11 +143,11 @@ class _PlainDataset(Dataset[tuple[Tensor, int] | None]):
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int] | None:
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | int:
         try:
             return self._transform(self._images.read(index)), self._images.labels[index]
         except OSError:
-            return None
+            return index
 
 
 def _collate_pairs(
@@ -151,8 +158,12 @@ def _collate_pairs(
     return first, second, tuple(index for sample in samples for index in sample.skipped)
 
 
-def _collate_readable(samples: list[tuple[Tensor, int] | None]) -> tuple[Tensor, Tensor]:
-    readable = [sample for sample in samples if sample is not None]
+def _collate_readable(
+    samples: list[tuple[Tensor, int] | int],
+) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    unreadable = tuple(sample for sample in samples if isinstance(sample, int))
+    readable = [sample for sample in samples if not isinstance(sample, int)]
     if not readable:
-        return torch.empty(0), torch.empty(0, dtype=torch.long)
-    return torch.stack([view for view, _ in readable]), torch.tensor([y for _, y in readable])
+        return torch.empty(0), torch.empty(0, dtype=torch.long), unreadable
+    views = torch.stack([view for view, _ in readable])
+    return views, torch.tensor([label for _, label in readable]), unreadable

@@ -125,7 +125,8 @@ class Pretraining:
             clock.tick()
             done = index + 1
             if done % LOG_EVERY == 0 or done == self._steps_per_epoch:
-                self._log(terms, step + 1, clock.images_per_second())
+                values = mean_over_processes(terms).tolist()  # waits for the device
+                self._log(values, step + 1, clock.images_per_second())
 
     def _step(self, first: Tensor, second: Tensor, step: int) -> Tensor:
         """One optimiser step; returns the detached terms ``[total, inv, var, cov]``."""
@@ -154,8 +155,8 @@ class Pretraining:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         return torch.autocast(self._context.device.type, dtype)
 
-    def _log(self, terms: Tensor, step: int, images_per_second: float) -> None:
-        total, invariance, variance, covariance = mean_over_processes(terms).tolist()
+    def _log(self, terms: list[float], step: int, images_per_second: float) -> None:
+        total, invariance, variance, covariance = terms
         if not np.isfinite(total):
             raise Diverged(
                 f"the loss is {total} at step {step} (invariance {invariance:.4g}, variance "
@@ -208,23 +209,32 @@ class Pretraining:
             )
 
     def _diagnose(self) -> None:
-        collapsed = False
-        if rank() == 0:
-            diagnosis = diagnose(
-                self.network, self._images, self._spec.data.image_size, self._context.device
+        """Measure the network on rank 0; every worker hears of it where it is of no more use."""
+        problem = self._problem_found() if rank() == 0 else None
+        for found in gather_objects(problem):
+            if found is not None:
+                raise Diverged(found)
+
+    def _problem_found(self) -> str | None:
+        size = self._spec.data.image_size
+        diagnosis = diagnose(self.network, self._images, size, self._context.device)
+        if not diagnosis.finite:
+            return (
+                f"the network's outputs are not finite after epoch {self._epoch}: lower "
+                "optimizer.base_lr, or lengthen training.warmup_epochs"
             )
-            step = self._epoch * self._steps_per_epoch
-            self._context.log(diagnosis.metrics(), step)
-            self._context.picture(
-                f"pictures/embedding_std_epoch_{self._epoch:05d}.png",
-                pictures.std_histogram(diagnosis.embedding_std, self._epoch),
-            )
-            collapsed = diagnosis.collapsed and self._spec.method.variance > 0
-        if any(gather_objects(collapsed)):
-            raise Diverged(
+        self._context.log(diagnosis.metrics(), self._epoch * self._steps_per_epoch)
+        self._context.picture(
+            f"pictures/embedding_std_epoch_{self._epoch:05d}.png",
+            pictures.std_histogram(diagnosis.embedding_std, self._epoch),
+        )
+        # Without a variance term, collapse is what was asked for.
+        if diagnosis.collapsed and self._spec.method.variance > 0:
+            return (
                 f"the embeddings collapsed to a point by epoch {self._epoch}: lower "
                 "optimizer.base_lr, or raise method.variance"
             )
+        return None
 
     def _state(self) -> State:
         return State(
