@@ -50,7 +50,7 @@ async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
             if attempt.ended_at is not None and number < len(job.attempts):
                 number, sent = number + 1, 0
                 continue
-        if job.ended and unanswered in (0, MAX_UNANSWERED):
+        if job.ended and (unanswered == 0 or unanswered >= MAX_UNANSWERED):
             return
         await anyio.sleep(POLL_SECONDS)
 

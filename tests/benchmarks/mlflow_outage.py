@@ -19,9 +19,10 @@ from pathlib import Path
 import torch
 
 from tests.integration.conftest import MlflowServer
+from vicreg_platform.progress import Progress
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_platform.tracking import Tracking
-from vicreg_workers.context import NullContext, Progress
+from vicreg_workers.context import NullContext
 from vicreg_workers.run_log import RunLog
 from vicreg_workers.selfsup.images import open_images
 from vicreg_workers.selfsup.train import Pretraining

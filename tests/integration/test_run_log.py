@@ -11,8 +11,8 @@ from mlflow.tracking import MlflowClient
 
 from tests.integration.conftest import MlflowServer, wait_until
 from vicreg_platform.local import free_ports
+from vicreg_platform.progress import Progress
 from vicreg_platform.tracking import Tracking
-from vicreg_workers.context import Progress
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.run_log import RunLog
 
@@ -47,7 +47,7 @@ def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: s
     log = RunLog(mlflow_server.url, run_id)
     for step in range(2500):  # more than one request holds
         log.metrics({"train/loss": 1.0 / (step + 1)}, step)
-    log.progress(Progress(1, 2, 3, 4, 5.0, 6.0))
+    log.progress(Progress(epoch=1, epochs=2, step=3, steps=4, images_per_second=5, eta_seconds=6))
     log.file("pictures/views.png", b"png")
     log.close(60)
     assert steps(mlflow_server, run_id, "train/loss") == list(range(2500))

@@ -13,22 +13,9 @@ from typing import Any, Protocol
 
 import torch
 
+from vicreg_platform.progress import Progress
+
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is."""
-
-    epoch: int
-    """Epochs finished."""
-    epochs: int
-    step: int
-    """Steps finished, over all epochs."""
-    steps: int
-    images_per_second: float
-    """Over all workers; the two views of an image count once."""
-    eta_seconds: float
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from vicreg_platform.assignment import Assignment
+from vicreg_platform.progress import Progress
 from vicreg_platform.specs import EvaluateSpec, KnnProtocol, UntrainedEncoder
-from vicreg_workers.context import Progress
 from vicreg_workers.encoder import load_encoder
 from vicreg_workers.environment import environment_tags
 from vicreg_workers.failures import UserFailure

@@ -9,8 +9,9 @@ from dataclasses import replace
 import torch
 
 from vicreg_platform.assignment import Assignment
+from vicreg_platform.progress import Progress
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.context import Progress, State
+from vicreg_workers.context import State
 from vicreg_workers.run_log import RunLog
 from vicreg_workers.selfsup.distributed import rank
 

@@ -8,18 +8,16 @@ the checkpoint was written come out of the checkpoint.
 
 from __future__ import annotations
 
-import json
 import logging
 import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from vicreg_platform.progress import Progress
 from vicreg_platform.run_tags import PROGRESS_TAG
-from vicreg_workers.context import Progress
 from vicreg_workers.failures import InfrastructureFailure
 
 if TYPE_CHECKING:
@@ -75,7 +73,7 @@ class RunLog:
 
     def progress(self, progress: Progress) -> None:
         """Queue how far the run is; only the latest is sent."""
-        self.tags({PROGRESS_TAG: json.dumps(asdict(progress))})
+        self.tags({PROGRESS_TAG: progress.model_dump_json()})
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Queue tags; only the latest value of each is sent."""

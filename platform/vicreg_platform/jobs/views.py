@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from vicreg_platform.jobs.models import Attempt, Event, Job
 from vicreg_platform.jobs.states import TERMINAL, JobState
+from vicreg_platform.progress import Progress
 
 
 class View(BaseModel):
@@ -43,17 +44,6 @@ class RunView(View):
     url: str
 
 
-class ProgressView(View):
-    """How far the job is."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    images_per_second: float
-    eta_seconds: float
-
-
 class JobView(View):
     """A job."""
 
@@ -76,7 +66,7 @@ class JobView(View):
     """The ended job that this one tries again."""
     attempts: list[AttemptView]
     mlflow: RunView | None
-    progress: ProgressView | None
+    progress: Progress | None
     summary: dict[str, float]
     """The latest value of each metric."""
     created_at: datetime
@@ -110,7 +100,7 @@ class JobView(View):
             retry_of=job.retry_of,
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             mlflow=run,
-            progress=ProgressView(**job.progress) if job.progress else None,
+            progress=Progress(**job.progress) if job.progress else None,
             summary=job.summary,
             created_at=job.created_at,
             started_at=job.started_at,

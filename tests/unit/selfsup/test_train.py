@@ -8,9 +8,10 @@ import torch
 
 from tests.unit.selfsup.processes import Gloo
 from tests.unit.selfsup.test_images import make_folder
+from vicreg_platform.progress import Progress
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.context import NullContext, Progress, State
+from vicreg_workers.context import NullContext, State
 from vicreg_workers.failures import Diverged
 from vicreg_workers.selfsup.images import open_images
 from vicreg_workers.selfsup.train import Pretraining

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from vicreg_platform.progress import Progress
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.context import Context, Progress, State
+from vicreg_workers.context import Context, State
 from vicreg_workers.failures import Diverged
 from vicreg_workers.selfsup import pictures
 from vicreg_workers.selfsup.batchnorm import synchronise_batchnorm
