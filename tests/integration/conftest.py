@@ -35,7 +35,7 @@ class MlflowServer:
 
     def start(self) -> None:
         self._child.start()
-        wait_until(self.answers)
+        wait_until(self.answers, seconds=180.0)  # slow to start where cores are few
 
     def end(self) -> None:
         self._child.end()
