@@ -33,6 +33,7 @@ test: install
 	$(BIN)/python -m pytest
 
 bench: install
+	$(BIN)/python -m tests.benchmarks.loss
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
 
 check: install

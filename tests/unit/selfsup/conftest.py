@@ -13,6 +13,13 @@ def two_processes() -> Iterator[Gloo]:
     pool.close()
 
 
+@pytest.fixture(scope="session")
+def four_processes() -> Iterator[Gloo]:
+    pool = Gloo(4)
+    yield pool
+    pool.close()
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""A pool of gloo processes that live as long as the test session."""
+"""Pools of gloo processes that live as long as the test session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ class Gloo:
     """``size`` processes in one process group; ``run`` calls a function on all of them."""
 
     def __init__(self, size: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        # Forked from one server that has imported torch: each would else take seconds to.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.unit.selfsup.test_train"])
         (port,) = free_ports(1)
         self._pipes: list[Connection] = []
         self._processes = []

@@ -1,5 +1,11 @@
 """Self-supervised learning in pure torch: no Ray, no MLflow."""
 
-from vicreg_workers.selfsup.losses import VICRegLoss, covariance, invariance, variance
+from vicreg_workers.selfsup.losses import (
+    VICRegLoss,
+    VICRegTerms,
+    covariance,
+    invariance,
+    variance,
+)
 
-__all__ = ["VICRegLoss", "covariance", "invariance", "variance"]
+__all__ = ["VICRegLoss", "VICRegTerms", "covariance", "invariance", "variance"]

@@ -41,13 +41,27 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     return gathered
 
 
-def mean_over_processes(x: Tensor) -> Tensor:
-    """The mean of ``x`` over all processes, without gradient."""
+def gather(x: Tensor) -> Tensor:
+    """The rows ``[N, D]`` of all processes in the order of their ranks, without gradient."""
+    if world_size() == 1:
+        return x
+    gathered = x.new_empty(world_size() * x.numel())
+    dist.all_gather_into_tensor(gathered, x.contiguous().view(-1))
+    return gathered.view(-1, *x.shape[1:])
+
+
+def sum_over_processes(x: Tensor) -> Tensor:
+    """The sum of ``x`` over all processes, without gradient."""
     if world_size() == 1:
         return x
     x = x.clone()
     dist.all_reduce(x)
-    return x / world_size()
+    return x
+
+
+def mean_over_processes(x: Tensor) -> Tensor:
+    """The mean of ``x`` over all processes, without gradient."""
+    return sum_over_processes(x) / world_size()
 
 
 def gather_objects(value: Any) -> list[Any]:
@@ -63,9 +77,7 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.rows = x.shape[0]
-        gathered = x.new_empty((world_size() * x.shape[0], *x.shape[1:]))
-        dist.all_gather_into_tensor(gathered, x.contiguous())
-        return gathered
+        return gather(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vicreg_workers.selfsup.distributed import gather_with_gradient
+from vicreg_workers.selfsup.moments import second_moments
 
 STD_EPSILON = 1e-4
 """Added to the variance under the root, which keeps its gradient finite (paper, equation 2)."""
@@ -49,8 +49,12 @@ def variance(z: Tensor) -> Tensor:
     Returns:
         A scalar in [0, 1): the mean over the dimensions. The variance is the unbiased one.
     """
-    std = torch.sqrt(z.var(dim=0) + STD_EPSILON)
-    return functional.relu(1 - std).mean()
+    return variance_of(z.var(dim=0))
+
+
+def variance_of(variances: Tensor) -> Tensor:
+    """The variance term of dimensions with these variances, ``[D]``."""
+    return functional.relu(1 - torch.sqrt(variances + STD_EPSILON)).mean()
 
 
 def covariance(z: Tensor) -> Tensor:
@@ -62,11 +66,8 @@ def covariance(z: Tensor) -> Tensor:
     Returns:
         A scalar in [0, ∞). The covariance's divisor is N - 1.
     """
-    count, dimensions = z.shape
-    z = z - z.mean(dim=0)
-    matrix = (z.T @ z) / (count - 1)
-    off_diagonal = matrix.pow(2).sum() - matrix.diagonal().pow(2).sum()
-    return off_diagonal / dimensions
+    _, off_diagonal = second_moments(z)
+    return off_diagonal / z.shape[1]
 
 
 class VICRegLoss(nn.Module):
@@ -115,9 +116,10 @@ class VICRegLoss(nn.Module):
             if x.dtype != torch.float64:
                 x, y = x.float(), y.float()
             invariance_term = invariance(x, y)
-            x, y = gather_with_gradient(x), gather_with_gradient(y)
-            variance_term = (variance(x) + variance(y)) / 2
-            covariance_term = covariance(x) + covariance(y)
+            x_variances, x_off_diagonal = second_moments(x, over_processes=True)
+            y_variances, y_off_diagonal = second_moments(y, over_processes=True)
+            variance_term = (variance_of(x_variances) + variance_of(y_variances)) / 2
+            covariance_term = (x_off_diagonal + y_off_diagonal) / x.shape[1]
         total = (
             self.invariance * invariance_term
             + self.variance * variance_term
