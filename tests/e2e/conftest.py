@@ -15,6 +15,8 @@ from vicreg_platform.jobs.views import JobView
 from vicreg_platform.local import Child, LocalOptions, LocalPlatform, free_ports
 
 JOB_SECONDS = 240.0
+STEPS_PER_EPOCH = 11
+"""Of ``small``."""
 
 
 @dataclass
@@ -48,8 +50,9 @@ class Running:
 
     def epochs_saved(self, job: JobView) -> int:
         """Epochs finished according to the newest checkpoint."""
-        manifests = (self.storage / job.id / "checkpoints").glob("epoch-*/manifest.json")
-        return max((int(path.parent.name[6:]) for path in manifests), default=0)
+        manifests = (self.storage / job.id / "checkpoints").glob("step-*/manifest.json")
+        steps = max((int(path.parent.name[5:]) for path in manifests), default=0)
+        return steps // STEPS_PER_EPOCH
 
     def until_epoch(self, job: JobView, epoch: int) -> None:
         self.until(job, lambda _: self.epochs_saved(job) >= epoch)
@@ -90,7 +93,7 @@ def small(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def logged_steps(epochs: int, steps_per_epoch: int = 11) -> list[int]:
+def logged_steps(epochs: int, steps_per_epoch: int = STEPS_PER_EPOCH) -> list[int]:
     """The steps at which a run logs: every tenth of an epoch, and its last."""
     return [e * steps_per_epoch + s for e in range(epochs) for s in (10, steps_per_epoch)]
 

@@ -1,7 +1,7 @@
 """Checkpoints on a path or an fsspec URL that every worker reaches.
 
-Layout: ``<storage>/<job>/checkpoints/epoch-00004/{shared.pt,worker-0.pt,…,manifest.json}``. The
-manifest is written last, after every worker's file is in place: a folder without one is no
+Layout: ``<storage>/<job>/checkpoints/step-00000044/{shared.pt,worker-0.pt,…,manifest.json}``.
+The manifest is written last, after every worker's file is in place: a folder without one is no
 checkpoint. It carries the size and CRC of every file, so that a torn file is seen and the
 checkpoint before it is used.
 """
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 SHARED = "shared.pt"
-_FOLDER = re.compile(r"epoch-(\d+)$")
+_FOLDER = re.compile(r"step-(\d+)$")
 
 
 class Checkpoints:
@@ -50,14 +50,14 @@ class Checkpoints:
 
     def save(self, state: State) -> None:
         """Write a checkpoint; returns when it is whole on every worker."""
-        folder = f"{self._folder}/epoch-{state.epoch:05d}"
+        folder = f"{self._folder}/step-{state.step:08d}"
         self._fs.makedirs(folder, exist_ok=True)
         written = {f"worker-{rank()}.pt": self._write(f"{folder}/worker-{rank()}.pt", state.own)}
         if rank() == 0:
             written[SHARED] = self._write(f"{folder}/{SHARED}", state.shared)
         files = {name: entry for share in gather_objects(written) for name, entry in share.items()}
         if rank() == 0:
-            manifest = {"epoch": state.epoch, "workers": world_size(), "files": files}
+            manifest = {"step": state.step, "workers": world_size(), "files": files}
             self._write_bytes(f"{folder}/{MANIFEST}", json.dumps(manifest, indent=1).encode())
             self._prune()
         barrier()
@@ -67,10 +67,10 @@ class Checkpoints:
         chosen = gather_objects(self._newest_whole() if rank() == 0 else None)[0]
         if chosen is None:
             return None
-        folder, epoch, workers = chosen
+        folder, step, workers = chosen
         # With another number of workers, a worker without a file of its own takes the first's.
         own = f"worker-{rank() if rank() < workers else 0}.pt"
-        return State(epoch, self._read(f"{folder}/{SHARED}"), self._read(f"{folder}/{own}"))
+        return State(step, self._read(f"{folder}/{SHARED}"), self._read(f"{folder}/{own}"), workers)
 
     def last_files(self) -> tuple[str, dict[str, bytes]] | None:
         """The name of the newest whole checkpoint and the content of its files."""
@@ -95,7 +95,7 @@ class Checkpoints:
             except (ValueError, KeyError):
                 torn = [MANIFEST]
             if not torn:
-                return folder, manifest["epoch"], manifest["workers"]
+                return folder, manifest["step"], manifest["workers"]
             logger.warning("checkpoint %s is damaged (%s): the one before it is used", folder, torn)
         return None
 

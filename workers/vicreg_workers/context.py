@@ -22,10 +22,12 @@ logger = logging.getLogger(__name__)
 class State:
     """What a checkpoint holds: ``shared`` is the same on every worker, ``own`` is not."""
 
-    epoch: int
-    """Epochs finished."""
+    step: int
+    """Optimiser steps done."""
     shared: dict[str, Any]
     own: dict[str, Any]
+    workers: int = 1
+    """Processes that made it."""
 
 
 class Context(Protocol):
@@ -52,6 +54,9 @@ class Context(Protocol):
 
     def restore(self) -> State | None:
         """The newest state kept, or None at the beginning; called by every worker."""
+
+    def stopping(self) -> bool:
+        """Whether this worker has been asked to end: what it has done is then to be saved."""
 
 
 class NullContext:
@@ -80,3 +85,7 @@ class NullContext:
     def restore(self) -> State | None:
         """Nothing was kept."""
         return None
+
+    def stopping(self) -> bool:
+        """Nobody asks."""
+        return False

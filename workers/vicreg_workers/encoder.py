@@ -27,7 +27,12 @@ from vicreg_platform.specs import (
 )
 from vicreg_platform.specs.evaluate import Encoder
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
-from vicreg_workers.selfsup.backbones import backbone_state, build_backbone, representation_size
+from vicreg_workers.selfsup.backbones import (
+    backbone_state,
+    backbone_weights,
+    build_backbone,
+    representation_size,
+)
 from vicreg_workers.selfsup.views import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger(__name__)
@@ -54,12 +59,17 @@ def encoder_files(backbone: nn.Module, spec: PretrainSpec) -> dict[str, bytes]:
 
 
 def load_encoder(
-    encoder: Encoder, encoder_run_id: str | None, tracking_uri: str, data_root: Path
+    encoder: Encoder,
+    image_size: int,
+    encoder_run_id: str | None,
+    tracking_uri: str,
+    data_root: Path,
 ) -> nn.Module:
     """The backbone that a spec names, with its weights, in eval mode.
 
     Args:
         encoder: where it comes from.
+        image_size: side in pixels of the images it is to see.
         encoder_run_id: the run of the job, where it comes from a job.
         tracking_uri: address of the MLflow server.
         data_root: where paths start.
@@ -70,20 +80,20 @@ def load_encoder(
     """
     if isinstance(encoder, UntrainedEncoder):
         torch.manual_seed(encoder.seed)
-        return build_backbone(encoder.untrained).eval()
+        return build_backbone(encoder.untrained, image_size).eval()
     if isinstance(encoder, PathEncoder):
         try:
             path = resolve_inside(data_root, encoder.path)
         except ValueError as error:
             raise UserFailure(f"encoder.path: {error}") from None
-        return _with_weights(encoder.backbone, _read_weights(path), str(path))
+        return _with_weights(encoder.backbone, image_size, _read_weights(path), str(path))
     if isinstance(encoder, ModelEncoder):
-        return _from_artifacts(encoder.model, tracking_uri)
+        return _from_artifacts(encoder.model, image_size, tracking_uri)
     run_id = encoder_run_id if isinstance(encoder, JobEncoder) else encoder.run
-    return _from_artifacts(f"runs:/{run_id}/{FOLDER}", tracking_uri)
+    return _from_artifacts(f"runs:/{run_id}/{FOLDER}", image_size, tracking_uri)
 
 
-def _from_artifacts(uri: str, tracking_uri: str) -> nn.Module:
+def _from_artifacts(uri: str, image_size: int, tracking_uri: str) -> nn.Module:
     # Only an evaluation gets here: a training worker is spared MLflow's slow import.
     import mlflow
     import requests
@@ -106,7 +116,7 @@ def _from_artifacts(uri: str, tracking_uri: str) -> nn.Module:
             raise UserFailure(f"{uri} holds no {DESCRIPTION}: it is no encoder of this platform")
         description = json.loads(found.read_text())
         weights = _read_weights(found.with_name(WEIGHTS))
-    return _with_weights(Backbone(**description["backbone"]), weights, uri)
+    return _with_weights(Backbone(**description["backbone"]), image_size, weights, uri)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -123,17 +133,16 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _with_weights(spec: Backbone, weights: dict[str, Tensor], source: str) -> nn.Module:
-    backbone = build_backbone(spec)
-    wanted = backbone.state_dict().keys()
-    # A torchvision model carries its classifier; the representation is what comes before it.
-    weights = {
-        name: value for name, value in weights.items() if name in wanted or "fc." not in name
-    }
+def _with_weights(
+    spec: Backbone, image_size: int, weights: dict[str, Tensor], source: str
+) -> nn.Module:
+    backbone = build_backbone(spec, image_size)
     try:
-        backbone.load_state_dict(weights)
+        backbone.load_state_dict(backbone_weights(weights))
     except RuntimeError as error:
+        hint = f" for images of {image_size} pixels" if spec.is_transformer else ""
         raise UserFailure(
-            f"the weights of {source} do not fit {spec.name} with the {spec.stem} stem: {error}"
+            f"the weights of {source} do not fit {spec.name} with the {spec.stem} stem{hint}: "
+            f"{error}"
         ) from None
     return backbone.eval()

@@ -51,7 +51,11 @@ def _measure(
     test_images = open_images(spec.data.test, root)
     same_classes = _classes_in_train(train_images, test_images)
     backbone = load_encoder(
-        spec.encoder, assignment.encoder_run_id, assignment.tracking_uri, root
+        spec.encoder,
+        spec.data.train.image_size,
+        assignment.encoder_run_id,
+        assignment.tracking_uri,
+        root,
     ).to(device)
     # With one CPU this process reads the images itself.
     loaders = spec.resources.cpus - 1

@@ -38,3 +38,7 @@ class InfrastructureFailure(JobFailure):
     """Something beneath the job broke; another attempt goes on from the last checkpoint."""
 
     failure_class = FailureClass.INFRASTRUCTURE
+
+
+class Stopped(InfrastructureFailure):
+    """The machine asked the run to end; its state is saved."""

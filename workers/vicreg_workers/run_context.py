@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -29,6 +29,7 @@ class RunContext:
         run_log: on rank 0, else None.
         device: that this worker trains on.
         loaders: processes that it may use to read images.
+        stopping: whether the worker has been asked to end.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class RunContext:
         run_log: RunLog | None,
         device: torch.device,
         loaders: int,
+        stopping: Callable[[], bool],
     ) -> None:
         self.device = device
         self.loaders = loaders
         self._assignment = assignment
         self._checkpoints = checkpoints
         self._run_log = run_log
+        self._stopping = stopping
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """See ``Context.log``."""
@@ -72,7 +75,7 @@ class RunContext:
             state = replace(state, own=state.own | {UNSENT: points})
         self._checkpoints.save(state)
         if rank() == 0:
-            logger.info("checkpoint after epoch %d is safe", state.epoch)
+            logger.info("checkpoint after step %d is safe", state.step)
 
     def restore(self) -> State | None:
         """See ``Context.restore``; a job that retries another starts from that one's state."""
@@ -88,5 +91,9 @@ class RunContext:
                 state = replace(state, own=own)
                 self._checkpoints.save(state)
         if state is not None and rank() == 0:
-            logger.info("going on from the checkpoint after epoch %d", state.epoch)
+            logger.info("going on from the checkpoint after step %d", state.step)
         return state
+
+    def stopping(self) -> bool:
+        """See ``Context.stopping``."""
+        return self._stopping()

@@ -58,7 +58,7 @@ def _train(assignment: Assignment, spec: PretrainSpec, device: torch.device) -> 
                 RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
             )
             run_log.tags(tags)
-        context = RunContext(assignment, checkpoints, run_log, device, loaders)
+        context = RunContext(assignment, checkpoints, run_log, device, loaders, lambda: False)
         images = open_images(spec.data, Path(assignment.data_root))
         backbone = Pretraining(spec, images, context).run()
         if run_log is not None:

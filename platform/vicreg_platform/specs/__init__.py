@@ -31,7 +31,19 @@ from vicreg_platform.specs.evaluate import (
     RunEncoder,
     UntrainedEncoder,
 )
-from vicreg_platform.specs.pretrain import Expander, Lars, PretrainSpec, VICReg
+from vicreg_platform.specs.method import (
+    BYOL,
+    BarlowTwins,
+    Branches,
+    Expander,
+    Method,
+    Predictor,
+    SimCLR,
+    SimSiam,
+    VICReg,
+)
+from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
+from vicreg_platform.specs.pretrain import PretrainSpec
 from vicreg_platform.specs.protocol import KnnProtocol, LinearProtocol
 
 Spec = Annotated[PretrainSpec | EvaluateSpec, Field(discriminator="kind")]
@@ -72,8 +84,12 @@ def spec_schema() -> dict[str, Any]:
 
 
 __all__ = [
+    "BYOL",
+    "AdamW",
     "Augmentation",
     "Backbone",
+    "BarlowTwins",
+    "Branches",
     "Data",
     "DigitsData",
     "Encoder",
@@ -86,10 +102,16 @@ __all__ = [
     "KnnProtocol",
     "Lars",
     "LinearProtocol",
+    "Method",
     "ModelEncoder",
+    "Optimizer",
     "PathEncoder",
+    "Predictor",
     "PretrainSpec",
     "RunEncoder",
+    "Sgd",
+    "SimCLR",
+    "SimSiam",
     "Spec",
     "TorchvisionData",
     "UntrainedEncoder",

@@ -17,21 +17,34 @@ Strength = Annotated[float, Field(ge=0.0, le=10.0)]
 PerView = tuple[Probability, Probability]
 
 _AUTHORS: dict[str, Any] = {
-    "crop_scale": (0.08, 1.0),
-    "horizontal_flip": 0.5,
-    "color_jitter": 0.8,
-    "brightness": 0.4,
-    "contrast": 0.4,
-    "saturation": 0.2,
-    "hue": 0.1,
-    "grayscale": 0.2,
-    "blur": (1.0, 0.1),
-    "solarize": (0.0, 0.2),
+    # facebookresearch/vicreg, augmentations.py, class TrainTransform
+    "crop_scale": (0.08, 1.0),  # RandomResizedCrop(224, BICUBIC): torchvision's default scale
+    "horizontal_flip": 0.5,  # RandomHorizontalFlip(p=0.5)
+    "color_jitter": 0.8,  # RandomApply([ColorJitter], p=0.8)
+    "brightness": 0.4,  # ColorJitter(brightness=0.4
+    "contrast": 0.4,  # contrast=0.4
+    "saturation": 0.2,  # saturation=0.2
+    "hue": 0.1,  # hue=0.1)
+    "grayscale": 0.2,  # RandomGrayscale(p=0.2)
+    "blur": (1.0, 0.1),  # transform: GaussianBlur(p=1.0); transform_prime: GaussianBlur(p=0.1)
+    "solarize": (0.0, 0.2),  # transform: Solarization(p=0.0); transform_prime: Solarization(p=0.2)
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "vicreg": _AUTHORS,
-    "paper": _AUTHORS | {"blur": (0.5, 0.5), "solarize": (0.1, 0.1)},
-    "cifar": _AUTHORS | {"crop_scale": (0.2, 1.0), "blur": (0.0, 0.0), "solarize": (0.1, 0.1)},
+    "paper": _AUTHORS
+    | {
+        # arXiv 2105.04906, Appendix C.1: both views are drawn alike
+        "blur": (0.5, 0.5),  # Gaussian blur with probability 0.5
+        "solarize": (0.1, 0.1),  # solarisation with probability 0.1
+    },
+    "cifar": _AUTHORS
+    | {
+        # vturrisi/solo-learn, scripts/pretrain/cifar/vicreg.yaml, augmentations; jitter, grayscale
+        # and flip are there as above
+        "crop_scale": (0.2, 1.0),  # rrc: crop_min_scale 0.2, crop_max_scale 1.0
+        "blur": (0.0, 0.0),  # gaussian_blur: enabled False
+        "solarize": (0.1, 0.1),  # solarization: prob 0.1
+    },
 }
 
 

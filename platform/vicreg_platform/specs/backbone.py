@@ -4,12 +4,41 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vicreg_platform.specs.base import SpecModel
+from pydantic import Field, model_validator
+
+from vicreg_platform.specs.base import CrossFieldError, SpecModel
 
 
 class Backbone(SpecModel):
-    """A residual network with torchvision's parameter names."""
+    """A residual network or a vision transformer with torchvision's parameter names."""
 
-    name: Literal["resnet10", "resnet18", "resnet34", "resnet50", "resnet101"] = "resnet18"
+    name: Literal[
+        "resnet10",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+        "wide_resnet50_2",
+        "wide_resnet101_2",
+        "vit_s",
+        "vit_b",
+    ] = "resnet18"
     stem: Literal["imagenet", "cifar"] = "imagenet"
-    """``imagenet``: 7×7 convolution with stride 2, then pooling; ``cifar``: 3×3, no pooling."""
+    """Of a residual network: ``imagenet``: 7×7 convolution with stride 2, then pooling; ``cifar``:
+    3×3, no pooling."""
+    patch_size: int = Field(default=16, ge=1, le=64)
+    """Of a vision transformer: side of a patch, in pixels."""
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether it is a vision transformer: it takes images of one size only."""
+        return self.name.startswith("vit_")
+
+    @model_validator(mode="after")
+    def _of_its_family(self) -> Backbone:
+        if self.is_transformer and self.stem != "imagenet":
+            raise CrossFieldError([(("stem",), f"{self.name} has patches, no stem")])
+        if not self.is_transformer and self.patch_size != 16:
+            raise CrossFieldError([(("patch_size",), f"{self.name} has a stem, no patches")])
+        return self

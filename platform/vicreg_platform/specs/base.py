@@ -99,7 +99,9 @@ def _faults(model: Any, data: object, item: ErrorDetails) -> list[FieldFault]:
     message = item["msg"].removeprefix("Value error, ")
     match item["type"]:
         case "cross_field":
-            return [FieldFault(fields[0], text) for fields, text in context["faults"]]
+            return [
+                FieldFault(_dotted([*path, fields[0]]), text) for fields, text in context["faults"]
+            ]
         case "extra_forbidden":
             message = _unknown(path[-1], owners)
         case "missing":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,45 +11,16 @@ from vicreg_platform.specs.backbone import Backbone
 from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel
 from vicreg_platform.specs.data import Data, EvaluationData
 from vicreg_platform.specs.evaluate import EvaluateResources, EvaluateSpec, JobEncoder
+from vicreg_platform.specs.method import (
+    Branches,
+    Expander,
+    Method,
+    VICReg,
+    method_defaults,
+)
+from vicreg_platform.specs.optimizer import Lars, Optimizer
 from vicreg_platform.specs.protocol import Protocol
 from vicreg_platform.specs.retry import Retry
-
-Coefficient = Annotated[float, Field(ge=0.0, le=10_000.0)]
-
-
-class VICReg(SpecModel):
-    """The coefficients of the loss: λ, μ and ν of the paper's equation 6."""
-
-    name: Literal["vicreg"] = "vicreg"
-    invariance: Coefficient = 25.0
-    variance: Coefficient = 25.0
-    covariance: Coefficient = 1.0
-
-    @model_validator(mode="after")
-    def _something_to_learn(self) -> VICReg:
-        if self.invariance == self.variance == self.covariance == 0.0:
-            raise ValueError("at least one of invariance, variance, covariance must be above 0")
-        return self
-
-
-class Expander(SpecModel):
-    """Linear-BatchNorm-ReLU for each width but the last, then a linear layer without bias."""
-
-    layers: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
-        default=(2048, 2048, 2048), min_length=1, max_length=16
-    )
-
-
-class Lars(SpecModel):
-    """Layer-wise adaptive rate scaling, as in the authors' ``main_vicreg.py``."""
-
-    name: Literal["lars"] = "lars"
-    base_lr: float = Field(default=0.3, gt=0.0, le=100.0)
-    """The peak learning rate is ``base_lr * batch_size / 256``."""
-    weight_decay: float = Field(default=1.0e-6, ge=0.0, le=1.0)
-    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
-    eta: float = Field(default=0.001, gt=0.0, le=1.0)
-    """Trust coefficient; 0.02 is usual for short runs on small images (solo-learn)."""
 
 
 class Training(SpecModel):
@@ -62,6 +33,9 @@ class Training(SpecModel):
     """Default: 10, or half the epochs where they are fewer than 20."""
     precision: Literal["fp32", "bf16", "fp16"]
     """Default: bf16 on GPUs, fp32 on CPUs."""
+    compile: bool = False
+    """Whether the network is compiled by ``torch.compile``; where it can't be, the run goes on
+    uncompiled, with a warning."""
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
@@ -78,6 +52,20 @@ class Checkpoint(SpecModel):
 
     every_epochs: int = Field(default=1, ge=1, le=100_000)
     keep: int = Field(default=2, ge=1, le=1000)
+
+
+class Watch(SpecModel):
+    """What is measured of the representation while it is trained, and when the run is stopped."""
+
+    collapse_std: float = Field(ge=0.0, le=1.0)
+    """A run is stopped as diverged when the mean standard deviation of the embedding's dimensions
+    stays below this; 0 never stops. For methods on the sphere (all but vicreg and barlow_twins)
+    embeddings are first scaled to a mean square of 1. Default: 0.01; 0 for vicreg without its
+    variance term, where collapse is what was asked for."""
+    collapse_steps: int = Field(default=200, ge=1, le=1_000_000)
+    """How many steps it must stay there."""
+    knn_every_epochs: int = Field(default=5, ge=0, le=100_000)
+    """How often nearest neighbours are tried on images of the training set; 0 never."""
 
 
 class Evaluation(SpecModel):
@@ -99,13 +87,15 @@ class PretrainSpec(SpecModel):
     labels: Labels = Field(default_factory=dict)
     priority: int = Field(default=0, ge=-1000, le=1000)
     """Higher runs first."""
-    method: VICReg = VICReg()
+    method: Method = VICReg()
     backbone: Backbone = Backbone()
-    expander: Expander = Expander()
+    expander: Expander
+    branches: Branches
     data: Data
     augmentation: Augmentation = Field(default_factory=lambda: Augmentation.model_validate({}))
-    optimizer: Lars = Lars()
+    optimizer: Optimizer = Field(default_factory=lambda: Lars.model_validate({}))
     training: Training
+    watch: Watch
     resources: Resources = Resources()
     checkpoint: Checkpoint = Checkpoint()
     retry: Retry = Retry()
@@ -127,7 +117,16 @@ class PretrainSpec(SpecModel):
                 "precision": "bf16" if gpus else "fp32",
                 "warmup_epochs": epochs // 2 if short else 10,
             } | training
-        data.setdefault("name", f"vicreg-{_text(data.get('backbone'), 'name', 'resnet18')}")
+        method = _text(data.get("method"), "name", "vicreg")
+        for section, defaults in method_defaults(method).items():
+            given = data.setdefault(section, {})
+            if isinstance(given, dict):
+                data[section] = defaults | given
+        watch = data.setdefault("watch", {})
+        if isinstance(watch, dict):
+            bare = method == "vicreg" and _text(data.get("method"), "variance", 25.0) == 0
+            data["watch"] = {"collapse_std": 0.0 if bare else 0.01} | watch
+        data.setdefault("name", f"{method}-{_text(data.get('backbone'), 'name', 'resnet18')}")
         return data
 
     @model_validator(mode="after")
@@ -163,14 +162,8 @@ class PretrainSpec(SpecModel):
                     "fp16 needs GPUs: set resources.gpus_per_worker to 1, or use bf16 or fp32",
                 )
             )
-        if self.data.image_size < 32 and self.backbone.stem == "imagenet":
-            faults.append(
-                (
-                    ("data.image_size", "backbone.stem"),
-                    f"{self.data.image_size} pixels are too few for the imagenet stem: "
-                    "32 or more, or backbone.stem cifar",
-                )
-            )
+        faults += _image_faults("backbone", self.backbone, self.data.image_size)
+        faults += self._branch_faults()
         faults += [
             (
                 (f"evaluations[{index}].data", "data"),
@@ -183,6 +176,20 @@ class PretrainSpec(SpecModel):
         if faults:
             raise CrossFieldError(faults)
         return self
+
+    def _branch_faults(self) -> list[tuple[tuple[str, ...], str]]:
+        branches = self.branches
+        if branches.weights != "separate":
+            if branches.backbone is None:
+                return []
+            fields = ("branches.backbone", "branches.weights")
+            return [(fields, "a second backbone needs branches.weights separate")]
+        if branches.stop_gradient:
+            fields = ("branches.stop_gradient", "branches.weights")
+            return [(fields, "a second branch with weights of its own would learn nothing")]
+        if branches.backbone is None:
+            return []
+        return _image_faults("branches.backbone", branches.backbone, self.data.image_size)
 
     def evaluation_specs(self, job_id: str) -> list[EvaluateSpec]:
         """The evaluate jobs of this pretraining, for the encoder that job ``job_id`` will make."""
@@ -212,5 +219,28 @@ class PretrainSpec(SpecModel):
         return specs
 
 
-def _text(section: object, key: str, default: str) -> object:
+def _image_faults(
+    field: str, backbone: Backbone, image_size: int
+) -> list[tuple[tuple[str, ...], str]]:
+    """Where ``backbone`` cannot take images of that size."""
+    if backbone.is_transformer:
+        if image_size % backbone.patch_size == 0:
+            return []
+        fields = (f"{field}.patch_size", "data.image_size")
+        return [
+            (fields, f"{image_size} pixels cannot be cut into patches of {backbone.patch_size}")
+        ]
+    if image_size >= 32 or backbone.stem == "cifar":
+        return []
+    fields = ("data.image_size", f"{field}.stem")
+    return [
+        (
+            fields,
+            f"{image_size} pixels are too few for the imagenet stem: "
+            f"32 or more, or {field}.stem cifar",
+        )
+    ]
+
+
+def _text(section: object, key: str, default: object) -> object:
     return section.get(key, default) if isinstance(section, dict) else default

@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from vicreg_platform.specs import DigitsData, ImageFolderData, TorchvisionData
+from tests.unit.selfsup.processes import Gloo
+from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.images import open_images
-from vicreg_workers.selfsup.loading import PairBatches, ViewDataset, plain_batches
+from vicreg_workers.selfsup.batches import ViewBatches
+from vicreg_workers.selfsup.images import Images, open_images
+from vicreg_workers.selfsup.loading import plain_batches
 from vicreg_workers.selfsup.views import PlainView
 
 
@@ -94,23 +96,47 @@ def test_torchvision_sets_are_read_from_disk(tmp_path: Path) -> None:
     assert images.read(0).size == (28, 28)
 
 
-def test_a_corrupt_image_is_replaced_by_the_next_and_reported(tmp_path: Path) -> None:
+def batches_of(images: Images, size: int = 4, seed: int = 0, loaders: int = 0) -> ViewBatches:
+    return ViewBatches(
+        images,
+        Augmentation.model_validate({"preset": "cifar"}),
+        views=2,
+        image_size=16,
+        batch_size=size,
+        seed=seed,
+        device=torch.device("cpu"),
+        loaders=loaders,
+    )
+
+
+@pytest.fixture(params=["of one size", "of two sizes"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Images of one size are held in memory, others are read when they are needed."""
     root = make_folder(tmp_path / "set")
-    (root / "class-0" / "1.png").write_bytes(b"\x89PNG no image")
-    (root / "class-0" / "2.png").write_bytes((root / "class-0" / "3.png").read_bytes()[:60])
-    images = open_images(folder_spec("set"), tmp_path)
-    sample = ViewDataset(images, PlainView(16))[1]
-    assert sample.skipped == (1, 2)
-    assert torch.equal(sample.view, PlainView(16)(images.read(3)))
+    if request.param == "of two sizes":
+        Image.new("RGB", (20, 14)).save(root / "class-1" / "3.png")
+    return tmp_path
 
 
-def test_a_set_of_broken_images_only_is_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_a_corrupt_image_is_replaced_by_the_next_and_reported(folder: Path, loaders: int) -> None:
+    (folder / "set/class-0/1.png").write_bytes(b"\x89PNG no image")
+    (folder / "set/class-0/2.png").write_bytes((folder / "set/class-0/3.png").read_bytes()[:60])
+    images = open_images(folder_spec("set"), folder)
+    (batch,) = batches_of(images, 8, loaders=loaders).epoch(0)
+    assert sorted(set(batch.skipped)) == [1, 2]
+    assert sorted(batch.indices) == [0, 3, 3, 3, 4, 5, 6, 7]
+    assert [view.shape for view in batch.views] == [(8, 3, 16, 16)] * 2
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_a_set_of_broken_images_only_is_given_up(tmp_path: Path, loaders: int) -> None:
     root = make_folder(tmp_path / "set", classes=1, images=3)
     for file in (root / "class-0").iterdir():
         file.write_bytes(b"nothing")
-    dataset = ViewDataset(open_images(folder_spec("set"), tmp_path), PlainView(16))
-    with pytest.raises(UserFailure, match="cannot be read"):
-        dataset[0]
+    images = open_images(folder_spec("set"), tmp_path)
+    with pytest.raises(UserFailure, match=r"^data: 3 images in a row cannot be read"):
+        next(batches_of(images, 2, loaders=loaders).epoch(0))
 
 
 def test_an_evaluation_leaves_corrupt_images_out(tmp_path: Path) -> None:
@@ -123,24 +149,47 @@ def test_an_evaluation_leaves_corrupt_images_out(tmp_path: Path) -> None:
     assert left_out == [4]
 
 
-def test_batches_are_reshuffled_each_epoch_and_repeat_for_a_seed() -> None:
-    images = open_images(DigitsData(source="digits", image_size=16), Path())
+def test_batches_are_reshuffled_each_epoch_and_repeat_for_a_seed(folder: Path) -> None:
+    images = open_images(folder_spec("set"), folder)
 
     def first_views(seed: int, epoch: int) -> torch.Tensor:
-        def both(image: Image.Image) -> tuple[torch.Tensor, torch.Tensor]:
-            view = PlainView(16)(image)
-            return view, view
-
-        batches = PairBatches(images, both, 32, loaders=0, seed=seed, pin_memory=False)
-        return next(batches.epoch(epoch))[0]
+        return next(batches_of(images, seed=seed).epoch(epoch)).views[0]
 
     assert torch.equal(first_views(0, 1), first_views(0, 1))
     assert not torch.equal(first_views(0, 1), first_views(0, 2))
     assert not torch.equal(first_views(0, 1), first_views(1, 1))
 
 
+def test_an_epoch_goes_on_from_any_step_with_the_same_views(folder: Path) -> None:
+    batches = batches_of(open_images(folder_spec("set"), folder), 2)
+    whole, rest = list(batches.epoch(3)), list(batches.epoch(3, start=2))
+    assert sorted(index for batch in whole for index in batch.indices) == list(range(8))
+    for expected, batch in zip(whole[2:], rest, strict=True):
+        assert batch.indices == expected.indices
+        assert all(torch.equal(a, b) for a, b in zip(batch.views, expected.views, strict=True))
+
+
+def test_the_two_views_of_an_image_differ(folder: Path) -> None:
+    batch = next(batches_of(open_images(folder_spec("set"), folder)).epoch(0))
+    assert not torch.equal(*batch.views)
+
+
+def views_of_rank(root: Path) -> list[torch.Tensor]:
+    batch = next(batches_of(open_images(folder_spec("set"), root), 8).epoch(1))
+    return list(batch.views)
+
+
+def test_the_views_do_not_depend_on_the_number_of_processes(
+    folder: Path, two_processes: Gloo
+) -> None:
+    alone = views_of_rank(folder)
+    first, second = two_processes.run(views_of_rank, folder)
+    for view in range(2):
+        assert torch.equal(torch.cat([first[view], second[view]]), alone[view])
+
+
 def test_fewer_images_than_a_batch_is_the_users_to_mend(tmp_path: Path) -> None:
     make_folder(tmp_path / "set")
     images = open_images(folder_spec("set"), tmp_path)
     with pytest.raises(UserFailure, match="8 images are fewer than"):
-        PairBatches(images, lambda i: i, 9, 0, 0, False)  # type: ignore[arg-type,return-value]
+        batches_of(images, 9)

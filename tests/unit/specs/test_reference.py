@@ -10,7 +10,7 @@ from vicreg_platform.specs.base import _models
 
 ROOT = Path(__file__).parents[3]
 ELSEWHERE = ("evaluations[].protocol.", "evaluations[].data.", "data.train.", "data.test.",
-             "encoder.backbone.", "encoder.untrained.")  # fmt: skip
+             "encoder.backbone.", "encoder.untrained.", "branches.backbone.")  # fmt: skip
 
 
 def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:

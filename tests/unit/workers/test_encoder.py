@@ -17,13 +17,13 @@ RESNET18 = Backbone(name="resnet18")
 
 
 def from_path(root: Path, name: str, backbone: Backbone = RESNET18) -> nn.Module:
-    return load_encoder(PathEncoder(path=name, backbone=backbone), None, "http://nowhere", root)
+    return load_encoder(PathEncoder(path=name, backbone=backbone), 32, None, "http://nowhere", root)
 
 
 def test_the_weights_fit_torchvisions_network() -> None:
     spec = parse_spec({"kind": "pretrain", "data": {"source": "digits"}})
     assert isinstance(spec, PretrainSpec)
-    weights = load(encoder_files(build_backbone(spec.backbone), spec)[WEIGHTS])
+    weights = load(encoder_files(build_backbone(spec.backbone, 32), spec)[WEIGHTS])
     network = torchvision.models.resnet18()
     missing, unexpected = network.load_state_dict(weights, strict=False)
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
@@ -31,7 +31,7 @@ def test_the_weights_fit_torchvisions_network() -> None:
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
 def test_weights_are_read_from_a_file(tmp_path: Path, name: str) -> None:
-    state = backbone_state(build_backbone(RESNET18))
+    state = backbone_state(build_backbone(RESNET18, 32))
     if name.endswith("pth"):
         torch.save(state, tmp_path / name)
     else:
@@ -70,7 +70,7 @@ def test_a_file_without_weights_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    torch.save(backbone_state(build_backbone(Backbone(name="resnet34"))), tmp_path / "w.pth")
+    torch.save(backbone_state(build_backbone(Backbone(name="resnet34"), 32)), tmp_path / "w.pth")
     with pytest.raises(UserFailure, match="do not fit resnet18"):
         from_path(tmp_path, "w.pth")
 
@@ -84,7 +84,7 @@ def test_a_path_cannot_leave_the_data_root(tmp_path: Path) -> None:
 def test_an_untrained_encoder_is_the_same_for_a_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         encoder = UntrainedEncoder(untrained=RESNET18, seed=seed)
-        return load_encoder(encoder, None, "", Path()).state_dict()["conv1.weight"]
+        return load_encoder(encoder, 32, None, "", Path()).state_dict()["conv1.weight"]
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))

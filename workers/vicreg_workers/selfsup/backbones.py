@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from vicreg_platform.specs import Backbone
 
-_RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int]]] = {
-    "resnet10": (BasicBlock, [1, 1, 1, 1]),
-    "resnet18": (BasicBlock, [2, 2, 2, 2]),
-    "resnet34": (BasicBlock, [3, 4, 6, 3]),
-    "resnet50": (Bottleneck, [3, 4, 6, 3]),
-    "resnet101": (Bottleneck, [3, 4, 23, 3]),
+_RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], int]] = {
+    "resnet10": (BasicBlock, [1, 1, 1, 1], 64),
+    "resnet18": (BasicBlock, [2, 2, 2, 2], 64),
+    "resnet34": (BasicBlock, [3, 4, 6, 3], 64),
+    "resnet50": (Bottleneck, [3, 4, 6, 3], 64),
+    "resnet101": (Bottleneck, [3, 4, 23, 3], 64),
+    "resnet152": (Bottleneck, [3, 8, 36, 3], 64),
+    "wide_resnet50_2": (Bottleneck, [3, 4, 6, 3], 128),
+    "wide_resnet101_2": (Bottleneck, [3, 4, 23, 3], 128),
 }
+"""Block, blocks a stage, and width of a bottleneck for each 64 channels (torchvision)."""
+_TRANSFORMERS = {"vit_s": (384, 6), "vit_b": (768, 12)}
+"""Width and heads; 12 layers, and four times the width between (Touvron et al. 2021, table 1)."""
 
 
-def build_backbone(spec: Backbone) -> nn.Module:
+def build_backbone(spec: Backbone, image_size: int) -> nn.Module:
     """A freshly initialised encoder: images ``[N, 3, H, W]`` to representations ``[N, F]``.
 
     The last BatchNorm of every residual block starts at zero, as in the authors' code
-    (``zero_init_residual=True`` in ``main_vicreg.py``). The classifier is the identity.
+    (``zero_init_residual=True`` in ``main_vicreg.py``). The classifier is the identity; the
+    representation of a vision transformer is its class token after the last norm.
+
+    Args:
+        spec: the architecture.
+        image_size: H and W in pixels, which a vision transformer is made for; a residual network
+            takes any.
     """
-    block, layers = _RESNETS[spec.name]
-    network: nn.Module = ResNet(block, layers, zero_init_residual=True)
+    if spec.is_transformer:
+        width, heads = _TRANSFORMERS[spec.name]
+        transformer: nn.Module = VisionTransformer(
+            image_size,
+            spec.patch_size,
+            num_layers=12,
+            num_heads=heads,
+            hidden_dim=width,
+            mlp_dim=4 * width,
+        )
+        transformer.heads = nn.Identity()
+        return transformer
+    block, layers, width = _RESNETS[spec.name]
+    network: nn.Module = ResNet(block, layers, zero_init_residual=True, width_per_group=width)
     network.fc = nn.Identity()
     if spec.stem == "cifar":
         # Chen et al. 2020 (SimCLR), Appendix B.9.
@@ -35,7 +63,9 @@ def build_backbone(spec: Backbone) -> nn.Module:
 
 def representation_size(spec: Backbone) -> int:
     """F, the width of the representation."""
-    block, _ = _RESNETS[spec.name]
+    if spec.is_transformer:
+        return _TRANSFORMERS[spec.name][0]
+    block, *_ = _RESNETS[spec.name]
     return 512 * int(block.expansion)
 
 
@@ -44,3 +74,19 @@ def backbone_state(backbone: nn.Module) -> dict[str, Tensor]:
     return {
         name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()
     }
+
+
+def backbone_weights(weights: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The backbone's ``state_dict`` from any of the forms in which weights are published.
+
+    Args:
+        weights: a ``state_dict`` of torchvision, with or without its classifier (``fc``,
+            ``heads``); the authors' ``resnet50.pth``, which is one without; or their full
+            checkpoint, which holds one under ``model`` as ``module.backbone.…`` beside the
+            projector (``main_vicreg.py``, read by ``evaluate.py``).
+    """
+    if isinstance(weights.get("model"), Mapping):
+        weights = weights["model"]
+    names = {name: name.removeprefix("module.").removeprefix("backbone.") for name in weights}
+    others = ("projector.", "expander.", "predictor.", "second.", "fc.", "heads.")
+    return {short: weights[name] for name, short in names.items() if not short.startswith(others)}

@@ -76,7 +76,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         channels = x.shape[1]
         local_variance, local_mean = torch.var_mean(
@@ -100,7 +100,7 @@ class _Normalise(torch.autograd.Function):
         return output, mean, variance, ctx.count
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, weight, mean, variance = ctx.saved_tensors
         shape = [1, -1] + [1] * (x.ndim - 2)
         input_gradient, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
@@ -111,10 +111,14 @@ class _Normalise(torch.autograd.Function):
         dist.all_reduce(sums)
         mean_gradient, mean_projection = (sums / ctx.count).chunk(2)
         inverse_std = torch.rsqrt(variance + ctx.eps)
-        slope = -weight * inverse_std * inverse_std * mean_projection
-        offset = -weight * inverse_std * mean_gradient - slope * mean
+        scale = inverse_std if weight is None else weight * inverse_std
+        slope = -scale * inverse_std * mean_projection
+        offset = -scale * mean_gradient - slope * mean
         input_gradient = input_gradient + (x * slope.view(shape) + offset.view(shape))
-        return input_gradient.to(x.dtype), weight_gradient, bias_gradient, None
+        input_gradient = input_gradient.to(x.dtype)
+        if weight is None:
+            return input_gradient, None, None, None
+        return input_gradient, weight_gradient, bias_gradient, None
 
 
 def _all_but_channel(x: Tensor) -> list[int]:

@@ -9,54 +9,48 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vicreg_workers.selfsup.accuracy import top_k_accuracy
+from vicreg_workers.selfsup.features import Features, extract_features
 from vicreg_workers.selfsup.images import Images
+from vicreg_workers.selfsup.knn import knn_scores
 from vicreg_workers.selfsup.loading import plain_batches
 from vicreg_workers.selfsup.losses import covariance
-from vicreg_workers.selfsup.vicreg import VICRegNetwork
+from vicreg_workers.selfsup.network import JointEmbedding
 from vicreg_workers.selfsup.views import PlainView
 
-SAMPLE_SIZE = 512
-COLLAPSED_STD = 1e-3
-"""Embeddings whose mean standard deviation is below this carry no information: VICReg pulls it
-towards 1, and an untrained network is above 0.1."""
+SAMPLE_SIZES = (256, 2048)
+"""Fewest and most images that the representation is measured on: a tenth of the set between."""
+BANK_SIZE, QUERY_SIZE = 4096, 1024
+"""Images that vote and images that are classified, at most; of a small set, four to one."""
+NEIGHBOURS, TEMPERATURE = 20, 0.07
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Statistics of a fixed sample of images, seen without augmentation in eval mode."""
+    """Statistics of fixed images, seen without augmentation in eval mode."""
 
-    representation_std: Tensor
-    """Standard deviation of each dimension of the representation, ``[F]``."""
     embedding_std: Tensor
     """Standard deviation of each dimension of the embedding, ``[D]``."""
     finite: bool
-    """Whether all representations and embeddings are; where not, the numbers below are zero."""
-    covariance: float
-    """The covariance term (paper, equation 4) of the representations."""
-    rankme: float
-    """Effective rank of the representations, in [1, F]."""
-
-    @property
-    def collapsed(self) -> bool:
-        """Whether the embeddings are all but one point."""
-        return float(self.embedding_std.mean()) < COLLAPSED_STD
+    """Whether all representations and embeddings are; where not, nothing else is measured."""
+    representation: dict[str, float]
+    """Metrics by name."""
+    knn_top1: float | None
+    """Accuracy of weighted nearest neighbours, in [0, 1], where it was asked for."""
 
     def metrics(self) -> dict[str, float]:
-        """The metrics ``representation/…``."""
-        return {
-            "representation/std_mean": float(self.representation_std.mean()),
-            "representation/std_min": float(self.representation_std.min()),
-            "representation/covariance": self.covariance,
-            "representation/rankme": self.rankme,
-        }
+        """By their names in the run."""
+        metrics = {f"representation/{name}": v for name, v in self.representation.items()}
+        return metrics if self.knn_top1 is None else metrics | {"knn/top1": self.knn_top1}
 
 
 class Subset:
     """A fixed random choice of images: the same for every run on the same images."""
 
-    def __init__(self, images: Images, size: int) -> None:
+    def __init__(self, images: Images, start: int, size: int) -> None:
         generator = torch.Generator().manual_seed(0)
-        self._indices = torch.randperm(len(images), generator=generator)[:size].tolist()
+        order = torch.randperm(len(images), generator=generator)
+        self._indices = order[start : start + size].tolist()
         self._images = images
         self.classes = images.classes
         self.labels: Sequence[int] = [images.labels[index] for index in self._indices]
@@ -73,30 +67,79 @@ class Subset:
         return self._images.name(self._indices[index])
 
 
-@torch.no_grad()
-def diagnose(
-    network: VICRegNetwork, images: Images, image_size: int, device: torch.device
-) -> Diagnosis:
-    """Measure ``network`` on up to 512 of ``images``; its mode is left as it was."""
-    was_training = network.training
-    network.eval()
-    representations, embeddings = [], []
-    sample = Subset(images, SAMPLE_SIZE)
-    for views, _, _ in plain_batches(sample, PlainView(image_size), batch_size=128, loaders=0):
-        if len(views):
-            representation = network.backbone(views.to(device)).float()
-            representations.append(representation)
-            embeddings.append(network.expander(representation).float())
-    network.train(was_training)
-    representation, embedding = torch.cat(representations), torch.cat(embeddings)
-    finite = bool(torch.isfinite(representation).all() and torch.isfinite(embedding).all())
-    return Diagnosis(
-        representation_std=representation.std(dim=0).cpu(),
-        embedding_std=embedding.std(dim=0).cpu(),
-        finite=finite,
-        covariance=float(covariance(representation)) if finite else 0.0,
-        rankme=rankme(representation) if finite else 0.0,
-    )
+class Diagnostics:
+    """Measures a network in training, always on the same images.
+
+    Args:
+        images: the training images; a fixed part of them is used.
+        image_size: side of a view, in pixels.
+        device: where the network is.
+        loaders: processes that read images beside this one.
+    """
+
+    def __init__(self, images: Images, image_size: int, device: torch.device, loaders: int) -> None:
+        fewest, most = SAMPLE_SIZES
+        self._sample = Subset(images, 0, min(most, max(fewest, len(images) // 10)))
+        queries = min(QUERY_SIZE, len(images) // 5)
+        self._queries = Subset(images, 0, queries)
+        self._bank = Subset(images, queries, BANK_SIZE)
+        self._image_size = image_size
+        self._device = device
+        self._loaders = loaders
+
+    @torch.no_grad()
+    def of(self, network: JointEmbedding, neighbours: bool) -> Diagnosis:
+        """The network's diagnosis; its mode is left as it was.
+
+        Args:
+            network: what to measure.
+            neighbours: whether to classify by nearest neighbours too.
+        """
+        was_training = network.training
+        network.eval()
+        representations, embeddings = [], []
+        for views, _, _ in plain_batches(
+            self._sample, PlainView(self._image_size), batch_size=128, loaders=self._loaders
+        ):
+            if len(views):
+                representation = network.backbone(views.to(self._device)).float()
+                representations.append(representation)
+                embeddings.append(network.expander(representation).float())
+        representation, embedding = torch.cat(representations), torch.cat(embeddings)
+        finite = bool(torch.isfinite(representation).all() and torch.isfinite(embedding).all())
+        diagnosis = Diagnosis(
+            embedding_std=embedding.std(dim=0).cpu(),
+            finite=finite,
+            representation=_representation_metrics(representation) if finite else {},
+            knn_top1=self._knn(network) if finite and neighbours else None,
+        )
+        network.train(was_training)
+        return diagnosis
+
+    def _knn(self, network: JointEmbedding) -> float | None:
+        classes = len(self._bank.classes)
+        if classes < 2 or not len(self._queries):
+            return None
+        bank, queries = (self._features(network, part) for part in (self._bank, self._queries))
+        k = min(NEIGHBOURS, len(bank.labels))
+        scores = knn_scores(bank, queries.representations, k, TEMPERATURE, classes)
+        return top_k_accuracy(scores, queries.labels, 1)
+
+    def _features(self, network: JointEmbedding, images: Images) -> Features:
+        return extract_features(
+            network.backbone, images, self._image_size, self._device, self._loaders
+        )
+
+
+def _representation_metrics(z: Tensor) -> dict[str, float]:
+    std = z.std(dim=0)
+    return {
+        "std_mean": float(std.mean()),
+        "std_min": float(std.min()),
+        "covariance": float(covariance(z)),
+        "rankme": rankme(z),
+        "alpha_req": alpha_req(z),
+    }
 
 
 def rankme(z: Tensor) -> float:
@@ -113,3 +156,25 @@ def rankme(z: Tensor) -> float:
     singular_values = torch.linalg.svdvals(z.float())
     p = singular_values / singular_values.sum().clamp_min(1e-12) + 1e-7
     return float(torch.exp(-(p * p.log()).sum()))
+
+
+def alpha_req(z: Tensor) -> float:
+    """How fast the eigenvalues of the representation's covariance fall: λ_i ∝ i^(-α).
+
+    Args:
+        z: ``[N, D]``.
+
+    Returns:
+        α, the negative slope of log λ over log i by least squares. Near 1 is held to be good, 0
+        is white, a large value is a representation of few dimensions.
+
+    Source: Agrawal et al. 2022 (α-ReQ, NeurIPS), section 3.
+    """
+    eigenvalues = torch.linalg.svdvals((z - z.mean(dim=0)).double()).square()
+    eigenvalues = eigenvalues[eigenvalues > eigenvalues.max() * 1e-10]
+    if len(eigenvalues) < 2:
+        return 0.0
+    x = torch.arange(1, len(eigenvalues) + 1, device=z.device).double().log()
+    y = eigenvalues.log()
+    x, y = x - x.mean(), y - y.mean()
+    return float(-(x * y).sum() / x.square().sum())

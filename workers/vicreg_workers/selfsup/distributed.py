@@ -64,6 +64,16 @@ def mean_over_processes(x: Tensor) -> Tensor:
     return sum_over_processes(x) / world_size()
 
 
+def any_over_processes(flags: list[bool]) -> list[bool]:
+    """For each of ``flags`` whether it is set on any process; waits for all of them."""
+    if world_size() == 1:
+        return flags
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    numbers = torch.tensor(flags, dtype=torch.int32, device=device)
+    dist.all_reduce(numbers, op=dist.ReduceOp.MAX)
+    return [bool(number) for number in numbers.tolist()]
+
+
 def gather_objects(value: Any) -> list[Any]:
     """``value`` of every process, in the order of their ranks."""
     if world_size() == 1:

@@ -15,7 +15,8 @@ class LARS(Optimizer):
 
     Biases and BatchNorm parameters (one dimension) get neither weight decay nor the scaling, as
     with the authors' ``exclude_bias_and_norm``. All parameters are updated by a few multi-tensor
-    operations.
+    operations; none waits for the device. As torch's fused optimisers, a step leaves everything
+    as it is where ``found_inf``, a scalar tensor, is 1.
 
     Args:
         parameters: the parameters to update.
@@ -23,7 +24,10 @@ class LARS(Optimizer):
         weight_decay: added to the gradient as ``weight_decay * parameter``.
         momentum: in [0, 1).
         eta: trust coefficient, above 0.
+        clip: whether a layer's scaled rate is at most ``lr`` (``clip_lr`` of solo-learn's LARS).
     """
+
+    _step_supports_amp_scaling = True  # torch's name: GradScaler then hands over ``found_inf``
 
     def __init__(
         self,
@@ -32,14 +36,23 @@ class LARS(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         eta: float = 0.001,
+        clip: bool = False,
     ) -> None:
         parameters = list(parameters)
         groups = [
             {"params": [p for p in parameters if p.ndim > 1], "adaptive": True},
             {"params": [p for p in parameters if p.ndim <= 1], "adaptive": False},
         ]
-        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "eta": eta}
+        defaults = {
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "momentum": momentum,
+            "eta": eta,
+            "clip": clip,
+        }
         super().__init__([group for group in groups if group["params"]], defaults)
+        self.found_inf: Tensor | None = None
+        self.grad_scale: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -50,13 +63,25 @@ class LARS(Optimizer):
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
-            updates = [p.grad for p in parameters]
+            gradients: list[Any] = [p.grad for p in parameters]
+            if self.grad_scale is not None:
+                inverse = self.grad_scale.double().reciprocal().float()
+                torch._foreach_mul_(gradients, inverse)
             if group["adaptive"]:
-                updates = _scaled(parameters, updates, group["weight_decay"], group["eta"])
-            momenta = [self._momentum_of(p) for p in parameters]
-            torch._foreach_mul_(momenta, group["momentum"])
-            torch._foreach_add_(momenta, updates)
-            torch._foreach_add_(parameters, momenta, alpha=-group["lr"])
+                gradients = _scaled(parameters, gradients, group)
+            torch._fused_sgd_(
+                parameters,
+                gradients,
+                [self._momentum_of(p) for p in parameters],
+                weight_decay=0.0,
+                momentum=group["momentum"],
+                lr=group["lr"],
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,
+                found_inf=self.found_inf,
+            )
 
     def _momentum_of(self, parameter: Tensor) -> Tensor:
         state = self.state[parameter]
@@ -67,12 +92,14 @@ class LARS(Optimizer):
 
 
 def _scaled(
-    parameters: list[Tensor], gradients: list[Any], weight_decay: float, eta: float
+    parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
 ) -> list[Tensor]:
-    updates = torch._foreach_add(gradients, parameters, alpha=weight_decay)
+    updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
     parameter_norms = torch.stack(torch._foreach_norm(parameters))
     update_norms = torch.stack(torch._foreach_norm(updates))
     usable = (parameter_norms > 0) & (update_norms > 0)
-    factors = torch.where(usable, eta * parameter_norms / update_norms, 1.0)
-    torch._foreach_mul_(updates, list(factors.unbind()))
+    factors = group["eta"] * parameter_norms / update_norms
+    if group["clip"] and group["lr"] > 0:
+        factors = (factors / group["lr"]).clamp_max(1.0)
+    torch._foreach_mul_(updates, list(torch.where(usable, factors, 1.0).unbind()))
     return list(updates)

@@ -1,13 +1,11 @@
-"""The training loop of VICReg, on one process or as one of several DDP workers."""
+"""The training loop, on one process or as one of several DDP workers; the same for all methods."""
 
 from __future__ import annotations
 
-import random
 import time
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -15,26 +13,28 @@ from torch.nn.parallel import DistributedDataParallel
 from vicreg_platform.progress import Progress
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.context import Context, State
-from vicreg_workers.failures import Diverged
+from vicreg_workers.failures import Diverged, Stopped
 from vicreg_workers.selfsup import pictures
+from vicreg_workers.selfsup.batches import Batch, ViewBatches
 from vicreg_workers.selfsup.batchnorm import synchronise_batchnorm
-from vicreg_workers.selfsup.diagnostics import diagnose
+from vicreg_workers.selfsup.compiled import Compiled
+from vicreg_workers.selfsup.diagnostics import Diagnostics
 from vicreg_workers.selfsup.distributed import (
+    any_over_processes,
     gather_objects,
     mean_over_processes,
     rank,
     world_size,
 )
 from vicreg_workers.selfsup.images import Images
-from vicreg_workers.selfsup.lars import LARS
-from vicreg_workers.selfsup.loading import PairBatches
-from vicreg_workers.selfsup.losses import VICRegLoss
+from vicreg_workers.selfsup.network import JointEmbedding, momentum_at
+from vicreg_workers.selfsup.objectives import Losses, Objective
+from vicreg_workers.selfsup.optimizers import build_optimizer
 from vicreg_workers.selfsup.schedules import learning_rate, peak_learning_rate
-from vicreg_workers.selfsup.vicreg import VICRegNetwork
-from vicreg_workers.selfsup.views import TwoViews
+from vicreg_workers.selfsup.watch import CollapseWatch, FiniteWatch, spread
 
 LOG_EVERY = 10
-"""Steps between two points of a training curve; between them nothing waits for the device."""
+"""Steps between two points of a training curve; on a GPU nothing waits for it between them."""
 PICTURED_PAIRS = 8
 
 
@@ -55,95 +55,114 @@ class Pretraining:
         self._images = images
         self._context = context
         device = context.device
-        _seed(spec.training.seed)
-        self.network = VICRegNetwork(spec.backbone, spec.expander).to(device)
-        self._model: nn.Module = self.network
+        torch.manual_seed(spec.training.seed)
+        self.network = JointEmbedding(spec).to(device).to(memory_format=torch.channels_last)
+        model: nn.Module = self.network
         if world_size() > 1:
             synchronise_batchnorm(self.network, device)
-            self._model = DistributedDataParallel(
+            model = DistributedDataParallel(
                 self.network, device_ids=[device] if device.type == "cuda" else None
             )
-        # Each worker draws its own views.
-        _seed(spec.training.seed + rank())
-        self._loss = VICRegLoss(
-            spec.method.invariance, spec.method.variance, spec.method.covariance
-        )
-        optimizer = spec.optimizer
-        self._peak_lr = peak_learning_rate(optimizer.base_lr, spec.training.batch_size)
-        self._optimizer = LARS(
-            self.network.parameters(),
-            lr=self._peak_lr,
-            weight_decay=optimizer.weight_decay,
-            momentum=optimizer.momentum,
-            eta=optimizer.eta,
-        )
+        self._call = Compiled(model, context.warn) if spec.training.compile else model
+        # Whatever a layer draws, each worker draws its own.
+        torch.manual_seed(spec.training.seed + rank())
+        self._objective = Objective(spec.method)
+        self._parameters = [p for p in self.network.parameters() if p.requires_grad]
+        self._peak_lr = peak_learning_rate(spec.optimizer.base_lr, spec.training.batch_size)
+        self._optimizer = build_optimizer(spec.optimizer, self._parameters, self._peak_lr)
         self._scaler = torch.amp.GradScaler(device.type, enabled=spec.training.precision == "fp16")
-        self._batches = PairBatches(
+        self._batches = ViewBatches(
             images,
-            TwoViews(spec.augmentation, spec.data.image_size),
+            spec.augmentation,
+            views=2,
+            image_size=spec.data.image_size,
             batch_size=spec.training.batch_size,
-            loaders=context.loaders,
             seed=spec.training.seed,
-            pin_memory=device.type == "cuda",
+            device=device,
+            loaders=context.loaders,
         )
+        self._diagnostics = Diagnostics(images, spec.data.image_size, device, context.loaders)
+        self._finite = FiniteWatch(self._objective.terms, device)
+        self._collapse = CollapseWatch(spec.watch.collapse_std, spec.watch.collapse_steps)
         self._steps_per_epoch = len(self._batches)
         self._steps = self._steps_per_epoch * spec.training.epochs
-        self._epoch = 0
+        self._step = 0
         self._corrupt: set[int] = set()
         self._skipped: set[int] = set()
 
     def run(self) -> nn.Module:
-        """Train from the last checkpoint, or from the beginning, to the last epoch.
+        """Train from the last checkpoint, or from the beginning, to the last step.
 
         Returns:
             The backbone, in eval mode.
 
         Raises:
             Diverged: the loss is not finite, or the embeddings collapsed.
+            Stopped: the context asked for it; the state is saved.
         """
         state = self._context.restore()
         if state is not None:
             self._load(state)
         else:
             self._picture_views()
-        while self._epoch < self._spec.training.epochs:
-            self._train_epoch()
-            self._epoch += 1
+        while self._step < self._steps:
+            self._train_epoch(*divmod(self._step, self._steps_per_epoch))
+            epoch = self._step // self._steps_per_epoch
             self._report_corrupt_images()
-            last = self._epoch == self._spec.training.epochs
-            if last or self._epoch % self._spec.checkpoint.every_epochs == 0:
-                self._diagnose()
+            if self._step == self._steps or epoch % self._spec.checkpoint.every_epochs == 0:
+                self._diagnose(epoch)
                 self._context.save(self._state())
-        return self.network.backbone.eval()
+        backbone: nn.Module = self.network.backbone
+        return backbone.eval()
 
-    def _train_epoch(self) -> None:
-        self._model.train()
+    def _train_epoch(self, epoch: int, start: int) -> None:
+        self.network.train()
         clock = _Throughput(self._spec.training.batch_size)
-        for index, (first, second, skipped) in enumerate(self._batches.epoch(self._epoch)):
-            self._skipped.update(skipped)
-            step = self._epoch * self._steps_per_epoch + index
-            terms = self._step(first, second, step)
+        for batch in self._batches.epoch(epoch, start):
+            self._skipped.update(batch.skipped)
+            losses, gradient_norm = self._train_step(batch)
             clock.tick()
-            done = index + 1
-            if done % LOG_EVERY == 0 or done == self._steps_per_epoch:
-                values = mean_over_processes(terms).tolist()  # waits for the device
-                self._log(values, step + 1, clock.images_per_second())
+            logs = self._step % LOG_EVERY == 0 or self._step % self._steps_per_epoch == 0
+            if logs or self._context.device.type == "cpu":
+                self._look(losses)
+            if logs:
+                self._log(losses, gradient_norm, clock.images_per_second())
 
-    def _step(self, first: Tensor, second: Tensor, step: int) -> Tensor:
-        """One optimiser step; returns the detached terms ``[total, inv, var, cov]``."""
-        device = self._context.device
-        first = first.to(device, non_blocking=True)
-        second = second.to(device, non_blocking=True)
+    def _train_step(self, batch: Batch) -> tuple[Losses, Tensor]:
+        """One optimiser step; nothing in it waits for the device."""
         for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(step)
+            group["lr"] = self._learning_rate(self._step)
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
-            embeddings = self._model(first, second)
-        terms = self._loss(*embeddings)
-        self._scaler.scale(terms.total).backward()
-        self._scaler.step(self._optimizer)
-        self._scaler.update()
-        return torch.stack([term.detach() for term in terms])
+            embeddings = self._call(*batch.views)
+        losses = self._objective(embeddings)
+        terms = torch.stack([term.detach() for term in losses.terms.values()])
+        scaled: Tensor = self._scaler.scale(losses.terms["loss"])
+        scaled.backward()  # type: ignore[no-untyped-call]
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self._scaler.is_enabled():
+            # Gradients that overflow are the scaler's: it skips the step and lowers the scale.
+            self._finite.note(self._step + 1, terms, torch.zeros_like(norm))
+            norm = norm / self._scaler.get_scale()
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+        else:
+            self._optimizer.grad_scale = None  # type: ignore[attr-defined]
+            self._optimizer.found_inf = self._finite.note(  # type: ignore[attr-defined]
+                self._step + 1, terms, norm
+            )
+            self._optimizer.step()
+        self._move_branch()
+        self._step += 1
+        return losses, norm
+
+    @torch.no_grad()
+    def _move_branch(self) -> None:
+        moving, followed = self.network.momentum_pairs()
+        if moving:
+            momentum = momentum_at(self._step, self._steps, self._spec.branches.momentum)
+            torch._foreach_lerp_(moving, followed, 1 - momentum)
 
     def _learning_rate(self, step: int) -> float:
         warmup = self._spec.training.warmup_epochs * self._steps_per_epoch
@@ -156,32 +175,39 @@ class Pretraining:
         dtype = torch.bfloat16 if precision == "bf16" else torch.float16
         return torch.autocast(self._context.device.type, dtype)
 
-    def _log(self, terms: list[float], step: int, images_per_second: float) -> None:
-        total, invariance, variance, covariance = terms
-        if not np.isfinite(total):
-            raise Diverged(
-                f"the loss is {total} at step {step} (invariance {invariance:.4g}, variance "
-                f"{variance:.4g}, covariance {covariance:.4g}): lower optimizer.base_lr, or "
-                "lengthen training.warmup_epochs"
-            )
+    def _look(self, losses: Losses) -> None:
+        """End the run where it makes no more sense, or where it is asked to. Waits."""
+        problem = self._finite.problem()
+        broken, stopping = any_over_processes([problem is not None, self._context.stopping()])
+        if broken:
+            raise Diverged(next(text for text in gather_objects(problem) if text is not None))
+        # The same on every process: the embeddings' moments are those of the global batch.
+        problem = self._collapse.note(self._step, float(losses.std.mean()))
+        if problem is not None:
+            raise Diverged(problem)
+        if stopping:
+            self._context.save(self._state())
+            raise Stopped(f"asked to end: the state after step {self._step} is saved")
+
+    def _log(self, losses: Losses, gradient_norm: Tensor, images_per_second: float) -> None:
+        terms = torch.stack([term.detach() for term in losses.terms.values()])
+        values = mean_over_processes(terms).tolist()
+        metrics = dict(zip(losses.terms, values, strict=True)) | {
+            "learning_rate": self._learning_rate(self._step - 1),
+            "gradient_norm": float(gradient_norm),
+            "images_per_second": images_per_second,
+            "epoch": self._step / self._steps_per_epoch,
+        }
         self._context.log(
-            {
-                "train/loss": total,
-                "train/invariance": invariance,
-                "train/variance": variance,
-                "train/covariance": covariance,
-                "train/learning_rate": self._learning_rate(step - 1),
-                "train/images_per_second": images_per_second,
-                "train/epoch": step / self._steps_per_epoch,
-            },
-            step,
+            {f"train/{name}": value for name, value in metrics.items()} | spread(losses.std),
+            self._step,
         )
-        remaining = (self._steps - step) * self._spec.training.batch_size
+        remaining = (self._steps - self._step) * self._spec.training.batch_size
         self._context.progress(
             Progress(
-                epoch=step // self._steps_per_epoch,
+                epoch=self._step // self._steps_per_epoch,
                 epochs=self._spec.training.epochs,
-                step=step,
+                step=self._step,
                 steps=self._steps,
                 images_per_second=images_per_second,
                 eta_seconds=remaining / images_per_second,
@@ -197,65 +223,77 @@ class Pretraining:
                 self._context.warn(f"skipped an image that cannot be read: {name}")
         self._corrupt |= everywhere
         self._skipped.clear()
-        self._context.log(
-            {"data/corrupt_images": float(len(self._corrupt))}, self._epoch * self._steps_per_epoch
-        )
+        self._context.log({"data/corrupt_images": float(len(self._corrupt))}, self._step)
 
     def _picture_views(self) -> None:
         if rank() == 0:
-            first, second, _ = next(self._batches.epoch(0))
+            first, second = next(self._batches.epoch(0)).views
             self._context.picture(
                 "pictures/views.png",
-                pictures.view_pairs(first[:PICTURED_PAIRS], second[:PICTURED_PAIRS]),
+                pictures.view_pairs(
+                    first[:PICTURED_PAIRS].cpu().contiguous(),
+                    second[:PICTURED_PAIRS].cpu().contiguous(),
+                ),
             )
 
-    def _diagnose(self) -> None:
+    def _diagnose(self, epoch: int) -> None:
         """Measure the network on rank 0; every worker hears of it where it is of no more use."""
-        problem = self._problem_found() if rank() == 0 else None
+        problem = self._problem_found(epoch) if rank() == 0 else None
         for found in gather_objects(problem):
             if found is not None:
                 raise Diverged(found)
 
-    def _problem_found(self) -> str | None:
-        size = self._spec.data.image_size
-        diagnosis = diagnose(self.network, self._images, size, self._context.device)
+    def _problem_found(self, epoch: int) -> str | None:
+        every = self._spec.watch.knn_every_epochs
+        neighbours = every > 0 and (epoch % every == 0 or self._step == self._steps)
+        diagnosis = self._diagnostics.of(self.network, neighbours)
         if not diagnosis.finite:
             return (
-                f"the network's outputs are not finite after epoch {self._epoch}: lower "
+                f"the network's outputs are not finite after epoch {epoch}: lower "
                 "optimizer.base_lr, or lengthen training.warmup_epochs"
             )
-        self._context.log(diagnosis.metrics(), self._epoch * self._steps_per_epoch)
+        self._context.log(diagnosis.metrics(), self._step)
         self._context.picture(
-            f"pictures/embedding_std_epoch_{self._epoch:05d}.png",
-            pictures.std_histogram(diagnosis.embedding_std, self._epoch),
+            f"pictures/embedding_std_epoch_{epoch:05d}.png",
+            pictures.std_histogram(diagnosis.embedding_std, epoch),
         )
-        # Without a variance term, collapse is what was asked for.
-        if diagnosis.collapsed and self._spec.method.variance > 0:
-            return (
-                f"the embeddings collapsed to a point by epoch {self._epoch}: lower "
-                "optimizer.base_lr, or raise method.variance"
-            )
         return None
 
     def _state(self) -> State:
+        device = self._context.device
+        own: dict[str, Any] = {"torch": torch.get_rng_state(), "skipped": sorted(self._skipped)}
+        if device.type == "cuda":
+            own["cuda"] = torch.cuda.get_rng_state(device)
         return State(
-            epoch=self._epoch,
+            step=self._step,
             shared={
                 "network": self.network.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "scaler": self._scaler.state_dict(),
                 "corrupt": sorted(self._corrupt),
+                "low_since": self._collapse.low_since,
             },
-            own=_random_state(self._context.device),
+            own=own,
+            workers=world_size(),
         )
 
     def _load(self, state: State) -> None:
         self.network.load_state_dict(state.shared["network"])
         self._optimizer.load_state_dict(state.shared["optimizer"])
         self._scaler.load_state_dict(state.shared["scaler"])
+        self._collapse.low_since = state.shared["low_since"]
         self._corrupt = set(state.shared["corrupt"])
-        self._epoch = state.epoch
-        _restore_random_state(state.own)
+        self._skipped = set(state.own["skipped"])
+        self._step = state.step
+        torch.set_rng_state(state.own["torch"])
+        if "cuda" in state.own:
+            torch.cuda.set_rng_state(state.own["cuda"], self._context.device)
+        if state.workers != world_size():
+            self._context.warn(
+                f"the checkpoint was made by {state.workers} workers, and the run goes on with "
+                f"{world_size()}: images, views and batches stay the same; sums are rounded in "
+                "another order, and layers that draw at random draw otherwise"
+            )
 
 
 class _Throughput:
@@ -274,30 +312,3 @@ class _Throughput:
         rate = self._steps * self._batch_size / max(now - self._since, 1e-9)
         self._since, self._steps = now, 0
         return rate
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    _, keys, position, has_gauss, cached = np.random.get_state()
-    state = {
-        "python": random.getstate(),
-        "numpy": (torch.from_numpy(np.asarray(keys)), position, has_gauss, cached),
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _restore_random_state(state: dict[str, Any]) -> None:
-    random.setstate(state["python"])
-    keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy(), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,155 @@
+"""What is learned: the loss, and how the two branches of the network relate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from vicreg_platform.specs.backbone import Backbone
+from vicreg_platform.specs.base import SpecModel
+
+Coefficient = Annotated[float, Field(ge=0.0, le=10_000.0)]
+Width = Annotated[int, Field(ge=1, le=65_536)]
+
+
+class _Regularised(SpecModel):
+    variance: Coefficient = 0.0
+    """Weight of the added variance term (paper, Table 4)."""
+    covariance: Coefficient = 0.0
+    """Weight of the added covariance term (paper, Table 4)."""
+
+
+class VICReg(SpecModel):
+    """The coefficients of the loss: λ, μ and ν of the paper's equation 6."""
+
+    name: Literal["vicreg"] = "vicreg"
+    invariance: Coefficient = 25.0
+    variance: Coefficient = 25.0
+    covariance: Coefficient = 1.0
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> VICReg:
+        if self.invariance == self.variance == self.covariance == 0.0:
+            raise ValueError("at least one of invariance, variance, covariance must be above 0")
+        return self
+
+
+class BarlowTwins(_Regularised):
+    """Cross-correlation of the two views towards the identity (Zbontar et al. 2021)."""
+
+    name: Literal["barlow_twins"]
+    redundancy: Coefficient = 0.0051
+    """Weight of the off-diagonal elements (the authors' code)."""
+    scale: float = Field(default=0.1, gt=0.0, le=10_000.0)
+    """Of the whole loss (solo-learn's CIFAR recipe; the authors' code at ImageNet's: 0.024)."""
+
+
+class SimCLR(_Regularised):
+    """Contrast with all other images of the batch (Chen et al. 2020)."""
+
+    name: Literal["simclr"]
+    temperature: float = Field(default=0.2, gt=0.0, le=100.0)
+
+
+class BYOL(_Regularised):
+    """Predict a slowly moving copy's embedding of the other view (Grill et al. 2020)."""
+
+    name: Literal["byol"]
+
+
+class SimSiam(_Regularised):
+    """Predict the own embedding of the other view, with a stop-gradient (Chen & He 2021)."""
+
+    name: Literal["simsiam"]
+
+
+def _name_or_default(default: str) -> Any:
+    def name(value: Any) -> Any:
+        if isinstance(value, dict):
+            return value.get("name", default)
+        return getattr(value, "name", None)
+
+    return name
+
+
+METHODS = ("vicreg", "barlow_twins", "simclr", "byol", "simsiam")
+
+Method = Annotated[
+    Annotated[VICReg, Tag("vicreg")]
+    | Annotated[BarlowTwins, Tag("barlow_twins")]
+    | Annotated[SimCLR, Tag("simclr")]
+    | Annotated[BYOL, Tag("byol")]
+    | Annotated[SimSiam, Tag("simsiam")],
+    Discriminator(
+        _name_or_default("vicreg"),
+        custom_error_type="method",
+        custom_error_message=f"name must be one of: {', '.join(METHODS)}",
+    ),
+]
+
+
+class Expander(SpecModel):
+    """Linear-BatchNorm-ReLU for each width but the last, then a linear layer without bias."""
+
+    layers: tuple[Width, ...] = Field(min_length=1, max_length=16)
+    """Default: [2048, 2048, 2048]; simclr [2048, 256], byol [4096, 256] (solo-learn)."""
+    batchnorm: bool = True
+    """Without it, the hidden layers are Linear-ReLU (paper, Table 4, column BN)."""
+    normalization: Literal["none", "standardize", "l2"]
+    """Of the embeddings: ``standardize`` to mean 0 and standard deviation 1 of each dimension over
+    the batch, ``l2`` to norm 1 of each image (paper, Table 8). Default: standardize for simsiam
+    (its projector ends in BatchNorm), else none."""
+
+
+class Predictor(SpecModel):
+    """Linear-BatchNorm-ReLU for each width, then a linear layer to the width of the embedding."""
+
+    layers: tuple[Width, ...] = Field(default=(512,), min_length=1, max_length=16)
+    batchnorm: bool = True
+
+
+class Branches(SpecModel):
+    """The two branches: how the second one, and what passes between them, differ."""
+
+    weights: Literal["shared", "separate", "momentum"]
+    """Of the second branch: the first one's, its own (paper, Table 5), or a moving average of the
+    first one's (paper, Table 4, column ME). Default: momentum for byol, else shared."""
+    backbone: Backbone | None = None
+    """Of the second branch, where it is another one; needs weights separate (paper, Table 5)."""
+    momentum: float = Field(default=0.99, ge=0.0, le=1.0)
+    """Of the moving average at the first step; it rises to 1 on a cosine (Grill et al. 2020)."""
+    stop_gradient: bool
+    """Whether the second branch only is a target (Table 4, column SG). Default: true for byol and
+    simsiam, else false."""
+    predictor: Predictor | None
+    """On top of the first branch (Table 4, column PR). Default: of width 4096 for byol, 512 for
+    simsiam, else null."""
+
+
+_ASYMMETRIC: dict[str, dict[str, Any]] = {
+    "byol": {
+        "expander": {"layers": (4096, 256)},
+        "branches": {
+            "weights": "momentum",
+            "stop_gradient": True,
+            "predictor": {"layers": (4096,)},
+        },
+    },
+    "simsiam": {
+        "expander": {"normalization": "standardize"},
+        "branches": {"stop_gradient": True, "predictor": {"layers": (512,)}},
+    },
+    "simclr": {"expander": {"layers": (2048, 256)}},
+}
+
+
+def method_defaults(method: object) -> dict[str, dict[str, Any]]:
+    """The fields of ``expander`` and ``branches`` where the spec leaves them to the method."""
+    own = _ASYMMETRIC.get(str(method), {})
+    return {
+        "expander": {"layers": (2048, 2048, 2048), "normalization": "none"}
+        | own.get("expander", {}),
+        "branches": {"weights": "shared", "stop_gradient": False, "predictor": None}
+        | own.get("branches", {}),
+    }

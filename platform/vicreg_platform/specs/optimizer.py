@@ -1,0 +1,87 @@
+"""How weights follow gradients."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from vicreg_platform.specs.base import SpecModel
+
+LearningRate = Annotated[float, Field(gt=0.0, le=100.0)]
+WeightDecay = Annotated[float, Field(ge=0.0, le=1.0)]
+
+LARS_PRESETS: dict[str, dict[str, Any]] = {
+    "vicreg": {
+        "base_lr": 0.3,  # README of facebookresearch/vicreg: --base-lr 0.3 for 100 epochs
+        "weight_decay": 1.0e-6,  # main_vicreg.py: --wd
+        "momentum": 0.9,  # main_vicreg.py: LARS(momentum=0.9)
+        "eta": 0.001,  # main_vicreg.py: LARS(eta=0.001)
+        "clip": False,  # main_vicreg.py has no such bound
+    },
+    "cifar": {
+        # scripts/pretrain/cifar/vicreg.yaml of vturrisi/solo-learn
+        "base_lr": 0.3,  # optimizer.lr
+        "weight_decay": 1.0e-4,  # optimizer.weight_decay
+        "momentum": 0.9,  # solo/args/pretrain.py, where the recipe gives none
+        "eta": 0.02,  # optimizer.kwargs.eta
+        "clip": True,  # optimizer.kwargs.clip_lr
+    },
+}
+
+
+class Lars(SpecModel):
+    """Layer-wise adaptive rate scaling, as in the authors' ``main_vicreg.py``."""
+
+    name: Literal["lars"] = "lars"
+    preset: Literal["vicreg", "cifar"] = "vicreg"
+    """``vicreg``: the authors' code; ``cifar``: small images and short runs (solo-learn)."""
+    base_lr: LearningRate
+    """The peak learning rate is ``base_lr * batch_size / 256``."""
+    weight_decay: WeightDecay
+    momentum: float = Field(ge=0.0, lt=1.0)
+    eta: float = Field(gt=0.0, le=1.0)
+    """Trust coefficient."""
+    clip: bool
+    """Whether the scaled rate of a layer is at most the learning rate itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        preset = LARS_PRESETS.get(str(data.get("preset")), LARS_PRESETS["vicreg"])
+        return preset | data
+
+
+class Sgd(SpecModel):
+    """Stochastic gradient descent with momentum."""
+
+    name: Literal["sgd"]
+    base_lr: LearningRate = 0.05
+    """The peak learning rate is ``base_lr * batch_size / 256`` (0.05: Chen & He 2021)."""
+    weight_decay: WeightDecay = 1.0e-4
+    momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+
+
+class AdamW(SpecModel):
+    """Adam with decoupled weight decay, for transformers."""
+
+    name: Literal["adamw"]
+    base_lr: LearningRate = 5.0e-4
+    """The peak learning rate is ``base_lr * batch_size / 256``."""
+    weight_decay: WeightDecay = 0.05
+
+
+def _name(value: Any) -> Any:
+    return value.get("name", "lars") if isinstance(value, dict) else getattr(value, "name", None)
+
+
+Optimizer = Annotated[
+    Annotated[Lars, Tag("lars")] | Annotated[Sgd, Tag("sgd")] | Annotated[AdamW, Tag("adamw")],
+    Discriminator(
+        _name,
+        custom_error_type="optimizer",
+        custom_error_message="name must be one of: lars, sgd, adamw",
+    ),
+]

@@ -1,0 +1,127 @@
+"""What chance decides about the views of a batch, drawn for all its images at once.
+
+Parameters are drawn apart from the pixels they will change: on the CPU, by a generator that is
+seeded by the step. A view depends on the seed, the step and the image's place in the global batch
+alone: not on the device, on the number of processes, or on what was drawn before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vicreg_platform.specs import Augmentation
+
+ASPECT_RATIO = (3 / 4, 4 / 3)
+"""Of a crop (torchvision's ``RandomResizedCrop``, which the authors' ``augmentations.py`` uses)."""
+BLUR_SIGMA = (0.1, 2.0)
+"""Range of the blur's standard deviation, in pixels (the authors' ``augmentations.py``)."""
+CROP_TRIES = 10
+"""torchvision's, before it falls back to the largest centred crop."""
+BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+
+
+@dataclass(frozen=True)
+class Colours:
+    """How the pixels of n views change, on the CPU."""
+
+    jitter: Tensor
+    """Whether the colours are jittered at all, bool ``[n]``."""
+    order: Tensor
+    """The jitter done first, second, third and fourth, ``[n, 4]`` in [0, 4)."""
+    factors: Tensor
+    """By brightness, contrast, saturation (factors, at least 0) and hue (a shift in turns, in
+    [-0.5, 0.5]), ``[n, 4]``."""
+    grayscale: Tensor
+    """bool ``[n]``."""
+    blur: Tensor
+    """Standard deviation in pixels, 0 for none, ``[n]``."""
+    solarize: Tensor
+    """bool ``[n]``."""
+
+    def rows(self, start: int, count: int) -> Colours:
+        """Those of ``count`` views from ``start`` on."""
+        return Colours(*(field.narrow(0, start, count) for field in vars(self).values()))
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """A generator that depends on all of ``key`` (non-negative integers) and nothing else."""
+    mixed = 0
+    for part in key:
+        # SplitMix64 (Steele et al. 2014): near keys give unrelated streams.
+        mixed = (mixed + part + 0x9E3779B97F4A7C15) % 2**64
+        mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
+        mixed ^= mixed >> 31
+    return torch.Generator().manual_seed(mixed % 2**63)
+
+
+def draw_colours(spec: Augmentation, view: int, count: int, generator: torch.Generator) -> Colours:
+    """Draw the colours of ``count`` views.
+
+    Args:
+        spec: probabilities and strengths.
+        view: 0 for the first views, 1 for the second: each has its own blur and solarisation.
+        count: n.
+        generator: where the chance comes from.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        return torch.rand(count, generator=generator) * (high - low) + low
+
+    def happens(probability: float) -> Tensor:
+        return torch.rand(count, generator=generator) < probability
+
+    strengths = (spec.brightness, spec.contrast, spec.saturation)
+    factors = [uniform(max(0.0, 1 - strength), 1 + strength) for strength in strengths]
+    sigma = uniform(*BLUR_SIGMA)
+    return Colours(
+        jitter=happens(spec.color_jitter),
+        order=torch.rand(count, 4, generator=generator).argsort(dim=1),
+        factors=torch.stack([*factors, uniform(-spec.hue, spec.hue)], dim=1),
+        grayscale=happens(spec.grayscale),
+        blur=torch.where(happens(spec.blur[view]), sigma, 0.0),
+        solarize=happens(spec.solarize[view]),
+    )
+
+
+def draw_flips(spec: Augmentation, count: int, generator: torch.Generator) -> Tensor:
+    """Whether each of ``count`` views is mirrored, bool ``[count]``."""
+    return torch.rand(count, generator=generator) < spec.horizontal_flip
+
+
+def draw_crops(
+    spec: Augmentation, count: int, height: int, width: int, generator: torch.Generator
+) -> Tensor:
+    """Crops of ``count`` images of one size: top, left, height, width, ``[count, 4]``.
+
+    As ``RandomResizedCrop.get_params`` of torchvision: an area and an aspect ratio are drawn up to
+    ten times until the crop fits; else the largest centred crop of a permitted ratio is taken.
+    """
+    tries = (count, CROP_TRIES)
+    smallest, largest = spec.crop_scale
+    area = torch.rand(tries, generator=generator) * (largest - smallest) + smallest
+    log_ratio = [math.log(ratio) for ratio in ASPECT_RATIO]
+    ratio = torch.exp(
+        torch.rand(tries, generator=generator) * (log_ratio[1] - log_ratio[0]) + log_ratio[0]
+    )
+    widths = (area * height * width * ratio).sqrt().round()
+    heights = (area * height * width / ratio).sqrt().round()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    chosen = torch.stack([heights.gather(1, first), widths.gather(1, first)])[:, :, 0]
+    room = torch.tensor([height, width]).view(2, 1) - chosen
+    corner = (torch.rand(2, count, generator=generator) * (room + 1)).floor().minimum(room)
+    crops = torch.cat([corner, chosen]).T.long()
+    return torch.where(fits.any(dim=1, keepdim=True), crops, _centred_crop(height, width))
+
+
+def _centred_crop(height: int, width: int) -> Tensor:
+    lowest, highest = ASPECT_RATIO
+    crop_width = min(width, round(height * highest))
+    crop_height = min(height, round(width / lowest))
+    top, left = (height - crop_height) // 2, (width - crop_width) // 2
+    return torch.tensor([top, left, crop_height, crop_width])

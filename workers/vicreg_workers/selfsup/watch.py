@@ -1,0 +1,103 @@
+"""Whether a run still makes sense: finite numbers, and embeddings that have not collapsed.
+
+Nothing here waits for the device until it is asked: what goes wrong is noted in tensors, and an
+optimiser that is handed ``found_inf`` changes nothing from the first bad step on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+LOW_STD = 0.1
+"""A dimension below this carries little: the hinge of the loss is at 1."""
+
+
+class FiniteWatch:
+    """Notes the first step whose loss or gradient is not finite.
+
+    Args:
+        terms: names of the loss's terms, in their order.
+        device: where the tensors are.
+    """
+
+    def __init__(self, terms: tuple[str, ...], device: torch.device) -> None:
+        self._terms = terms
+        self._step = torch.full((), -1, device=device, dtype=torch.long)
+        self._values = torch.zeros(len(terms) + 1, device=device)
+
+    def note(self, step: int, terms: Tensor, gradient_norm: Tensor) -> Tensor:
+        """Take in a step before its update.
+
+        Args:
+            step: its number, from 1.
+            terms: the loss and its terms.
+            gradient_norm: of all gradients, a scalar.
+
+        Returns:
+            The optimiser's ``found_inf``: 1.0 from the first bad step on, else 0.0.
+        """
+        values = torch.cat([terms, gradient_norm.view(1)])
+        bad = ~(torch.isfinite(values[0]) & torch.isfinite(values[-1]))
+        newly = bad & (self._step < 0)
+        self._step = torch.where(newly, step, self._step)
+        self._values = torch.where(newly, values, self._values)
+        return (self._step >= 0).float()
+
+    def problem(self) -> str | None:
+        """What was wrong and at which step, or None. Waits for the device."""
+        step = int(self._step)
+        if step < 0:
+            return None
+        values = dict(zip((*self._terms, "gradient"), self._values.tolist(), strict=True))
+        own = [name for name in self._terms[1:] if not _finite(values[name])]
+        culprit = own[0] if own else "loss" if not _finite(values["loss"]) else "gradient"
+        listed = ", ".join(f"{name} {values[name]:.4g}" for name in self._terms[1:])
+        return (
+            f"the {culprit} is {values[culprit]} at step {step} ({listed}, norm of the gradient "
+            f"{values['gradient']:.4g}); the weights are those of the step before: lower "
+            "optimizer.base_lr, or lengthen training.warmup_epochs"
+        )
+
+
+class CollapseWatch:
+    """Notices embeddings whose spread stays low.
+
+    Args:
+        threshold: mean standard deviation below which embeddings have collapsed; 0 for never.
+        patience: steps that it must stay there.
+        low_since: the step since which it does, where a run goes on.
+    """
+
+    def __init__(self, threshold: float, patience: int, low_since: int | None = None) -> None:
+        self._threshold = threshold
+        self._patience = patience
+        self.low_since = low_since
+
+    def note(self, step: int, std_mean: float) -> str | None:
+        """Take in the mean standard deviation at ``step``; what is wrong where it lasts."""
+        if std_mean >= self._threshold:
+            self.low_since = None
+            return None
+        if self.low_since is None:
+            self.low_since = step
+        if step - self.low_since < self._patience:
+            return None
+        return (
+            f"the embeddings have collapsed: since step {self.low_since} the mean standard "
+            f"deviation of their dimensions is below {self._threshold:g} (watch.collapse_std), at "
+            f"step {step} it is {std_mean:.3g}: lower optimizer.base_lr, or raise method.variance"
+        )
+
+
+def spread(std: Tensor) -> dict[str, float]:
+    """How the standard deviations ``[D]`` of the embedding's dimensions lie, as metrics."""
+    values = torch.stack([std.mean(), std.min(), (std < LOW_STD).float().mean()]).tolist()
+    names: Iterable[str] = ("std_mean", "std_min", "std_low_share")
+    return {f"embedding/{name}": value for name, value in zip(names, values, strict=True)}
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0.0
