@@ -240,6 +240,8 @@ class LocalPlatform:
 
 
 _RAY_ENVIRONMENT = {
+    # From SIGTERM to SIGKILL: time to finish a step and save it.
+    "RAY_JOB_STOP_WAIT_TIME_S": "20",
     # `python` in a job's command line is this interpreter.
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     "PYTHONUNBUFFERED": "1",

@@ -94,8 +94,9 @@ def small(**changes: Any) -> dict[str, Any]:
 
 
 def logged_steps(epochs: int, steps_per_epoch: int = STEPS_PER_EPOCH) -> list[int]:
-    """The steps at which a run logs: every tenth of an epoch, and its last."""
-    return [e * steps_per_epoch + s for e in range(epochs) for s in (10, steps_per_epoch)]
+    """The steps at which a run logs: every tenth, and the last of every epoch."""
+    steps = range(1, epochs * steps_per_epoch + 1)
+    return [step for step in steps if step % 10 == 0 or step % steps_per_epoch == 0]
 
 
 @pytest.fixture(scope="session")

@@ -67,9 +67,10 @@ def _check_run(running: Running, run_id: str, folder: Path) -> None:
     assert {"vicreg.torch", "vicreg.ray", "vicreg.job_id", "vicreg.host"} <= set(run.data.tags)
     assert {
         "train/loss", "train/invariance", "train/variance", "train/covariance",
-        "train/learning_rate", "train/images_per_second", "train/epoch",
+        "train/learning_rate", "train/gradient_norm", "train/images_per_second", "train/epoch",
+        "embedding/std_mean", "embedding/std_min", "embedding/std_low_share",
         "representation/std_mean", "representation/std_min", "representation/covariance",
-        "representation/rankme", "data/corrupt_images",
+        "representation/rankme", "representation/alpha_req", "knn/top1", "data/corrupt_images",
     } == set(run.data.metrics)  # fmt: skip
     root = Path(
         mlflow.artifacts.download_artifacts(

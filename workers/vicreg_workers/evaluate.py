@@ -71,7 +71,10 @@ def _measure(
     train = features_of(train_images, spec.data.train.image_size, 0)
     test = features_of(test_images, spec.data.test.image_size, len(train_images))
     labels = same_classes.to(device)[test.labels]
-    metrics = {"data/corrupt_images": float(train.corrupt + test.corrupt)}
+    for images, features in ((train_images, train), (test_images, test)):
+        for index in features.corrupt:
+            logger.warning("left out an image that cannot be read: %s", images.name(index))
+    metrics = {"data/corrupt_images": float(len(train.corrupt) + len(test.corrupt))}
     classes, protocol = len(train_images.classes), spec.protocol
     if not train.representations.isfinite().all() or not test.representations.isfinite().all():
         raise UserFailure("the encoder's representations are not finite: its weights are broken")

@@ -6,12 +6,14 @@ import logging
 import tempfile
 from typing import Any
 
+import ray
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
 from vicreg_platform.assignment import Assignment
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
+from vicreg_workers.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +31,17 @@ def pretrain(assignment: Assignment) -> None:
     Raises:
         JobFailure: with its class.
     """
+    # Ray's own handlers are set when it is initialised: before ours.
+    ray.init(ignore_reinit_error=True)
+    stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+    stop.on_sigterm()
+    try:
+        _fit_with_restarts(assignment)
+    finally:
+        stop.clear()
+
+
+def _fit_with_restarts(assignment: Assignment) -> None:
     for restart in range(MAX_RESTARTS + 1):
         try:
             _fit(assignment, restart)

@@ -22,6 +22,7 @@ from vicreg_workers.run_log import RunLog
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.selfsup.images import open_images
 from vicreg_workers.selfsup.train import Pretraining
+from vicreg_workers.stop import Stop
 
 logger = logging.getLogger(__name__)
 
@@ -58,9 +59,13 @@ def _train(assignment: Assignment, spec: PretrainSpec, device: torch.device) -> 
                 RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
             )
             run_log.tags(tags)
-        context = RunContext(assignment, checkpoints, run_log, device, loaders, lambda: False)
+        stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+        stopping = stop.requested if rank() == 0 else lambda: False
+        context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping)
         images = open_images(spec.data, Path(assignment.data_root))
-        backbone = Pretraining(spec, images, context).run()
+        pretraining = Pretraining(spec, images, context)
+        stop.training()
+        backbone = pretraining.run()
         if run_log is not None:
             _publish(run_log, encoder_files(backbone, spec), checkpoints)
 

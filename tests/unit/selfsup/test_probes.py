@@ -19,12 +19,12 @@ def blobs(count: int, seed: int, noise: float = 0.3) -> Features:
     labels = torch.arange(count) % 3
     centres = torch.eye(3, 6) * 4
     points = centres[labels] + noise * torch.randn(count, 6, generator=generator)
-    return Features(points, labels, corrupt=0)
+    return Features(points, labels, corrupt=())
 
 
 def test_neighbours_vote_with_their_weights() -> None:
     train = Features(
-        torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), torch.tensor([0, 1, 1]), corrupt=0
+        torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), torch.tensor([0, 1, 1]), corrupt=()
     )
     scores = knn_scores(train, torch.tensor([[2.0, 0.0]]), k=2, temperature=0.5, classes=2)
     # Similarities 1 and 0.8: weights e^(1/τ) and e^(0.8/τ), here over the first.

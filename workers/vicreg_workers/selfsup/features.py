@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,8 +14,6 @@ from vicreg_workers.selfsup.images import Images
 from vicreg_workers.selfsup.loading import plain_batches
 from vicreg_workers.selfsup.views import PlainView
 
-logger = logging.getLogger(__name__)
-
 BATCH_SIZE = 256
 
 
@@ -26,8 +23,8 @@ class Features:
 
     representations: Tensor
     labels: Tensor
-    corrupt: int
-    """Images that could not be read and are left out."""
+    corrupt: tuple[int, ...]
+    """Indices of images that could not be read and are left out."""
 
 
 @torch.no_grad()
@@ -54,21 +51,20 @@ def extract_features(
     """
     backbone.eval()
     representations, labels = [], []
-    done = corrupt = 0
+    done = 0
+    corrupt: list[int] = []
     for views, some_labels, unreadable in plain_batches(
         images, PlainView(image_size), BATCH_SIZE, loaders
     ):
-        for index in unreadable:
-            logger.warning("left out an image that cannot be read: %s", images.name(index))
         if len(views):
             representations.append(backbone(views.to(device)).float())
             labels.append(some_labels.to(device))
-        corrupt += len(unreadable)
+        corrupt += unreadable
         done += len(views) + len(unreadable)
         progress(done)
     if not representations:
         raise UserFailure(f"data: none of {len(images)} images can be read")
-    return Features(torch.cat(representations), torch.cat(labels), corrupt)
+    return Features(torch.cat(representations), torch.cat(labels), tuple(corrupt))
 
 
 @torch.no_grad()

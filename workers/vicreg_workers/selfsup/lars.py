@@ -16,7 +16,7 @@ class LARS(Optimizer):
     Biases and BatchNorm parameters (one dimension) get neither weight decay nor the scaling, as
     with the authors' ``exclude_bias_and_norm``. All parameters are updated by a few multi-tensor
     operations; none waits for the device. As torch's fused optimisers, a step leaves everything
-    as it is where ``found_inf``, a scalar tensor, is 1.
+    as it is where ``found_inf``, a scalar tensor, is 1. Gradients are overwritten.
 
     Args:
         parameters: the parameters to update.
@@ -68,7 +68,7 @@ class LARS(Optimizer):
                 inverse = self.grad_scale.double().reciprocal().float()
                 torch._foreach_mul_(gradients, inverse)
             if group["adaptive"]:
-                gradients = _scaled(parameters, gradients, group)
+                _scale(parameters, gradients, group)
             torch._fused_sgd_(
                 parameters,
                 gradients,
@@ -91,15 +91,13 @@ class LARS(Optimizer):
         return momentum
 
 
-def _scaled(
-    parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]
-) -> list[Tensor]:
-    updates = torch._foreach_add(gradients, parameters, alpha=group["weight_decay"])
+def _scale(parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
+    """Gradients to updates, in place: with weight decay, in proportion to the parameters."""
+    torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
     parameter_norms = torch.stack(torch._foreach_norm(parameters))
-    update_norms = torch.stack(torch._foreach_norm(updates))
+    update_norms = torch.stack(torch._foreach_norm(gradients))
     usable = (parameter_norms > 0) & (update_norms > 0)
     factors = group["eta"] * parameter_norms / update_norms
     if group["clip"] and group["lr"] > 0:
         factors = (factors / group["lr"]).clamp_max(1.0)
-    torch._foreach_mul_(updates, list(torch.where(usable, factors, 1.0).unbind()))
-    return list(updates)
+    torch._foreach_mul_(gradients, list(torch.where(usable, factors, 1.0).unbind()))

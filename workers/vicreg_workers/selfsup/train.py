@@ -56,7 +56,10 @@ class Pretraining:
         self._context = context
         device = context.device
         torch.manual_seed(spec.training.seed)
-        self.network = JointEmbedding(spec).to(device).to(memory_format=torch.channels_last)
+        self.network = JointEmbedding(spec).to(device)
+        if device.type == "cuda":
+            # On CPUs the views' layout is enough, and the gradients of plain weights are not copied.
+            self.network = self.network.to(memory_format=torch.channels_last)
         model: nn.Module = self.network
         if world_size() > 1:
             synchronise_batchnorm(self.network, device)
