@@ -106,30 +106,35 @@ def submit(
     ] = False,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Submit a job."""
-    spec = _read_spec(file)
+    """Submit a job, or each of the jobs of a file with several YAML documents."""
+    specs = _read_specs(file)
     with Client(api, wait_seconds=30.0 if follow else 0.0) as client:
         try:
+            # All are checked before the first one is stored.
+            checks = [client.check(spec) for spec in specs] if dry_run or len(specs) > 1 else []
             if dry_run:
-                check = client.check(spec)
-                for warning in check.warnings:
-                    errors.print(f"[yellow]warning[/]: {warning}")
-                console.print_json(data=check.spec)
+                for check in checks:
+                    for warning in check.warnings:
+                        errors.print(f"[yellow]warning[/]: {warning}")
+                    console.print_json(data=check.spec)
                 return
-            job = client.submit(spec)
+            jobs = [client.submit(spec) for spec in specs]
         except ApiError as error:
             if str(file) == "-" or not error.problem.get("errors"):
                 raise
             display.print_faults(errors, file, error)
             raise typer.Exit(2) from None
         if not follow:
-            console.print(job.id)
+            for job in jobs:
+                console.print(job.id)
             return
-        errors.print(f"job {job.id}")
-        with display.JobProgress(console).shown() as progress:
-            job = client.wait(job.id, watch=progress.update)
-        console.print(display.job_table(job))
-        raise typer.Exit(0 if job.state is JobState.SUCCEEDED else 1)
+        for place, job in enumerate(jobs):
+            errors.print(f"job {job.id}")
+            with display.JobProgress(console).shown() as progress:
+                jobs[place] = client.wait(job.id, watch=progress.update)
+            console.print(display.job_table(jobs[place]))
+        succeeded = all(job.state is JobState.SUCCEEDED for job in jobs)
+        raise typer.Exit(0 if succeeded else 1)
 
 
 @app.command()
@@ -217,17 +222,17 @@ def _starting(checks: dict[str, str]) -> str:
     return f"starting: {', '.join(missing)}"
 
 
-def _read_spec(file: Path) -> dict[str, Any]:
+def _read_specs(file: Path) -> list[dict[str, Any]]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        spec = yaml.safe_load(text)
+        specs = [spec for spec in yaml.safe_load_all(text) if spec is not None]
     except OSError as error:
         raise PlatformError(f"cannot read {file}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise PlatformError(f"{file} is neither YAML nor JSON: {error}") from None
-    if not isinstance(spec, dict):
+    if not specs or not all(isinstance(spec, dict) for spec in specs):
         raise PlatformError(f"{file} holds no spec: it must be a mapping of fields")
-    return spec
+    return specs
 
 
 def main() -> None:

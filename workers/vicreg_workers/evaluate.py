@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor, nn
 
 from vicreg_platform.assignment import Assignment
 from vicreg_platform.progress import Progress
-from vicreg_platform.specs import EvaluateSpec, KnnProtocol, UntrainedEncoder
+from vicreg_platform.specs import (
+    EvaluateSpec,
+    ExportProtocol,
+    FinetuneProtocol,
+    KnnProtocol,
+    LinearProtocol,
+    UntrainedEncoder,
+)
 from vicreg_workers.encoder import load_encoder
 from vicreg_workers.environment import environment_tags
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.memory import naming_out_of_memory
 from vicreg_workers.run_log import RunLog
-from vicreg_workers.selfsup.accuracy import top_k_accuracy
+from vicreg_workers.selfsup.accuracy import mean_average_precision, top_k_accuracy
+from vicreg_workers.selfsup.batches import ViewBatches
 from vicreg_workers.selfsup.features import Features, calibrate_batchnorm, extract_features
-from vicreg_workers.selfsup.images import Images, open_images
+from vicreg_workers.selfsup.finetune import crops_only, finetune
+from vicreg_workers.selfsup.images import Images, Subset, open_images
 from vicreg_workers.selfsup.knn import knn_scores
-from vicreg_workers.selfsup.linear import linear_probe
+from vicreg_workers.selfsup.linear import Epoch, linear_probe
 
 logger = logging.getLogger(__name__)
 
@@ -46,52 +60,182 @@ def evaluate(assignment: Assignment) -> None:
 def _measure(
     assignment: Assignment, spec: EvaluateSpec, run_log: RunLog, device: torch.device
 ) -> dict[str, float]:
-    root = Path(assignment.data_root)
-    train_images = open_images(spec.data.train, root)
-    test_images = open_images(spec.data.test, root)
-    same_classes = _classes_in_train(train_images, test_images)
-    backbone = load_encoder(
-        spec.encoder,
-        spec.data.train.image_size,
-        assignment.encoder_run_id,
-        assignment.tracking_uri,
-        root,
-    ).to(device)
-    # With one CPU this process reads the images itself.
-    loaders = spec.resources.cpus - 1
-    if isinstance(spec.encoder, UntrainedEncoder):
-        calibrate_batchnorm(backbone, train_images, spec.data.train.image_size, device, loaders)
-    clock = _Clock(run_log, len(train_images) + len(test_images))
+    evaluation = _Evaluation(assignment, spec, run_log, device)
+    metrics = evaluation.metrics()
+    logger.info("%s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+    return metrics
 
-    def features_of(images: Images, image_size: int, before: int) -> Features:
-        return extract_features(
-            backbone, images, image_size, device, loaders, lambda done: clock.at(before + done)
+
+class _Evaluation:
+    """An encoder, the images to measure it on, and each protocol's way to."""
+
+    def __init__(
+        self, assignment: Assignment, spec: EvaluateSpec, run_log: RunLog, device: torch.device
+    ) -> None:
+        root = Path(assignment.data_root)
+        self._spec, self._run_log, self._device = spec, run_log, device
+        self._train_images = open_images(spec.data.train, root)
+        self._test_images = open_images(spec.data.test, root)
+        self._size = spec.data.train.image_size
+        # With one CPU this process reads the images itself.
+        self._loaders = spec.resources.cpus - 1
+        self._same_classes = _classes_in_train(self._train_images, self._test_images)
+        self._backbone = load_encoder(
+            spec.encoder, self._size, assignment.encoder_run_id, assignment.tracking_uri, root
+        ).to(device)
+        if isinstance(spec.encoder, UntrainedEncoder):
+            calibrate_batchnorm(
+                self._backbone, self._train_images, self._size, device, self._loaders
+            )
+        self._corrupt = 0
+
+    def metrics(self) -> dict[str, float]:
+        """What the protocol measures, by metric name."""
+        protocol = self._spec.protocol
+        if isinstance(protocol, FinetuneProtocol):
+            metrics = self._finetune(protocol)
+        else:
+            clock = self._clock(self._both())
+            train = self._features(self._backbone, self._train_images, clock, 0)
+            test = self._features(self._backbone, self._test_images, clock, len(self._train_images))
+            if isinstance(protocol, ExportProtocol):
+                metrics = self._export(train, test)
+            elif isinstance(protocol, KnnProtocol):
+                metrics = self._knn(protocol, train, test)
+            else:
+                metrics = self._linear(protocol, train, test)
+        return metrics | {"data/corrupt_images": float(self._corrupt)}
+
+    def _both(self) -> int:
+        return len(self._train_images) + len(self._test_images)
+
+    def _clock(self, total: int) -> _Clock:
+        return _Clock(self._run_log, total)
+
+    def _features(self, network: nn.Module, images: Images, clock: _Clock, done: int) -> Features:
+        features = extract_features(
+            network,
+            images,
+            self._size if images is self._train_images else self._spec.data.test.image_size,
+            self._device,
+            self._loaders,
+            lambda passed: clock.at(done + passed),
         )
-
-    train = features_of(train_images, spec.data.train.image_size, 0)
-    test = features_of(test_images, spec.data.test.image_size, len(train_images))
-    labels = same_classes.to(device)[test.labels]
-    for images, features in ((train_images, train), (test_images, test)):
         for index in features.corrupt:
             logger.warning("left out an image that cannot be read: %s", images.name(index))
-    metrics = {"data/corrupt_images": float(len(train.corrupt) + len(test.corrupt))}
-    classes, protocol = len(train_images.classes), spec.protocol
-    if not train.representations.isfinite().all() or not test.representations.isfinite().all():
-        raise UserFailure("the encoder's representations are not finite: its weights are broken")
-    if isinstance(protocol, KnnProtocol):
+        self._corrupt += len(features.corrupt)
+        if not features.representations.isfinite().all():
+            raise UserFailure(
+                "the encoder's representations are not finite: its weights are broken"
+            )
+        return features
+
+    def _accuracy(self, scores: Tensor, test: Features) -> dict[str, float]:
+        labels = self._same_classes.to(self._device)[test.labels]
+        name = self._spec.protocol.name
+        return {f"{name}/top{k}": top_k_accuracy(scores, labels, k) for k in (1, 5)}
+
+    def _knn(self, protocol: KnnProtocol, train: Features, test: Features) -> dict[str, float]:
+        self._one_label_each()
         k = min(protocol.k, len(train.labels))
         if k < protocol.k:
             logger.warning("protocol.k is %d, but only %d images vote: all do", protocol.k, k)
+        classes = len(self._train_images.classes)
         scores = knn_scores(train, test.representations, k, protocol.temperature, classes)
-    else:
-        result = linear_probe(train, test.representations, protocol, classes)
-        scores = result.scores
-        metrics["linear/learning_rate"] = result.learning_rate
-        metrics["linear/holdout_top1"] = result.holdout_top1[result.learning_rate]
-    for k in (1, 5):
-        metrics[f"{protocol.name}/top{k}"] = top_k_accuracy(scores, labels, k)
-    logger.info("%s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    return metrics
+        return self._accuracy(scores, test)
+
+    def _linear(
+        self, protocol: LinearProtocol, train: Features, test: Features
+    ) -> dict[str, float]:
+        several = self._train_images.several
+        targets = train.labels if several is None else several[train.indices].to(self._device)
+        result = linear_probe(
+            train,
+            targets,
+            test.representations,
+            protocol,
+            len(self._train_images.classes),
+            partial(self._augmented, protocol, train) if protocol.augment else None,
+        )
+        metrics = {"linear/learning_rate": result.learning_rate}
+        score = "top1" if several is None else "map"
+        if result.holdout:
+            metrics[f"linear/holdout_{score}"] = result.holdout[result.learning_rate]
+        if several is None:
+            return metrics | self._accuracy(result.scores, test)
+        if self._test_images.several is None or self._test_images.classes != list(
+            self._train_images.classes
+        ):
+            raise UserFailure("data.test.labels must have the classes of data.train.labels")
+        truth = self._test_images.several[test.indices]
+        return metrics | {"linear/map": mean_average_precision(result.scores, truth)}
+
+    def _augmented(
+        self, protocol: LinearProtocol, train: Features, places: list[int]
+    ) -> Callable[[int], Epoch]:
+        """Representations of random crops of the training images, anew in every epoch."""
+        chosen = Subset(self._train_images, train.indices[places].tolist())
+        batches = ViewBatches(
+            chosen,
+            crops_only(),
+            views=1,
+            image_size=self._size,
+            batch_size=min(protocol.batch_size, len(places)),
+            seed=protocol.seed,
+            device=self._device,
+            loaders=self._loaders,
+        )
+        clock = self._clock(protocol.epochs * len(places))
+        place_of = torch.tensor(places)
+
+        @torch.no_grad()
+        def epoch(number: int) -> Epoch:
+            done = number * len(places)
+            for batch in batches.epoch(number):
+                done += len(batch.indices)
+                clock.at(done)
+                yield self._backbone(batch.views[0]).float(), place_of[batch.indices]
+
+        return epoch
+
+    def _finetune(self, protocol: FinetuneProtocol) -> dict[str, float]:
+        self._one_label_each()
+        clock = self._clock(protocol.epochs * len(self._train_images) + len(self._test_images))
+        network = finetune(
+            self._backbone,
+            self._train_images,
+            protocol,
+            image_size=self._size,
+            device=self._device,
+            loaders=self._loaders,
+            progress=clock.at,
+        )
+        done = protocol.epochs * len(self._train_images)
+        test = self._features(network, self._test_images, clock, done)
+        return self._accuracy(test.representations, test)
+
+    def _export(self, train: Features, test: Features) -> dict[str, float]:
+        arrays = {
+            "train": train.representations,
+            "train_labels": train.labels,
+            "test": test.representations,
+            "test_labels": self._same_classes.to(self._device)[test.labels],
+        }
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            classes=np.array(list(self._train_images.classes)),
+            **{name: tensor.cpu().numpy() for name, tensor in arrays.items()},
+        )
+        self._run_log.file("features.npz", buffer.getvalue())
+        return {}
+
+    def _one_label_each(self) -> None:
+        if self._train_images.several is not None:
+            raise UserFailure(
+                f"protocol {self._spec.protocol.name} needs one label an image: for data.labels "
+                "there is protocol linear"
+            )
 
 
 def _classes_in_train(train: Images, test: Images) -> torch.Tensor:

@@ -1,4 +1,8 @@
-"""Ready specs, shipped with the package."""
+"""Ready specs, shipped with the package.
+
+A recipe is a spec, or an ablation: ``scales`` names base specs, ``variants`` what each job changes
+in them. The recipe ``NAME-SCALE`` is then a file of several specs, one YAML document each.
+"""
 
 from __future__ import annotations
 
@@ -8,29 +12,52 @@ from typing import Any
 import yaml
 
 from vicreg_platform.errors import NotFound
+from vicreg_platform.specs.overrides import overridden
 
 
 def recipe_names() -> list[str]:
     """The recipes there are."""
-    return sorted(
-        entry.name.removesuffix(".yaml")
-        for entry in files(__name__).iterdir()
-        if entry.name.endswith(".yaml")
-    )
+    return sorted(_recipes())
 
 
 def recipe_text(name: str) -> str:
-    """A recipe as it was written, comments included.
+    """A recipe as text; one that is a single spec as it was written, comments included.
 
     Raises:
         NotFound: there is none of this name.
     """
-    if name not in recipe_names():
-        raise NotFound(f"there is no recipe '{name}': there are {', '.join(recipe_names())}")
-    return files(__name__).joinpath(f"{name}.yaml").read_text()
+    recipes = _recipes()
+    if name not in recipes:
+        raise NotFound(f"there is no recipe '{name}': there are {', '.join(sorted(recipes))}")
+    return recipes[name]
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """A recipe as data."""
+    """A recipe of one spec as data."""
     recipe: dict[str, Any] = yaml.safe_load(recipe_text(name))
     return recipe
+
+
+def load_ablation(name: str) -> list[dict[str, Any]]:
+    """The specs of an ablation at one scale."""
+    return list(yaml.safe_load_all(recipe_text(name)))
+
+
+def _recipes() -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for entry in files(__name__).iterdir():
+        if not entry.name.endswith(".yaml"):
+            continue
+        name, text = entry.name.removesuffix(".yaml"), entry.read_text()
+        content = yaml.safe_load(text)
+        if "variants" not in content:
+            texts[name] = text
+            continue
+        for scale, base in content["scales"].items():
+            texts[f"{name}-{scale}"] = yaml.safe_dump_all(
+                [overridden(base, variant) for variant in content["variants"]],
+                sort_keys=False,
+                width=100,
+                allow_unicode=True,
+            )
+    return texts

@@ -44,7 +44,13 @@ from vicreg_platform.specs.method import (
 )
 from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
 from vicreg_platform.specs.pretrain import PretrainSpec
-from vicreg_platform.specs.protocol import KnnProtocol, LinearProtocol
+from vicreg_platform.specs.protocol import (
+    ExportProtocol,
+    FinetuneProtocol,
+    KnnProtocol,
+    LinearProtocol,
+    Protocol,
+)
 
 Spec = Annotated[PretrainSpec | EvaluateSpec, Field(discriminator="kind")]
 _ADAPTER: TypeAdapter[PretrainSpec | EvaluateSpec] = TypeAdapter(Spec)
@@ -96,7 +102,9 @@ __all__ = [
     "EvaluateSpec",
     "EvaluationData",
     "Expander",
+    "ExportProtocol",
     "FieldFault",
+    "FinetuneProtocol",
     "ImageFolderData",
     "JobEncoder",
     "KnnProtocol",
@@ -108,6 +116,7 @@ __all__ = [
     "PathEncoder",
     "Predictor",
     "PretrainSpec",
+    "Protocol",
     "RunEncoder",
     "Sgd",
     "SimCLR",

@@ -26,7 +26,14 @@ RelativePath = Annotated[
 ]
 
 
-class DigitsData(SpecModel):
+class _Images(SpecModel):
+    share: float = Field(default=1.0, gt=0.0, le=1.0)
+    """Share of the images of each class that is used, at least one of each."""
+    share_seed: int = Field(default=0, ge=0, lt=2**32)
+    """Chooses them."""
+
+
+class DigitsData(_Images):
     """scikit-learn's handwritten digits: 1,797 real 8×8 images, shipped with the library."""
 
     source: Literal["digits"]
@@ -37,27 +44,35 @@ class DigitsData(SpecModel):
 
     def test_set(self) -> DigitsData:
         """The images held out from training."""
-        return self.model_copy(update={"split": "test"})
+        return self.model_copy(update={"split": "test", "share": 1.0})
 
 
-class ImageFolderData(SpecModel):
+class ImageFolderData(_Images):
     """A folder of images, one sub-folder a class: ``<path>/<class>/<image>``."""
 
     source: Literal["image_folder"]
     path: RelativePath
     """Relative to the data root; it cannot leave it, symbolic links included."""
+    names: RelativePath | None = None
+    """A text file, relative to the data root, with the name of one image a line; only those are
+    used. Such as the ``1percent.txt`` of google-research/simclr."""
+    labels: RelativePath | None = None
+    """A CSV file, relative to the data root, for images with several labels each: a header
+    ``image,<class>,<class>,…``, then a line an image with its path under ``path`` and for each
+    class 1, 0, or nothing where it is not known. The folder then needs no sub-folders."""
     image_size: ImageSize = 224
     """Side of the square image the network sees, in pixels."""
 
     def test_set(self) -> ImageFolderData | None:
-        """The folder ``test`` beside a folder ``train``; None where the name tells nothing."""
+        """The folder ``test`` beside a folder ``train``; None where that tells nothing."""
         path = PurePosixPath(self.path)
-        if path.name != "train":
+        if path.name != "train" or self.labels is not None:
             return None
-        return self.model_copy(update={"path": str(path.with_name("test"))})
+        test = str(path.with_name("test"))
+        return self.model_copy(update={"path": test, "share": 1.0, "names": None, "labels": None})
 
 
-class TorchvisionData(SpecModel):
+class TorchvisionData(_Images):
     """A classification data set of torchvision that is already on disk (nothing is downloaded)."""
 
     source: Literal["torchvision"]
@@ -71,7 +86,7 @@ class TorchvisionData(SpecModel):
 
     def test_set(self) -> TorchvisionData:
         """The images held out from training."""
-        return self.model_copy(update={"split": "test"})
+        return self.model_copy(update={"split": "test", "share": 1.0})
 
 
 Data = Annotated[DigitsData | ImageFolderData | TorchvisionData, Field(discriminator="source")]

@@ -18,7 +18,11 @@ class KnnProtocol(SpecModel):
 
 
 class LinearProtocol(SpecModel):
-    """A linear classifier on the frozen representation, trained with SGD and a cosine schedule."""
+    """A linear classifier on the frozen representation, trained with SGD and a cosine schedule.
+
+    On images with several labels (``data.train.labels``) each class has a logistic classifier,
+    measured by mean average precision.
+    """
 
     name: Literal["linear"]
     epochs: int = Field(default=100, ge=1, le=10_000)
@@ -29,8 +33,39 @@ class LinearProtocol(SpecModel):
     """All are trained at once; the best on the held-out part of the training set is tested."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
     holdout: float = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of the training set kept to choose the learning rate."""
+    """Share of the training set kept to choose the learning rate; none where there is one only."""
+    augment: bool = False
+    """``false``: every training image passes the encoder once, and its representation is kept;
+    ``true``: the authors' protocol, with random crops and flips anew in every epoch."""
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-Protocol = Annotated[KnnProtocol | LinearProtocol, Field(discriminator="name")]
+class FinetuneProtocol(SpecModel):
+    """Encoder and classifier trained together on labelled images, as in the authors' evaluate.py.
+
+    The defaults are the authors' for 1 % of the labels (``data.train.share`` 0.01); for 10 % they
+    take ``backbone_lr`` 0.01 and ``head_lr`` 0.1 (README of facebookresearch/vicreg).
+    """
+
+    name: Literal["finetune"]
+    epochs: int = Field(default=20, ge=1, le=10_000)
+    batch_size: int = Field(default=256, ge=2, le=65_536)
+    backbone_lr: float = Field(default=0.03, ge=0.0, le=1000.0)
+    head_lr: float = Field(default=0.08, gt=0.0, le=1000.0)
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
+
+
+class ExportProtocol(SpecModel):
+    """No measure: the representations of both sets, as the run's artifact ``features.npz``.
+
+    It holds ``train`` and ``test`` ``[N, F]`` float32, ``train_labels`` and ``test_labels``, and
+    ``classes``.
+    """
+
+    name: Literal["features"]
+
+
+Protocol = Annotated[
+    KnnProtocol | LinearProtocol | FinetuneProtocol | ExportProtocol, Field(discriminator="name")
+]

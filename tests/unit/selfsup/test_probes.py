@@ -19,12 +19,15 @@ def blobs(count: int, seed: int, noise: float = 0.3) -> Features:
     labels = torch.arange(count) % 3
     centres = torch.eye(3, 6) * 4
     points = centres[labels] + noise * torch.randn(count, 6, generator=generator)
-    return Features(points, labels, corrupt=())
+    return Features(points, labels, torch.arange(count), corrupt=())
 
 
 def test_neighbours_vote_with_their_weights() -> None:
     train = Features(
-        torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]), torch.tensor([0, 1, 1]), corrupt=()
+        torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.0, 1.0]]),
+        torch.tensor([0, 1, 1]),
+        torch.arange(3),
+        (),
     )
     scores = knn_scores(train, torch.tensor([[2.0, 0.0]]), k=2, temperature=0.5, classes=2)
     # Similarities 1 and 0.8: weights e^(1/τ) and e^(0.8/τ), here over the first.
@@ -41,9 +44,9 @@ def test_separable_classes_are_told_apart() -> None:
     scores = knn_scores(train, test.representations, 20, 0.07, 3)
     assert top_k_accuracy(scores, test.labels, 1) == 1.0
     protocol = LinearProtocol(name="linear", epochs=10)
-    result = linear_probe(train, test.representations, protocol, 3)
+    result = linear_probe(train, train.labels, test.representations, protocol, 3)
     assert top_k_accuracy(result.scores, test.labels, 1) == 1.0
-    assert set(result.holdout_top1) == set(protocol.learning_rates)
+    assert set(result.holdout) == set(protocol.learning_rates)
 
 
 def test_each_learning_rate_is_plain_sgd() -> None:
@@ -55,7 +58,11 @@ def test_each_learning_rate_is_plain_sgd() -> None:
     )  # fmt: skip
     joint = {
         rate: linear_probe(
-            train, train.representations, protocol.model_copy(update={"learning_rates": (rate,)}), 3
+            train,
+            train.labels,
+            train.representations,
+            protocol.model_copy(update={"learning_rates": (rate,)}),
+            3,
         ).scores
         for rate in protocol.learning_rates
     }
@@ -96,7 +103,7 @@ def test_the_rate_is_chosen_by_the_training_set_alone() -> None:
         for test in (torch.zeros(4, 6), blobs(60, 1).representations)
     }
     result = linear_probe(train, torch.zeros(4, 6), protocol, 3)
-    assert chosen == {max(result.holdout_top1, key=lambda rate: result.holdout_top1[rate])}
+    assert chosen == {max(result.holdout, key=lambda rate: result.holdout[rate])}
 
 
 def test_nothing_to_hold_out_is_the_users_to_mend() -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from vicreg_workers.selfsup.accuracy import top_k_accuracy
 from vicreg_workers.selfsup.features import Features, extract_features
-from vicreg_workers.selfsup.images import Images
+from vicreg_workers.selfsup.images import Images, Subset
 from vicreg_workers.selfsup.knn import knn_scores
 from vicreg_workers.selfsup.loading import plain_batches
 from vicreg_workers.selfsup.losses import covariance
@@ -44,29 +42,6 @@ class Diagnosis:
         return metrics if self.knn_top1 is None else metrics | {"knn/top1": self.knn_top1}
 
 
-class Subset:
-    """A fixed random choice of images: the same for every run on the same images."""
-
-    def __init__(self, images: Images, start: int, size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        order = torch.randperm(len(images), generator=generator)
-        self._indices = order[start : start + size].tolist()
-        self._images = images
-        self.classes = images.classes
-        self.labels: Sequence[int] = [images.labels[index] for index in self._indices]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
-        return self._images.read(self._indices[index])
-
-    def name(self, index: int) -> str:
-        """See ``Images.name``."""
-        return self._images.name(self._indices[index])
-
-
 class Diagnostics:
     """Measures a network in training, always on the same images.
 
@@ -79,10 +54,11 @@ class Diagnostics:
 
     def __init__(self, images: Images, image_size: int, device: torch.device, loaders: int) -> None:
         fewest, most = SAMPLE_SIZES
-        self._sample = Subset(images, 0, min(most, max(fewest, len(images) // 10)))
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
+        self._sample = Subset(images, order[: min(most, max(fewest, len(images) // 10))])
         queries = min(QUERY_SIZE, len(images) // 5)
-        self._queries = Subset(images, 0, queries)
-        self._bank = Subset(images, queries, BANK_SIZE)
+        self._queries = Subset(images, order[:queries])
+        self._bank = Subset(images, order[queries : queries + BANK_SIZE])
         self._image_size = image_size
         self._device = device
         self._loaders = loaders

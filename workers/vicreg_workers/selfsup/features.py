@@ -23,6 +23,8 @@ class Features:
 
     representations: Tensor
     labels: Tensor
+    indices: Tensor
+    """Which images they are of, ``[N]``, on the CPU."""
     corrupt: tuple[int, ...]
     """Indices of images that could not be read and are left out."""
 
@@ -50,21 +52,23 @@ def extract_features(
         UserFailure: no image could be read.
     """
     backbone.eval()
-    representations, labels = [], []
+    representations, indices = [], []
     done = 0
     corrupt: list[int] = []
-    for views, some_labels, unreadable in plain_batches(
+    for views, some, unreadable in plain_batches(
         images, PlainView(image_size), BATCH_SIZE, loaders
     ):
         if len(views):
             representations.append(backbone(views.to(device)).float())
-            labels.append(some_labels.to(device))
+            indices.append(some)
         corrupt += unreadable
         done += len(views) + len(unreadable)
         progress(done)
     if not representations:
         raise UserFailure(f"data: none of {len(images)} images can be read")
-    return Features(torch.cat(representations), torch.cat(labels), tuple(corrupt))
+    passed = torch.cat(indices)
+    labels = torch.tensor(images.labels)[passed].to(device)
+    return Features(torch.cat(representations), labels, passed, tuple(corrupt))
 
 
 @torch.no_grad()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
+import torch
 import torchvision.datasets
 from PIL import Image
+from torch import Tensor
 
 from vicreg_platform.paths import IMAGE_SUFFIXES, resolve_inside
 from vicreg_platform.specs import Data, DigitsData, ImageFolderData, TorchvisionData
@@ -25,6 +28,9 @@ class Images(Protocol):
     """The class of each image, an index into ``classes``."""
     classes: Sequence[str]
     """The names of the classes."""
+    several: Tensor | None
+    """For images with several labels each, 1, 0, or -1 for unknown, ``[N, C]``; ``labels`` is then
+    the first that is 1. Else None."""
 
     def __len__(self) -> int: ...
 
@@ -43,19 +49,88 @@ def open_images(spec: Data, data_root: Path) -> Images:
     Raises:
         UserFailure: there are none, or they are not where the spec says.
     """
+    images = _open_all(spec, data_root)
+    if isinstance(spec, ImageFolderData) and spec.names is not None:
+        images = Subset(images, _listed(images, _inside(data_root, spec.names, "data.names")))
+    if spec.share < 1.0:
+        images = Subset(images, stratified(images.labels, spec.share, spec.share_seed))
+    return images
+
+
+def _open_all(spec: Data, data_root: Path) -> Images:
     if isinstance(spec, DigitsData):
         return Digits(spec)
-    try:
-        path = resolve_inside(data_root, spec.path)
-    except ValueError as error:
-        raise UserFailure(f"data.path: {error}") from None
+    path = _inside(data_root, spec.path, "data.path")
     if isinstance(spec, ImageFolderData):
-        return ImageFolder(path)
+        if spec.labels is None:
+            return ImageFolder(path)
+        return LabelledFolder(path, _inside(data_root, spec.labels, "data.labels"))
     return TorchvisionImages(spec, path)
+
+
+def _inside(data_root: Path, path: str, field: str) -> Path:
+    try:
+        return resolve_inside(data_root, path)
+    except ValueError as error:
+        raise UserFailure(f"{field}: {error}") from None
+
+
+def _listed(images: Images, file: Path) -> list[int]:
+    """Indices of the images whose file names stand in ``file``, one a line."""
+    try:
+        lines = [line.strip() for line in file.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserFailure(f"data.names: {file} cannot be read: {error}") from None
+    by_name = {os.path.basename(images.name(index)): index for index in range(len(images))}
+    wanted = [os.path.basename(line) for line in lines if line]
+    unknown = [name for name in wanted if name not in by_name]
+    if unknown or not wanted:
+        which = f"names {unknown[0]} and {len(unknown) - 1} more" if unknown else "names no image"
+        raise UserFailure(f"data.names: {file} {which}: not among the images of data.path")
+    return [by_name[name] for name in wanted]
+
+
+def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
+    """Indices of ``share`` of each class, at least one of each, in ascending order."""
+    generator = torch.Generator().manual_seed(seed)
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_class.setdefault(label, []).append(index)
+    chosen = []
+    for label in sorted(by_class):
+        members = by_class[label]
+        order = torch.randperm(len(members), generator=generator).tolist()
+        count = max(1, round(len(members) * share))
+        chosen += [members[place] for place in order[:count]]
+    return sorted(chosen)
+
+
+class Subset:
+    """Some images of a set, by their indices."""
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        self._images = images
+        self._indices = indices
+        self.classes = images.classes
+        self.labels: Sequence[int] = [images.labels[index] for index in indices]
+        self.several = None if images.several is None else images.several[list(indices)]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return self._images.read(self._indices[index])
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._images.name(self._indices[index])
 
 
 class Digits:
     """scikit-learn's handwritten digits; the split is stratified and the same everywhere."""
+
+    several: Tensor | None = None
 
     def __init__(self, spec: DigitsData) -> None:
         from sklearn.datasets import load_digits
@@ -89,6 +164,8 @@ class Digits:
 
 class ImageFolder:
     """A folder of images, one sub-folder a class, in the order of their names."""
+
+    several: Tensor | None = None
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
@@ -128,8 +205,51 @@ class ImageFolder:
         return self._files[index]
 
 
+class LabelledFolder:
+    """A folder of images whose labels, several each, stand in a CSV file."""
+
+    def __init__(self, path: Path, file: Path) -> None:
+        try:
+            with file.open(newline="") as lines:
+                header, *rows = [row for row in csv.reader(lines) if row]
+        except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+            raise UserFailure(f"data.labels: {file} is no CSV file: {error}") from None
+        self.classes: Sequence[str] = [name.strip() for name in header[1:]]
+        known = {"1": 1, "0": 0, "": -1}
+        values = []
+        for number, row in enumerate(rows, start=2):
+            cells = [cell.strip() for cell in row]
+            if len(cells) != len(header) or any(cell not in known for cell in cells[1:]):
+                raise UserFailure(
+                    f"data.labels: line {number} of {file} must hold an image and {len(header) - 1}"
+                    " values, each 1, 0 or nothing"
+                )
+            values.append([known[cell] for cell in cells[1:]])
+        if not values or not self.classes:
+            raise UserFailure(f"data.labels: {file} names no images or no classes")
+        try:
+            self._files = [str(resolve_inside(path, row[0].strip())) for row in rows]
+        except ValueError as error:
+            raise UserFailure(f"data.labels: {error}") from None
+        self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
+        self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return read_image(self._files[index])
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._files[index]
+
+
 class TorchvisionImages:
     """A classification set of torchvision that is already on disk."""
+
+    several: Tensor | None = None
 
     def __init__(self, spec: TorchvisionData, path: Path) -> None:
         kind = getattr(torchvision.datasets, spec.dataset, None)

@@ -14,7 +14,7 @@ from vicreg_workers.selfsup.images import Images
 def plain_batches(
     images: Images, transform: Callable[..., Tensor], batch_size: int, loaders: int
 ) -> Iterator[tuple[Tensor, Tensor, tuple[int, ...]]]:
-    """Views ``[n, 3, S, S]`` and labels ``[n]`` of all readable images, in order.
+    """Views ``[n, 3, S, S]`` and indices ``[n]`` of all readable images, in order.
 
     Unreadable images are left out; the third item of a batch holds their indices.
     """
@@ -31,7 +31,7 @@ def plain_batches(
 
 
 class _PlainDataset(Dataset[tuple[Tensor, int] | int]):
-    """A view and its label, or the index of an image that cannot be read."""
+    """A view and its index, or the index of an image that cannot be read."""
 
     def __init__(self, images: Images, transform: Callable[..., Tensor]) -> None:
         self._images = images
@@ -42,7 +42,7 @@ class _PlainDataset(Dataset[tuple[Tensor, int] | int]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | int:
         try:
-            return self._transform(self._images.read(index)), self._images.labels[index]
+            return self._transform(self._images.read(index)), index
         except OSError:
             return index
 
@@ -55,4 +55,4 @@ def _collate_readable(
     if not readable:
         return torch.empty(0), torch.empty(0, dtype=torch.long), unreadable
     views = torch.stack([view for view, _ in readable])
-    return views, torch.tensor([label for _, label in readable]), unreadable
+    return views, torch.tensor([index for _, index in readable]), unreadable

@@ -58,7 +58,7 @@ class Pretraining:
         torch.manual_seed(spec.training.seed)
         self.network = JointEmbedding(spec).to(device)
         if device.type == "cuda":
-            # On CPUs the views' layout is enough, and the gradients of plain weights are not copied.
+            # On CPUs the views' layout is enough, and plain weights' gradients need no copy.
             self.network = self.network.to(memory_format=torch.channels_last)
         model: nn.Module = self.network
         if world_size() > 1:

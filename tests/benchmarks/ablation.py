@@ -1,0 +1,84 @@
+"""An ablation of the paper on this machine: ``python -m tests.benchmarks.ablation NAME DATA_ROOT``.
+
+Trains the jobs of a recipe such as ``ablation-loss-small`` one after the other, without the
+service, and prints a row of a table for each: spread of the embedding, and nearest neighbours on
+the test images by the representation and by the embedding.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from vicreg_platform.recipes import load_ablation
+from vicreg_platform.specs import PretrainSpec, parse_spec
+from vicreg_workers.context import NullContext
+from vicreg_workers.selfsup.accuracy import top_k_accuracy
+from vicreg_workers.selfsup.features import extract_features
+from vicreg_workers.selfsup.images import open_images
+from vicreg_workers.selfsup.knn import knn_scores
+from vicreg_workers.selfsup.train import Pretraining
+
+NEIGHBOURS, TEMPERATURE = 20, 0.07
+
+
+class Last(NullContext):
+    """Keeps the last value of each metric."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics: dict[str, float] = {}
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.metrics.update(metrics)
+
+
+def knn(encoder: nn.Module, spec: PretrainSpec, data_root: Path) -> float:
+    test = spec.data.test_set()
+    assert test is not None
+    sets = [open_images(data, data_root) for data in (spec.data, test)]
+    train, held_out = (
+        extract_features(encoder, images, spec.data.image_size, torch.device("cpu"))
+        for images in sets
+    )
+    scores = knn_scores(
+        train, held_out.representations, NEIGHBOURS, TEMPERATURE, len(sets[0].classes)
+    )
+    return top_k_accuracy(scores, held_out.labels, 1)
+
+
+def main() -> None:
+    name, data_root = sys.argv[1], Path(sys.argv[2])
+    wanted = sys.argv[3:]
+    print(
+        "| job | std of the embedding: mean | share below 0.1 | RankMe | kNN top-1, representation "
+        "| kNN top-1, embedding | seconds |\n|---|---|---|---|---|---|---|"
+    )
+    for content in load_ablation(name):
+        if wanted and content["name"] not in wanted:
+            continue
+        spec = parse_spec(content)
+        assert isinstance(spec, PretrainSpec)
+        context = Last()
+        started = time.monotonic()
+        pretraining = Pretraining(spec, open_images(spec.data, data_root), context)
+        backbone = pretraining.run()
+        seconds = time.monotonic() - started
+        whole = nn.Sequential(backbone, pretraining.network.expander).eval()
+        metrics = context.metrics
+        print(
+            f"| {spec.name} | {metrics['embedding/std_mean']:.4f} "
+            f"| {metrics['embedding/std_low_share']:.2f} | {metrics['representation/rankme']:.0f} "
+            f"| {knn(backbone, spec, data_root):.3f} | {knn(whole, spec, data_root):.3f} "
+            f"| {seconds:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
