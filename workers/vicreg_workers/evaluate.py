@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -215,18 +216,16 @@ class _Evaluation:
         return self._accuracy(test.representations, test)
 
     def _export(self, train: Features, test: Features) -> dict[str, float]:
-        arrays = {
+        arrays: dict[str, Tensor] = {
             "train": train.representations,
             "train_labels": train.labels,
             "test": test.representations,
             "test_labels": self._same_classes.to(self._device)[test.labels],
         }
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            classes=np.array(list(self._train_images.classes)),
-            **{name: tensor.cpu().numpy() for name, tensor in arrays.items()},
-        )
+        named: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
+        named["classes"] = np.array(list(self._train_images.classes))
+        np.savez_compressed(buffer, **named)
         self._run_log.file("features.npz", buffer.getvalue())
         return {}
 

@@ -7,8 +7,8 @@ import torch
 
 from vicreg_platform.specs import LinearProtocol
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.accuracy import top_k_accuracy
-from vicreg_workers.selfsup.diagnostics import rankme
+from vicreg_workers.selfsup.accuracy import mean_average_precision, top_k_accuracy
+from vicreg_workers.selfsup.diagnostics import alpha_req, rankme
 from vicreg_workers.selfsup.features import Features
 from vicreg_workers.selfsup.knn import knn_scores
 from vicreg_workers.selfsup.linear import linear_probe
@@ -61,7 +61,7 @@ def test_each_learning_rate_is_plain_sgd() -> None:
             train,
             train.labels,
             train.representations,
-            protocol.model_copy(update={"learning_rates": (rate,)}),
+            protocol.model_copy(update={"learning_rates": (rate, rate)}),
             3,
         ).scores
         for rate in protocol.learning_rates
@@ -99,16 +99,17 @@ def test_the_rate_is_chosen_by_the_training_set_alone() -> None:
     train = blobs(300, 0, noise=4.0)
     protocol = LinearProtocol(name="linear", epochs=5, learning_rates=(30.0, 0.1))
     chosen = {
-        linear_probe(train, test, protocol, 3).learning_rate
+        linear_probe(train, train.labels, test, protocol, 3).learning_rate
         for test in (torch.zeros(4, 6), blobs(60, 1).representations)
     }
-    result = linear_probe(train, torch.zeros(4, 6), protocol, 3)
+    result = linear_probe(train, train.labels, torch.zeros(4, 6), protocol, 3)
     assert chosen == {max(result.holdout, key=lambda rate: result.holdout[rate])}
 
 
 def test_nothing_to_hold_out_is_the_users_to_mend() -> None:
+    few = blobs(3, 0)
     with pytest.raises(UserFailure, match="holdout"):
-        linear_probe(blobs(3, 0), torch.zeros(1, 6), LinearProtocol(name="linear"), 3)
+        linear_probe(few, few.labels, torch.zeros(1, 6), LinearProtocol(name="linear"), 3)
 
 
 def test_top_five_of_three_classes_is_all() -> None:
@@ -122,3 +123,58 @@ def test_rankme_counts_the_directions() -> None:
     basis, _ = torch.linalg.qr(torch.randn(64, 4, generator=generator))
     assert rankme(basis) == pytest.approx(4.0, rel=1e-3)
     assert rankme(basis[:, :1].repeat(1, 8)) == pytest.approx(1.0, rel=1e-3)
+
+
+def test_alpha_req_is_the_slope_of_the_spectrum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    basis, _ = torch.linalg.qr(torch.randn(400, 20, generator=generator, dtype=torch.double))
+    basis, _ = torch.linalg.qr(basis - basis.mean(dim=0))
+    for alpha in (0.0, 1.0, 2.5):
+        eigenvalues = torch.arange(1, 21).double() ** -alpha
+        assert alpha_req(basis * eigenvalues.sqrt()) == pytest.approx(alpha, abs=1e-6)
+
+
+def test_mean_average_precision_leaves_the_unknown_out() -> None:
+    scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.9], [0.1, 0.0]])
+    targets = torch.tensor([[1, 0], [0, 0], [1, -1], [0, 0]])
+    # Class 0: hits at ranks 1 and 3, (1 + 2/3) / 2; class 1 has no image of its own.
+    assert mean_average_precision(scores, targets) == pytest.approx(5 / 6)
+    assert mean_average_precision(scores[:, 1:], targets[:, 1:]) == 0.0
+
+
+def test_several_labels_have_a_classifier_each() -> None:
+    train, test = blobs(300, 0), blobs(60, 1)
+
+    def targets(labels: torch.Tensor) -> torch.Tensor:
+        """Not the classes themselves, but each pair of them; some unknown."""
+        several = torch.stack([labels != number for number in range(3)], dim=1).to(torch.int8)
+        several[::7, 0] = -1
+        return several
+
+    protocol = LinearProtocol(name="linear", epochs=10)
+    result = linear_probe(train, targets(train.labels), test.representations, protocol, 3)
+    assert mean_average_precision(result.scores, targets(test.labels)) > 0.99
+
+
+def test_one_rate_is_trained_on_all_images() -> None:
+    train = blobs(30, 0)
+    protocol = LinearProtocol(name="linear", epochs=2, learning_rates=(0.1,))
+    seen: list[int] = []
+
+    def fresh(places: list[int]) -> object:
+        def epoch(number: int) -> object:
+            seen.extend(places)
+            yield train.representations[places], torch.tensor(places)
+
+        return epoch
+
+    result = linear_probe(
+        train,
+        train.labels,
+        train.representations,
+        protocol,
+        3,
+        fresh,  # type: ignore[arg-type]
+    )
+    assert sorted(seen) == sorted([*range(30)] * 2)
+    assert result.holdout == {}

@@ -87,7 +87,7 @@ def finetune(
                 network(batch.views[0]), labels[batch.indices].to(device)
             )
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             done += len(batch.indices)
             progress(done)
