@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -207,6 +208,36 @@ def retry(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
 def schema() -> None:
     """Print the JSON Schema of the spec."""
     print(json.dumps(spec_schema(), indent=2))
+
+
+@app.command()
+def export(
+    encoder: Annotated[str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION.")],
+    file: Annotated[
+        Path, typer.Argument(help="Its suffix is the format: .safetensors, .pth, .pt or .onnx.")
+    ],
+    mlflow: Annotated[
+        str, typer.Option(envvar="VICREG_MLFLOW_URL", help="Address of the MLflow server.")
+    ] = "http://127.0.0.1:5000",
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Write a finished encoder to a file that needs nothing of this platform."""
+    source = encoder
+    if not encoder.startswith("models:/"):
+        with Client(api) as client:
+            job = client.get(encoder)
+        if job.kind != "pretrain" or job.state is not JobState.SUCCEEDED or job.mlflow is None:
+            raise PlatformError(f"job {job.id} has made no encoder: it is {job.kind}, {job.state}")
+        source = job.mlflow.run_id
+    # The control plane has no torch: what has it is another process.
+    done = subprocess.run(
+        [sys.executable, "-m", "vicreg_workers.export", source, str(file), "--mlflow", mlflow],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise PlatformError(done.stderr.strip().rpartition("\n")[2])
 
 
 @app.command()

@@ -7,7 +7,7 @@ import time
 
 from mlflow.tracking import MlflowClient
 
-from tests.e2e.conftest import Running, logged_steps
+from tests.e2e.conftest import STEPS_PER_EPOCH, Running, logged_steps
 from vicreg_platform.jobs.states import JobState
 
 OUTAGE_SECONDS = 30.0
@@ -26,9 +26,9 @@ def test_a_killed_worker_goes_on_from_the_checkpoint(running: Running) -> None:
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert len(ended.attempts) == 1
     log = running.client.logs(job.id)
-    resumed = re.findall(r"going on from the checkpoint after epoch (\d+)", log)
+    resumed = re.findall(r"going on from the checkpoint after step (\d+)", log)
     assert len(resumed) == 1
-    assert int(resumed[0]) >= 2
+    assert int(resumed[0]) >= 2 * STEPS_PER_EPOCH
     assert running.steps(job) == logged_steps(6)
 
 
@@ -42,8 +42,28 @@ def test_a_killed_driver_is_a_new_attempt_from_the_checkpoint(running: Running) 
     ended = running.wait(job)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
-    assert "going on from the checkpoint after epoch" in running.client.logs(job.id)
+    assert "going on from the checkpoint after step" in running.client.logs(job.id)
     assert running.steps(job) == logged_steps(6)
+
+
+def test_a_driver_told_to_end_saves_the_step_it_is_at(running: Running) -> None:
+    """Fails without: ``Stop``, which tells the workers; no other checkpoint is made meanwhile."""
+    job = running.submit(
+        name="driver-term",
+        training={"epochs": 4, "batch_size": 128},
+        resources={"workers": 2},
+        checkpoint={"every_epochs": 4},
+    )
+    running.until(job, lambda view: view.progress is not None and view.progress.step >= 20)
+    for process in running.processes(f'"job_id":"{job.id}"'):
+        if process.name().startswith("python"):
+            process.terminate()
+    ended = running.wait(job)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
+    resumed = re.findall(r"checkpoint after step (\d+)", running.client.logs(job.id))
+    assert int(resumed[0]) >= 20
+    assert running.steps(job) == logged_steps(4)
 
 
 def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Running) -> None:
@@ -84,6 +104,6 @@ def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None
 
     retried = running.client.retry(job.id)
     running.until_epoch(retried, 2)
-    assert "going on from the checkpoint after epoch" in running.client.logs(retried.id)
+    assert "going on from the checkpoint after step" in running.client.logs(retried.id)
     running.client.cancel(retried.id)
     assert running.wait(retried).state is JobState.CANCELLED

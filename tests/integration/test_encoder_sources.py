@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
@@ -25,7 +29,7 @@ def published(mlflow_server: MlflowServer) -> tuple[str, dict[str, torch.Tensor]
         {"kind": "pretrain", "data": {"source": "digits"}, "backbone": {"name": "resnet10"}}
     )
     assert isinstance(spec, PretrainSpec)
-    backbone = build_backbone(spec.backbone)
+    backbone = build_backbone(spec.backbone, 32)
     run_id, _ = Tracking(mlflow_server.url).ensure_run("enc", "n", "e", {"kind": "pretrain"}, None)
     log = RunLog(mlflow_server.url, run_id)
     for name, content in encoder_files(backbone, spec).items():
@@ -47,7 +51,7 @@ def test_from_its_job_its_run_and_the_registry(
         (RunEncoder(run=run_id), None),
         (ModelEncoder(model="models:/vicreg/1"), None),
     ]:
-        loaded = load_encoder(encoder, job_run, mlflow_server.url, Path()).state_dict()
+        loaded = load_encoder(encoder, 32, job_run, mlflow_server.url, Path()).state_dict()
         assert all(torch.equal(weights[name], loaded[name]) for name in weights)
 
 
@@ -58,10 +62,33 @@ def test_an_encoder_that_is_not_there_is_the_users_to_mend(
     mlflow_server: MlflowServer, encoder: RunEncoder | ModelEncoder
 ) -> None:
     with pytest.raises(UserFailure):
-        load_encoder(encoder, None, mlflow_server.url, Path())
+        load_encoder(encoder, 32, None, mlflow_server.url, Path())
 
 
 def test_a_server_that_is_away_is_no_fault_of_the_user() -> None:
     (port,) = free_ports(1)
     with pytest.raises(InfrastructureFailure):
-        load_encoder(RunEncoder(run="0" * 32), None, f"http://127.0.0.1:{port}", Path())
+        load_encoder(RunEncoder(run="0" * 32), 32, None, f"http://127.0.0.1:{port}", Path())
+
+
+def test_an_encoder_is_exported_from_its_run_to_onnx(
+    mlflow_server: MlflowServer, published: tuple[str, dict[str, torch.Tensor]], tmp_path: Path
+) -> None:
+    run_id, _ = published
+    file = tmp_path / "encoder.onnx"
+    command = [sys.executable, "-m", "vicreg_workers.export"]
+    done = subprocess.run(
+        [*command, run_id, str(file), "--mlflow", mlflow_server.url],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "resnet10 for images of 32 pixels" in done.stdout.splitlines()[-1]
+    session = onnxruntime.InferenceSession(str(file))
+    (representations,) = session.run(None, {"images": np.zeros((5, 3, 32, 32), np.float32)})
+    assert representations.shape == (5, 512)
+    missing = subprocess.run(
+        [*command, "0" * 32, str(file), "--mlflow", mlflow_server.url],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("there is no encoder at runs:/")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -88,12 +89,38 @@ def load_encoder(
             raise UserFailure(f"encoder.path: {error}") from None
         return _with_weights(encoder.backbone, image_size, _read_weights(path), str(path))
     if isinstance(encoder, ModelEncoder):
-        return _from_artifacts(encoder.model, image_size, tracking_uri)
+        return _of_size(load_published(encoder.model, tracking_uri), image_size)
     run_id = encoder_run_id if isinstance(encoder, JobEncoder) else encoder.run
-    return _from_artifacts(f"runs:/{run_id}/{FOLDER}", image_size, tracking_uri)
+    return _of_size(load_published(f"runs:/{run_id}/{FOLDER}", tracking_uri), image_size)
 
 
-def _from_artifacts(uri: str, image_size: int, tracking_uri: str) -> nn.Module:
+@dataclass(frozen=True)
+class Published:
+    """An encoder that a run has published."""
+
+    backbone: nn.Module
+    """In eval mode."""
+    spec: Backbone
+    image_size: int
+    """Side in pixels of the images it was trained on."""
+
+
+def _of_size(published: Published, image_size: int) -> nn.Module:
+    if published.spec.is_transformer and published.image_size != image_size:
+        raise UserFailure(
+            f"the encoder is a {published.spec.name} for images of {published.image_size} pixels: "
+            f"set data.train.image_size and data.test.image_size to that, not {image_size}"
+        )
+    return published.backbone
+
+
+def load_published(uri: str, tracking_uri: str) -> Published:
+    """The encoder at an MLflow address such as ``runs:/<run>/encoder`` or ``models:/<name>/1``.
+
+    Raises:
+        UserFailure: there is none, or its weights do not fit.
+        InfrastructureFailure: MLflow does not answer.
+    """
     # Only an evaluation gets here: a training worker is spared MLflow's slow import.
     import mlflow
     import requests
@@ -116,7 +143,8 @@ def _from_artifacts(uri: str, image_size: int, tracking_uri: str) -> nn.Module:
             raise UserFailure(f"{uri} holds no {DESCRIPTION}: it is no encoder of this platform")
         description = json.loads(found.read_text())
         weights = _read_weights(found.with_name(WEIGHTS))
-    return _with_weights(Backbone(**description["backbone"]), image_size, weights, uri)
+    spec, image_size = Backbone(**description["backbone"]), int(description["image_size"])
+    return Published(_with_weights(spec, image_size, weights, uri), spec, image_size)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ from safetensors.torch import load, save_file
 from torch import nn
 
 from vicreg_platform.specs import Backbone, PathEncoder, PretrainSpec, UntrainedEncoder, parse_spec
-from vicreg_workers.encoder import WEIGHTS, encoder_files, load_encoder
+from vicreg_workers.encoder import WEIGHTS, Published, encoder_files, load_encoder
+from vicreg_workers.export import export_encoder
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.backbones import backbone_state, build_backbone
 
@@ -43,6 +44,61 @@ def test_weights_are_read_from_a_file(tmp_path: Path, name: str) -> None:
 def test_a_torchvision_checkpoint_loses_its_classifier(tmp_path: Path) -> None:
     torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "w.pth")
     assert from_path(tmp_path, "w.pth")(torch.zeros(1, 3, 64, 64)).shape == (1, 512)
+
+
+def authors_resnet50() -> dict[str, torch.Tensor]:
+    """The layout of the published ``resnet50.pth``: torchvision's names without a classifier."""
+    network = torchvision.models.resnet50()
+    return {name: value for name, value in network.state_dict().items() if "fc." not in name}
+
+
+@pytest.mark.parametrize("form", ["backbone only", "full checkpoint"])
+def test_the_authors_published_checkpoints_are_read(tmp_path: Path, form: str) -> None:
+    weights = authors_resnet50()
+    if form == "full checkpoint":
+        # main_vicreg.py saves {epoch, model, optimizer}; the model is wrapped by DDP.
+        content: dict[str, object] = {
+            "epoch": 1000,
+            "model": {f"module.backbone.{name}": value for name, value in weights.items()}
+            | {"module.projector.0.weight": torch.zeros(4, 2048)},
+            "optimizer": {"state": {}, "param_groups": []},
+        }
+    else:
+        content = dict(weights)
+    torch.save(content, tmp_path / "resnet50.pth")
+    loaded = from_path(tmp_path, "resnet50.pth", Backbone(name="resnet50")).state_dict()
+    assert loaded.keys() == weights.keys()
+    assert all(torch.equal(weights[name], loaded[name]) for name in weights)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet50_2", "vit_b_16"])
+def test_torchvisions_other_models_fit(tmp_path: Path, name: str) -> None:
+    network = getattr(torchvision.models, name)()
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    backbone = Backbone.model_validate({"name": name.removesuffix("_16")})
+    encoder = PathEncoder(path="w.pth", backbone=backbone)
+    loaded = load_encoder(encoder, 224, None, "http://nowhere", tmp_path)
+    own = loaded.state_dict()
+    assert all(torch.equal(own[key], network.state_dict()[key]) for key in own)
+
+
+SMALL_VIT = Backbone(name="vit_s", patch_size=8)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".pt"])
+@pytest.mark.parametrize("spec", [Backbone(name="resnet10", stem="cifar"), SMALL_VIT])
+def test_an_exported_encoder_computes_the_same(tmp_path: Path, spec: Backbone, suffix: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(spec, 16).eval()
+    file = tmp_path / f"encoder{suffix}"
+    assert export_encoder(Published(backbone, spec, 16), file) < 1e-4
+    assert file.stat().st_size > 1_000_000
+
+
+def test_an_unknown_format_is_the_users_to_mend(tmp_path: Path) -> None:
+    published = Published(build_backbone(RESNET18, 32).eval(), RESNET18, 32)
+    with pytest.raises(UserFailure, match="suffix must be one of"):
+        export_encoder(published, tmp_path / "encoder.h5")
 
 
 class Harmful:
