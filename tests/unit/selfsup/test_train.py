@@ -1,5 +1,6 @@
 """The training loop learns, resumes bit for bit, and stops where it must."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -316,3 +317,38 @@ def test_another_number_of_workers_goes_on_with_a_warning(two_processes: Gloo, r
     for name, value in whole.items():
         if value.is_floating_point():
             torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.fixture
+def scaled(monkeypatch: pytest.MonkeyPatch) -> PretrainSpec:
+    """A run in fp16 with its loss scaled, but in the arithmetic of fp32, which CPUs are fast in."""
+    monkeypatch.setattr(Pretraining, "_autocast", lambda self: nullcontext())
+    spec = spec_for(epochs=2, checkpoint={"every_epochs": 9})
+    training = spec.training.model_copy(update={"precision": "fp16"})
+    return spec.model_copy(update={"training": training})
+
+
+def test_the_loss_scale_is_kept_over_a_stop(root: Path, scaled: PretrainSpec) -> None:
+    whole = train(root, Recorder(root / "a"), scaled)
+    with pytest.raises(Stopped):
+        train(root, Recorder(root / "b", stopped_after=3), scaled)
+    kept = Checkpoints(str(root / "b"), "job", 2).load()
+    assert kept is not None
+    assert kept.shared["scaler"]["_growth_tracker"] == 3
+    assert_same(whole, train(root, Recorder(root / "b"), scaled))
+
+
+def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
+    root: Path, scaled: PretrainSpec
+) -> None:
+    pretraining = Pretraining(scaled, open_images(scaled.data, root), Recorder(root / "a"))
+    before = pretraining.network.backbone.conv1.weight.detach().clone()
+    poison_at(pretraining, 2, "gradient")
+    first, second = pretraining._batches.epoch(0)
+    pretraining._train_step(first)  # the warm-up begins at a learning rate of 0
+    pretraining._train_step(second)
+    assert torch.equal(pretraining.network.backbone.conv1.weight, before)
+    assert pretraining._scaler.get_scale() == 2.0**15  # half of torch's first
+    pretraining._train_step(first)
+    assert not torch.equal(pretraining.network.backbone.conv1.weight, before)
+    assert pretraining._finite.problem() is None

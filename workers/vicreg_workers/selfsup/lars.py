@@ -51,21 +51,22 @@ class LARS(Optimizer):
             "clip": clip,
         }
         super().__init__([group for group in groups if group["params"]], defaults)
-        self.found_inf: Tensor | None = None
-        self.grad_scale: Tensor | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         if closure is not None:
             raise ValueError("LARS takes no closure")
+        # Set from outside, as on torch's fused optimisers; GradScaler takes them away again.
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
             if not parameters:
                 continue
             gradients: list[Any] = [p.grad for p in parameters]
-            if self.grad_scale is not None:
-                inverse = self.grad_scale.double().reciprocal().float()
+            if grad_scale is not None:
+                inverse = grad_scale.double().reciprocal().float()
                 torch._foreach_mul_(gradients, inverse)
             if group["adaptive"]:
                 _scale(parameters, gradients, group)
@@ -80,7 +81,7 @@ class LARS(Optimizer):
                 nesterov=False,
                 maximize=False,
                 is_first_step=False,
-                found_inf=self.found_inf,
+                found_inf=found_inf,
             )
 
     def _momentum_of(self, parameter: Tensor) -> Tensor:

@@ -151,7 +151,6 @@ class Pretraining:
             self._scaler.step(self._optimizer)
             self._scaler.update()
         else:
-            self._optimizer.grad_scale = None  # type: ignore[attr-defined]
             self._optimizer.found_inf = self._finite.note(  # type: ignore[attr-defined]
                 self._step + 1, terms, norm
             )
