@@ -32,8 +32,14 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
+# lightly is compared with, and nothing else: it stays out of the environment.
+LIGHTLY := $(VENV)/lightly
 bench: install
+	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) \
+		lightly==1.6.0 lightly-utils pytorch-lightning lightning-utilities torchmetrics aenum
 	$(BIN)/python -m tests.benchmarks.loss
+	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step
+	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
 
 check: install

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
@@ -35,6 +37,7 @@ errors = Console(stderr=True)
 
 ApiUrl = Annotated[str, typer.Option("--api", envvar="VICREG_API_URL", help="Address of the API.")]
 DEFAULT_API = "http://127.0.0.1:8000"
+Answer = TypeVar("Answer")
 JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
 
 
@@ -110,21 +113,22 @@ def submit(
     """Submit a job, or each of the jobs of a file with several YAML documents."""
     specs = _read_specs(file)
     with Client(api, wait_seconds=30.0 if follow else 0.0) as client:
-        try:
-            # All are checked before the first one is stored.
-            checks = [client.check(spec) for spec in specs] if dry_run or len(specs) > 1 else []
-            if dry_run:
-                for check in checks:
-                    for warning in check.warnings:
-                        errors.print(f"[yellow]warning[/]: {warning}")
-                    console.print_json(data=check.spec)
-                return
-            jobs = [client.submit(spec) for spec in specs]
-        except ApiError as error:
-            if str(file) == "-" or not error.problem.get("errors"):
-                raise
-            display.print_faults(errors, file, error)
-            raise typer.Exit(2) from None
+        # All are checked before the first one is stored.
+        if dry_run or len(specs) > 1:
+            checks = [
+                _naming_faults(file, document, partial(client.check, spec))
+                for document, spec in enumerate(specs)
+            ]
+        if dry_run:
+            for check in checks:
+                for warning in check.warnings:
+                    errors.print(f"[yellow]warning[/]: {warning}")
+                console.print_json(data=check.spec)
+            return
+        jobs = [
+            _naming_faults(file, document, partial(client.submit, spec))
+            for document, spec in enumerate(specs)
+        ]
         if not follow:
             for job in jobs:
                 console.print(job.id)
@@ -251,6 +255,17 @@ def recipe(
 def _starting(checks: dict[str, str]) -> str:
     missing = [name for name, answer in checks.items() if answer != "ok"]
     return f"starting: {', '.join(missing)}"
+
+
+def _naming_faults(file: Path, document: int, call: Callable[[], Answer]) -> Answer:
+    """What ``call`` answers; the faults of a refused spec are named with their lines."""
+    try:
+        return call()
+    except ApiError as error:
+        if str(file) == "-" or not error.problem.get("errors"):
+            raise
+        display.print_faults(errors, file, document, error)
+        raise typer.Exit(2) from None
 
 
 def _read_specs(file: Path) -> list[dict[str, Any]]:

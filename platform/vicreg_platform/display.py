@@ -144,9 +144,9 @@ def job_table(job: JobView) -> Table:
     return table
 
 
-def print_faults(console: Console, file: Path, error: ApiError) -> None:
-    """Each fault of a spec, with the line of the file it is about."""
-    lines = _lines_of_fields(file.read_text())
+def print_faults(console: Console, file: Path, document: int, error: ApiError) -> None:
+    """Each fault of one of the specs of a file, with the line it is about."""
+    lines = _lines_of_fields(file.read_text(), document)
     for fault in error.problem.get("errors", []):
         field = fault["field"]
         line = _nearest_line(lines, field)
@@ -163,8 +163,8 @@ def _nearest_line(lines: dict[str, int], field: str) -> int | None:
     return lines.get("")
 
 
-def _lines_of_fields(text: str) -> dict[str, int]:
-    """The line of every field of a YAML or JSON text, counted from 1."""
+def _lines_of_fields(text: str, document: int) -> dict[str, int]:
+    """The line of every field of a document of a YAML or JSON text, counted from 1."""
     lines: dict[str, int] = {}
 
     def walk(node: yaml.Node, path: str, line: int) -> None:
@@ -176,7 +176,10 @@ def _lines_of_fields(text: str) -> dict[str, int]:
             for index, item in enumerate(node.value):
                 walk(item, f"{path}[{index}]", item.start_mark.line + 1)
 
-    root = yaml.compose(text)
-    if root is not None:
-        walk(root, "", 1)
+    roots = [root for root in yaml.compose_all(text) if not _is_empty(root)]
+    walk(roots[document], "", roots[document].start_mark.line + 1)
     return lines
+
+
+def _is_empty(root: yaml.Node | None) -> bool:
+    return root is None or root.tag == "tag:yaml.org,2002:null"

@@ -38,6 +38,8 @@ Step = Callable[[], None]
 class Pictures:
     """Digits in colour at the size of the benchmark, decoded."""
 
+    several = None
+
     def __init__(self, size: int) -> None:
         digits = Digits(DigitsData(source="digits"))
         self.labels = list(digits.labels[:IMAGES])

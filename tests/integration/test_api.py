@@ -12,10 +12,12 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
+import yaml
 
 from tests.integration.conftest import MlflowServer, wait_until
 from vicreg_api.app import create_app
 from vicreg_api.services import Services
+from vicreg_platform.cli import main
 from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.cluster.fake import FakeCluster
 from vicreg_platform.database import Database
@@ -406,3 +408,27 @@ def test_the_openapi_examples_work_when_pasted(platform: Platform) -> None:
         assert platform.http.post("/v1/jobs", json=example["value"]).status_code == 201
     states = {job["state"] for job in platform.http.get("/v1/jobs").json()["items"]}
     assert states == {JobState.QUEUED.value, JobState.WAITING.value}
+
+
+def test_a_file_of_several_specs_is_several_jobs_or_none(
+    platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def submit(*documents: dict[str, Any]) -> int:
+        file = tmp_path / "specs.yaml"
+        file.write_text(yaml.safe_dump_all(documents))
+        address = str(platform.http.base_url)
+        monkeypatch.setattr("sys.argv", ["vicreg", "submit", str(file), "--api", address])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0)
+
+    assert submit(DIGITS | {"name": "first"}, DIGITS | {"epochs": 3}) == 2
+    refused = " ".join(capsys.readouterr().err.split())
+    assert "specs.yaml:7" in refused.replace(" ", "")
+    assert "epochs: unknown field" in refused
+    assert platform.http.get("/v1/jobs").json()["items"] == []
+    assert submit(DIGITS | {"name": "first"}, DIGITS | {"name": "second"}) == 0
+    ids = capsys.readouterr().out.split()
+    names = [platform.http.get(f"/v1/jobs/{job}").json()["name"] for job in ids]
+    assert names == ["first", "second"]

@@ -35,7 +35,7 @@ def test_a_fault_is_printed_with_the_line_of_the_file(tmp_path: Path) -> None:
     ]
     output = io.StringIO()
     display.print_faults(
-        Console(file=output, width=200), file, ApiError({"errors": faults, "detail": ""})
+        Console(file=output, width=200), file, 0, ApiError({"errors": faults, "detail": ""})
     )
     lines = [int(line.split(".yaml:")[1].split(":")[0]) for line in output.getvalue().splitlines()]
     assert lines == [5, 9, 4, 1]

@@ -59,7 +59,7 @@ class Watch(SpecModel):
 
     collapse_std: float = Field(ge=0.0, le=1.0)
     """A run is stopped as diverged when the mean standard deviation of the embedding's dimensions
-    stays below this; 0 never stops. For methods on the sphere (all but vicreg and barlow_twins)
+    stays below this; 0 never stops. For all methods but vicreg, whose losses do not see the scale,
     embeddings are first scaled to a mean square of 1. Default: 0.01; 0 for vicreg without its
     variance term, where collapse is what was asked for."""
     collapse_steps: int = Field(default=200, ge=1, le=1_000_000)

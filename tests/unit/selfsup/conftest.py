@@ -1,9 +1,14 @@
 from collections.abc import Iterator
+from multiprocessing import forkserver
 
 import pytest
 import torch
 
-from tests.unit.selfsup.processes import Gloo
+from tests.unit.selfsup.processes import PRELOADED, Gloo
+
+# The server imports torch while the first tests run.
+forkserver.set_forkserver_preload(PRELOADED)
+forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

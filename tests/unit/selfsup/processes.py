@@ -10,6 +10,8 @@ from typing import Any
 
 from vicreg_platform.local import free_ports
 
+PRELOADED = ["tests.unit.selfsup.test_train"]
+
 
 class Gloo:
     """``size`` processes in one process group; ``run`` calls a function on all of them."""
@@ -17,7 +19,7 @@ class Gloo:
     def __init__(self, size: int) -> None:
         # Forked from one server that has imported torch: each would else take seconds to.
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.unit.selfsup.test_train"])
+        context.set_forkserver_preload(PRELOADED)
         (port,) = free_ports(1)
         self._pipes: list[Connection] = []
         self._processes = []

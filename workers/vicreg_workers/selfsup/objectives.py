@@ -28,7 +28,8 @@ class Losses(NamedTuple):
     """Scalars by metric name: ``loss``, which is minimised, then the bare terms."""
     std: Tensor
     """Standard deviation of each dimension of the first views' embeddings, ``[D]``, detached. For
-    methods on the sphere the embeddings are first scaled to a mean square of 1."""
+    all methods but VICReg, whose losses do not see the scale, the embeddings are first scaled to a
+    mean square of 1."""
 
 
 class Objective:
@@ -41,7 +42,7 @@ class Objective:
     def __init__(self, method: Method) -> None:
         self._method = method
         self._weight, self._term, self._pair = _pair_loss(method)
-        self._on_sphere = self._term in ("contrastive", "similarity")
+        self._sees_scale = isinstance(method, VICReg)
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -63,7 +64,7 @@ class Objective:
                 self._weight * pair + method.variance * variance + method.covariance * covariance
             )
         std = moments[0][0].detach().sqrt()
-        if self._on_sphere:
+        if not self._sees_scale:
             std = std / first.detach().square().mean().sqrt().clamp_min(1e-12)
         values = (total, pair, variance, covariance)
         return Losses(dict(zip(self.terms, values, strict=True)), std)
