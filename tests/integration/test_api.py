@@ -425,7 +425,7 @@ def test_a_file_of_several_specs_is_several_jobs_or_none(
 
     assert submit(DIGITS | {"name": "first"}, DIGITS | {"epochs": 3}) == 2
     refused = " ".join(capsys.readouterr().err.split())
-    assert "specs.yaml:7" in refused.replace(" ", "")
+    assert "specs.yaml:8" in refused.replace(" ", "")
     assert "epochs: unknown field" in refused
     assert platform.http.get("/v1/jobs").json()["items"] == []
     assert submit(DIGITS | {"name": "first"}, DIGITS | {"name": "second"}) == 0
