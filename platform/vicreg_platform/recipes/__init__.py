@@ -1,7 +1,8 @@
 """Ready specs, shipped with the package.
 
 A recipe is a spec, or an ablation: ``scales`` names base specs, ``variants`` what each job changes
-in them. The recipe ``NAME-SCALE`` is then a file of several specs, one YAML document each.
+in them (a list for all scales, or one for each). The recipe ``NAME-SCALE`` is then a file of
+several specs, one YAML document each.
 """
 
 from __future__ import annotations
@@ -53,9 +54,11 @@ def _recipes() -> dict[str, str]:
         if "variants" not in content:
             texts[name] = text
             continue
+        variants = content["variants"]
         for scale, base in content["scales"].items():
+            chosen = variants[scale] if isinstance(variants, dict) else variants
             texts[f"{name}-{scale}"] = yaml.safe_dump_all(
-                [overridden(base, variant) for variant in content["variants"]],
+                [overridden(base, variant) for variant in chosen],
                 sort_keys=False,
                 width=100,
                 allow_unicode=True,
