@@ -32,6 +32,7 @@ def spec_for(epochs: int, workers: int = 1, **changes: Any) -> PretrainSpec:
         "optimizer": {"eta": 0.02},
         "training": {"epochs": epochs, "batch_size": 8, "warmup_epochs": 1},
         "resources": {"workers": workers},
+        "checkpoint": {"every_epochs": 2},
     }
     spec = parse_spec(request | changes)
     assert isinstance(spec, PretrainSpec)
@@ -220,7 +221,7 @@ def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
 def test_a_run_that_is_not_finite_stops_before_the_step(
     root: Path, what: str, optimizer: str
 ) -> None:
-    spec = spec_for(epochs=2, optimizer={"name": optimizer})
+    spec = spec_for(epochs=2, optimizer={"name": optimizer}, checkpoint={"every_epochs": 1})
     context = Recorder(root / "storage")
     pretraining = Pretraining(spec, open_images(spec.data, root), context)
     poison_at(pretraining, 3, what)
