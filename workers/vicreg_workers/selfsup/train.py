@@ -147,7 +147,7 @@ class Pretraining:
         if self._scaler.is_enabled():
             # Gradients that overflow are the scaler's: it skips the step and lowers the scale.
             self._finite.note(self._step + 1, terms, torch.zeros_like(norm))
-            norm = norm / self._scaler.get_scale()
+            norm = norm / self._scaler.scale(torch.ones_like(norm))
             self._scaler.step(self._optimizer)
             self._scaler.update()
         else:
@@ -179,14 +179,12 @@ class Pretraining:
 
     def _look(self, losses: Losses) -> None:
         """End the run where it makes no more sense, or where it is asked to. Waits."""
-        problem = self._finite.problem()
+        problem = self._finite.problem() or self._collapse.note(
+            self._step, float(losses.std.mean())
+        )
         broken, stopping = any_over_processes([problem is not None, self._context.stopping()])
         if broken:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
-        # The same on every process: the embeddings' moments are those of the global batch.
-        problem = self._collapse.note(self._step, float(losses.std.mean()))
-        if problem is not None:
-            raise Diverged(problem)
         if stopping:
             self._context.save(self._state())
             raise Stopped(f"asked to end: the state after step {self._step} is saved")
