@@ -38,6 +38,7 @@ bench: install
 	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) \
 		lightly==1.6.0 lightly-utils pytorch-lightning lightning-utilities torchmetrics aenum
 	$(BIN)/python -m tests.benchmarks.loss
+	$(BIN)/python -m tests.benchmarks.convolution
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
 	$(BIN)/python -m tests.benchmarks.mlflow_outage

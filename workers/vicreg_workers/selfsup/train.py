@@ -18,6 +18,7 @@ from vicreg_workers.selfsup import pictures
 from vicreg_workers.selfsup.batches import Batch, ViewBatches
 from vicreg_workers.selfsup.batchnorm import synchronise_batchnorm
 from vicreg_workers.selfsup.compiled import Compiled
+from vicreg_workers.selfsup.convolution import multiply_small_maps
 from vicreg_workers.selfsup.diagnostics import Diagnostics
 from vicreg_workers.selfsup.distributed import (
     any_over_processes,
@@ -58,8 +59,10 @@ class Pretraining:
         torch.manual_seed(spec.training.seed)
         self.network = JointEmbedding(spec).to(device)
         if device.type == "cuda":
-            # On CPUs the views' layout is enough, and plain weights' gradients need no copy.
             self.network = self.network.to(memory_format=torch.channels_last)
+        else:
+            # On CPUs the views' layout is enough, and plain weights' gradients need no copy.
+            multiply_small_maps(self.network)
         model: nn.Module = self.network
         if world_size() > 1:
             synchronise_batchnorm(self.network, device)
