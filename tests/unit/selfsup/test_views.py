@@ -197,7 +197,7 @@ def test_grayscale_solarisation_and_blur_are_the_references() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_whole_views_are_distributed_as_the_references(name: str) -> None:
     """The authors' chain of torchvision transforms on the same images, by what their pixels are."""
-    spec, count = preset(name), 1500
+    spec, count = preset(name), 900
     images = photographs(300).repeat(count // 300, 1, 1, 1)
     generator = generator_for(8)
     crops = draw_crops(spec, count, 32, 32, generator)

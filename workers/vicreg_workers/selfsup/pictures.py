@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -42,7 +43,8 @@ def std_histogram(std: Tensor, epoch: int) -> bytes:
     figure = Figure(figsize=(6, 3.2))
     # Margins of their own: a layout engine draws everything several times.
     axes = figure.add_axes((0.1, 0.16, 0.87, 0.72))
-    axes.hist(std.numpy(), bins=50, color="#3b6ea5")
+    counts, edges = np.histogram(std.numpy(), bins=50)
+    axes.stairs(counts, edges, fill=True, color="#3b6ea5")  # one shape: 50 bars take far longer
     axes.axvline(1.0, color="#c44e52", linestyle="--", linewidth=1, label="hinge of the loss")
     axes.set_xlim(left=0.0)
     axes.set_xlabel("standard deviation of an embedding dimension")
