@@ -7,7 +7,7 @@ the test images by the representation and by the embedding.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import nn
 
 from vicreg_platform.recipes import load_ablation
 from vicreg_platform.specs import PretrainSpec, parse_spec
+from vicreg_platform.specs.overrides import overridden
 from vicreg_workers.context import NullContext
 from vicreg_workers.selfsup.accuracy import top_k_accuracy
 from vicreg_workers.selfsup.features import extract_features
@@ -53,15 +54,22 @@ def knn(encoder: nn.Module, spec: PretrainSpec, data_root: Path) -> float:
 
 
 def main() -> None:
-    name, data_root = sys.argv[1], Path(sys.argv[2])
-    wanted = sys.argv[3:]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("name", help="such as ablation-loss-small")
+    parser.add_argument("data_root", type=Path)
+    parser.add_argument("jobs", nargs="*", help="default: all of the recipe")
+    parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    settings = parser.parse_args()
+    data_root: Path = settings.data_root
     print(
         "| job | std of the embedding: mean | share below 0.1 | RankMe | kNN top-1, representation "
         "| kNN top-1, embedding | seconds |\n|---|---|---|---|---|---|---|"
     )
-    for content in load_ablation(name):
-        if wanted and content["name"] not in wanted:
+    for content in load_ablation(settings.name):
+        if settings.jobs and content["name"] not in settings.jobs:
             continue
+        if settings.epochs:
+            content = overridden(content, {"training.epochs": settings.epochs})
         spec = parse_spec(content)
         assert isinstance(spec, PretrainSpec)
         context = Last()
