@@ -55,6 +55,10 @@ class Assignment(BaseModel):
     """The run that holds the encoder of an evaluation ``{job: …}``."""
     resume_from: str | None = None
     """The job whose checkpoints to start from where this one has none: the one it retries."""
+    objective: str | None = None
+    """Of a sweep's trial: the metric that it reports at each epoch's end."""
+    concurrency: int = 1
+    """Of a sweep: the trials that there is room for at once."""
     tracking_uri: str
     storage: str
     """Where checkpoints are kept: a path or an fsspec URL that every worker reaches."""

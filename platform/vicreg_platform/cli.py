@@ -16,12 +16,15 @@ from typing import Annotated, Any, TypeVar
 import typer
 import yaml
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
+from rich.table import Table
 
 from vicreg_platform import display
 from vicreg_platform.client import ApiError, Client
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.views import TrialSort
 from vicreg_platform.recipes import recipe_names, recipe_text
 from vicreg_platform.specs import spec_schema
 
@@ -145,7 +148,7 @@ def submit(
 @app.command()
 def jobs(
     state: Annotated[list[JobState] | None, typer.Option(help="One or more.")] = None,
-    kind: Annotated[str | None, typer.Option(help="pretrain or evaluate")] = None,
+    kind: Annotated[str | None, typer.Option(help="pretrain, evaluate or sweep")] = None,
     experiment: Annotated[str | None, typer.Option()] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value, one or more.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
@@ -177,6 +180,38 @@ def show(
         console.print_json(job.model_dump_json())
     else:
         console.print(display.job_table(job))
+
+
+@app.command()
+def trials(
+    job_id: JobId,
+    sort: Annotated[TrialSort, typer.Option(help="By what they are listed.")] = TrialSort.RANK,
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the sweep has ended.")
+    ] = False,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """List a sweep's trials, best first."""
+    with Client(api, wait_seconds=30.0 if follow else 0.0) as client:
+
+        def table() -> Table:
+            sweep = client.get(job_id)
+            return display.trials_table(sweep, client.trials(job_id, sort=sort, limit=limit).items)
+
+        if not follow:
+            console.print(table())
+            return
+        with Live(table(), console=console, auto_refresh=False) as live:
+            client.wait(job_id, watch=lambda job: live.update(table(), refresh=True))
+            live.update(table(), refresh=True)
+
+
+@app.command()
+def promote(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """Train the best configuration of an ended sweep, with its base's evaluations."""
+    with Client(api) as client:
+        console.print(client.promote(job_id).id)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from vicreg_platform.errors import PlatformError
-from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView
+from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView, TrialPage
 
 POLL_SECONDS = 0.5
 
@@ -129,6 +129,16 @@ class Client:
                 answer.read()
                 raise ApiError(_problem(answer))
             yield from answer.iter_text()
+
+    def trials(self, job_id: str, **options: Any) -> TrialPage:
+        """A page of a sweep's trials, best first; options as in the API: sort, limit, cursor."""
+        return TrialPage.model_validate(
+            self._call("GET", f"/v1/jobs/{job_id}/trials", params=options)
+        )
+
+    def promote(self, job_id: str) -> JobView:
+        """The job that trains the best configuration of an ended sweep."""
+        return JobView.model_validate(self._call("POST", f"/v1/jobs/{job_id}/promote"))
 
     def cancel(self, job_id: str) -> JobView:
         """End a job."""

@@ -25,24 +25,27 @@ from vicreg_platform.cluster import (
     SubmissionState,
     SubmissionStatus,
 )
-from vicreg_platform.cluster.needs import needs_of, submission_of
+from vicreg_platform.cluster.needs import needs_of, submission_of, trials_at_once
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
     IllegalTransition,
+    InvalidSpec,
     NotFound,
     SubmissionRefused,
     TrackingRefused,
     TrackingUnavailable,
     Unavailable,
 )
+from vicreg_platform.jobs.leaderboard import best_trial
 from vicreg_platform.jobs.models import Attempt, Job, new_id
 from vicreg_platform.jobs.repository import JobRepository
-from vicreg_platform.jobs.service import utc_now
+from vicreg_platform.jobs.service import JobService, utc_now
 from vicreg_platform.jobs.states import TERMINAL, JobState
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs import parse_spec
+from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_platform.tracking import Tracking
+from vicreg_platform.trials import TrialState
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +88,7 @@ class Dispatcher:
         self._tracking = tracking
         self._settings = settings
         self._now = now
+        self._service = JobService(database, settings.data_root, settings.mlflow_public_url, now)
         self._too_large_since: dict[str, datetime] = {}
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
 
@@ -268,8 +272,25 @@ class Dispatcher:
             log = "the log was lost with the Ray head\n"
         self._tracking.keep_log(run_id, attempt.number, log)
         if JobState(job.state) in TERMINAL:
+            if job.kind == "sweep":
+                self._close_sweep(job, run_id)
             self._read_run(job)
             self._tracking.finish(run_id, _RUN_STATUS[JobState(job.state)])
+
+    def _close_sweep(self, job: Job, run_id: str) -> None:
+        """Close the runs of trials that ended with their sweep, and promote its best."""
+        if job.state == JobState.SUCCEEDED.value and job.spec["promote"]:
+            view = self._service.get(job.id)
+            try:
+                promoted = self._service.promote(job.id, best_trial(self._tracking, view))
+                logger.info("sweep %s: job %s trains its best", job.id, promoted.id)
+            except InvalidSpec as error:
+                logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)
+        for trial, trial_run, _ in self._tracking.trials(run_id):
+            if trial.state is TrialState.RUNNING:
+                self._tracking.keep_trial(
+                    trial_run, trial.model_copy(update={"state": TrialState.CANCELLED})
+                )
 
     # Jobs that are not on the cluster
 
@@ -293,15 +314,14 @@ class Dispatcher:
     def _start_queued(self) -> None:
         with self._database.read() as session:
             queued = self._jobs(session).queued(BATCH)
-            live = [
-                needs_of(parse_spec(job.spec)) for _, job in self._jobs(session).live_attempts()
-            ]
+            running = [job for _, job in self._jobs(session).live_attempts()]
         if not queued:
             return
         capacity = self._cluster.capacity()
+        live = [needs_of(parse_spec(job.spec), capacity) for job in running]
         for job in queued:
             with _contained(job):
-                needs = needs_of(parse_spec(job.spec))
+                needs = needs_of(parse_spec(job.spec), capacity)
                 if not capacity.can_ever_hold(needs):
                     self._follow_too_large(job, needs, capacity)
                     continue
@@ -370,10 +390,15 @@ class Dispatcher:
 
     def _submit(self, attempt: Attempt, job: Job) -> None:
         assert job.run_id is not None
+        spec = parse_spec(job.spec)
+        concurrency = 1
+        if isinstance(spec, SweepSpec):
+            concurrency = trials_at_once(spec, self._cluster.capacity())
         assignment = Assignment(
             job_id=job.id,
             attempt=attempt.number,
-            spec=parse_spec(job.spec),
+            spec=spec,
+            concurrency=concurrency,
             run_id=job.run_id,
             encoder_run_id=self._run_of(job.depends_on),
             resume_from=job.retry_of,

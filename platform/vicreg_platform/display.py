@@ -15,7 +15,8 @@ from rich.table import Column, Table
 
 from vicreg_platform.client import ApiError
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.views import JobView
+from vicreg_platform.jobs.views import JobView, TrialView
+from vicreg_platform.trials import TrialState
 
 STATE_COLOURS = {
     JobState.RUNNING: "cyan",
@@ -73,6 +74,12 @@ def _detail(job: JobView) -> str:
         )
     if job.progress is None:
         return ""
+    if job.kind == "sweep":
+        best = job.summary.get("sweep/best")
+        text = f"{_trials_ended(job)}, {job.progress.step} epochs"
+        return (
+            text if best is None else f"{text}, best {job.spec['objective']['metric']} {best:.4g}"
+        )
     parts = []
     if job.kind == "pretrain":
         parts.append(f"epoch {job.progress.epoch}/{job.progress.epochs}")
@@ -110,10 +117,49 @@ def jobs_table(jobs: list[JobView]) -> Table:
             job.kind,
             escape(job.name),
             escape(job.experiment),
-            progress if job.kind == "pretrain" else "",
+            "" if job.kind == "evaluate" else progress,
             escape((job.reason or "")[:80]),
         )
     return table
+
+
+TRIAL_COLOURS = {
+    TrialState.RUNNING: "cyan",
+    TrialState.SUCCEEDED: "green",
+    TrialState.STOPPED: "blue",
+    TrialState.FAILED: "red",
+    TrialState.CANCELLED: "yellow",
+}
+
+
+def trials_table(sweep: JobView, trials: list[TrialView]) -> Table:
+    """A sweep's trials, one a row."""
+    metric = sweep.spec["objective"]["metric"]
+    title = f"{escape(sweep.name)}: {sweep.state.value}, {_trials_ended(sweep)}"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("RANK", "TRIAL", "STATE", "EPOCHS", metric, *sweep.spec["space"], "REASON"):
+        table.add_column(column, overflow="fold")
+    for trial in trials:
+        state = "stopped early" if trial.stopped_early else trial.state.value
+        table.add_row(
+            "" if trial.rank is None else str(trial.rank),
+            str(trial.number),
+            f"[{TRIAL_COLOURS[trial.state]}]{state}[/]",
+            f"{trial.epoch}/{trial.epochs}",
+            "" if trial.objective is None else f"{trial.objective:.4g}",
+            *(_short(trial.parameters.get(path)) for path in sweep.spec["space"]),
+            escape((trial.reason or "")[:80]),
+        )
+    return table
+
+
+def _trials_ended(sweep: JobView) -> str:
+    ended = sweep.progress.epoch if sweep.progress else 0
+    return f"{ended} of {sweep.spec['search']['trials']} trials ended"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
 def job_table(job: JobView) -> Table:

@@ -24,8 +24,15 @@ from mlflow.tracking import MlflowClient
 
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.run_tags import JOB_TAG, PROGRESS_TAG
+from vicreg_platform.trials import TRIAL_TAG, Trial, TrialState
 
 PARENT_TAG = "mlflow.parentRunId"
+_TRIAL_STATUS = {
+    TrialState.SUCCEEDED: "FINISHED",
+    TrialState.STOPPED: "FINISHED",
+    TrialState.FAILED: "FAILED",
+    TrialState.CANCELLED: "KILLED",
+}
 _TRANSIENT = (429, 500, 502, 503, 504)
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
@@ -84,15 +91,25 @@ class Tracking:
         """
         with self._answering():
             experiment_id = self._experiment(experiment)
-            found = self._client.search_runs(
-                [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1
-            )
-            run = found[0] if found else self._create_run(job_id, name, experiment_id, spec, parent)
+            found = self._find_run(job_id, experiment_id)
+            run = found or self._create_run(job_id, name, experiment_id, spec, parent)
             run_id: str = run.info.run_id
             if not run.data.params:  # also of a run whose maker died at this very line
                 parameters = [Param(k, v[:PARAM_LENGTH]) for k, v in flatten(spec).items()]
                 self._client.log_batch(run_id, params=parameters)
             return run_id, experiment_id
+
+    def run_of_job(self, job_id: str, experiment: str) -> str | None:
+        """The run of a job, or of a trial, where it has been made."""
+        with self._answering():
+            found = self._find_run(job_id, self._experiment(experiment))
+        return None if found is None else str(found.info.run_id)
+
+    def _find_run(self, job_id: str, experiment_id: str) -> Run | None:
+        found = self._client.search_runs(
+            [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1
+        )
+        return found[0] if found else None
 
     def _create_run(
         self, job_id: str, name: str, experiment_id: str, spec: dict[str, Any], parent: str | None
@@ -110,6 +127,40 @@ class Tracking:
         progress = data.tags.get(PROGRESS_TAG)
         metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
         return RunReading(json.loads(progress) if progress else None, metrics)
+
+    def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
+        """The trials of the sweep with this run: each with the ids of its run and experiment."""
+        with self._answering():
+            parent = self._client.get_run(run_id)
+            children: list[Run] = []
+            token: str | None = None
+            while children == [] or token:
+                page = self._client.search_runs(
+                    [parent.info.experiment_id],
+                    f"tags.`{PARENT_TAG}` = '{run_id}'",
+                    max_results=1000,
+                    page_token=token,
+                )
+                children += page
+                token = page.token
+                if not page:
+                    break
+        return [
+            (
+                Trial.model_validate_json(child.data.tags[TRIAL_TAG]),
+                child.info.run_id,
+                child.info.experiment_id,
+            )
+            for child in children
+            if TRIAL_TAG in child.data.tags
+        ]
+
+    def keep_trial(self, run_id: str, trial: Trial) -> None:
+        """Keep a trial's state with its run, and close the run of one that has ended."""
+        with self._answering():
+            self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
+        if trial.state is not TrialState.RUNNING:
+            self.finish(run_id, _TRIAL_STATUS[trial.state])
 
     def history(self, run_id: str, metric: str) -> list[MetricPoint]:
         """All points of one curve, in the order of their steps."""

@@ -29,6 +29,14 @@ SHARED = "shared.pt"
 _FOLDER = re.compile(r"step-(\d+)$")
 
 
+def remove_checkpoints(storage: str, job_id: str) -> None:
+    """Remove all that a job has there."""
+    fs, root = fsspec.core.url_to_fs(storage)
+    folder = f"{root.rstrip('/')}/{job_id}"
+    if fs.exists(folder):
+        fs.rm(folder, recursive=True)
+
+
 class Checkpoints:
     """The checkpoints of one job. Every method but ``last_files`` is called by every worker.
 

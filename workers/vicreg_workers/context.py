@@ -55,6 +55,9 @@ class Context(Protocol):
     def restore(self) -> State | None:
         """The newest state kept, or None at the beginning; called by every worker."""
 
+    def epoch_ended(self, epoch: int, epochs: int) -> None:
+        """``epoch`` of ``epochs`` is done; called by every worker. May end the training."""
+
     def stopping(self) -> bool:
         """Whether this worker has been asked to end: what it has done is then to be saved."""
 
@@ -85,6 +88,9 @@ class NullContext:
     def restore(self) -> State | None:
         """Nothing was kept."""
         return None
+
+    def epoch_ended(self, epoch: int, epochs: int) -> None:
+        """Nobody waits for it."""
 
     def stopping(self) -> bool:
         """Nobody asks."""

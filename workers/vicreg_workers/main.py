@@ -6,7 +6,7 @@ import logging
 import sys
 
 from vicreg_platform.assignment import FAILURE_LINE, Assignment
-from vicreg_platform.specs import EvaluateSpec
+from vicreg_platform.specs import EvaluateSpec, SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.logs import configure_logging
 
@@ -38,6 +38,10 @@ def _run(assignment: Assignment) -> None:
         from vicreg_workers.evaluate import evaluate
 
         evaluate(assignment)
+    elif isinstance(assignment.spec, SweepSpec):
+        from vicreg_workers.sweep import sweep
+
+        sweep(assignment)
     else:
         from vicreg_workers.pretrain import pretrain
 

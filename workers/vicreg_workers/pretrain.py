@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.train import RunConfig, ScalingConfig, TrainingFailedError, WorkerGroupError
+from ray.train import (
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
 from ray.train.torch import TorchTrainer
 
 from vicreg_platform.assignment import Assignment
@@ -36,15 +43,22 @@ def pretrain(assignment: Assignment) -> None:
     stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
     stop.on_sigterm()
     try:
-        _fit_with_restarts(assignment)
+        fit(assignment, _scaling(assignment))
     finally:
         stop.clear()
 
 
-def _fit_with_restarts(assignment: Assignment) -> None:
+def fit(
+    assignment: Assignment, scaling: ScalingConfig, callbacks: Sequence[UserCallback] = ()
+) -> None:
+    """Train on a group of workers; the group is started anew where one of them is lost.
+
+    Raises:
+        JobFailure: with its class.
+    """
     for restart in range(MAX_RESTARTS + 1):
         try:
-            _fit(assignment, restart)
+            _fit(assignment, scaling, callbacks, restart)
             return
         except WorkerGroupError as error:
             failure = _classified(error)
@@ -55,37 +69,57 @@ def _fit_with_restarts(assignment: Assignment) -> None:
             raise InfrastructureFailure(_first_line(error)) from None
 
 
-def _fit(assignment: Assignment, restart: int) -> None:
+def _fit(
+    assignment: Assignment,
+    scaling: ScalingConfig,
+    callbacks: Sequence[UserCallback],
+    restart: int,
+) -> None:
+    name = assignment.job_id.replace("/", "-")
     with tempfile.TemporaryDirectory() as folder:
         TorchTrainer(
             _train_on_worker,
             train_loop_config={"assignment": assignment.model_dump_json()},
-            scaling_config=_scaling(assignment),
+            scaling_config=scaling,
             # Checkpoints are our own: what Ray keeps of a run is of no use after it.
             run_config=RunConfig(
-                name=f"{assignment.job_id}-{assignment.attempt}-{restart}", storage_path=folder
+                name=f"{name}-{assignment.attempt}-{restart}",
+                storage_path=folder,
+                callbacks=list(callbacks),
             ),
         ).fit()
 
 
 def _scaling(assignment: Assignment) -> ScalingConfig:
-    resources = _spec(assignment).resources
-    gpu = bool(resources.gpus_per_worker)
-    if resources.workers == 1:
+    if _spec(assignment).resources.workers == 1:
         # In the driver itself: no controller and no worker process to wait for.
+        gpu = bool(_spec(assignment).resources.gpus_per_worker)
         return ScalingConfig(num_workers=0, use_gpu=gpu)
+    return scaling_of(_spec(assignment))
+
+
+def scaling_of(spec: PretrainSpec) -> ScalingConfig:
+    """A group of processes with what the spec asks for each."""
+    resources = spec.resources
     return ScalingConfig(
         num_workers=resources.workers,
-        use_gpu=gpu,
+        use_gpu=bool(resources.gpus_per_worker),
         resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
     )
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
     # Imported where it runs: the driver of several workers needs none of it, and starts sooner.
+    import ray.train.torch
+    import torch
+
     from vicreg_workers.worker import train
 
-    train(Assignment.model_validate_json(config["assignment"]))
+    assignment = Assignment.model_validate_json(config["assignment"])
+    # Where there is a GPU that the job has not reserved, Ray would name it all the same.
+    gpu = _spec(assignment).resources.gpus_per_worker
+    device = ray.train.torch.get_device() if gpu else torch.device("cpu")
+    train(assignment, device, ray.train.report if assignment.objective else None)
 
 
 class LostWorker(InfrastructureFailure):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -12,12 +13,17 @@ from vicreg_platform.assignment import Assignment
 from vicreg_platform.progress import Progress
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.context import State
+from vicreg_workers.failures import UserFailure
 from vicreg_workers.run_log import RunLog
-from vicreg_workers.selfsup.distributed import rank
+from vicreg_workers.selfsup.distributed import gather_objects, rank
 
 logger = logging.getLogger(__name__)
 
 UNSENT = "unsent_metrics"
+DRAIN_SECONDS = 5.0
+"""How long a trial's points are waited for at an epoch's end: the sweep may end it there."""
+
+Report = Callable[[dict[str, Any]], None]
 
 
 class RunContext:
@@ -30,6 +36,8 @@ class RunContext:
         device: that this worker trains on.
         loaders: processes that it may use to read images.
         stopping: whether the worker has been asked to end.
+        report: of a trial: told ``epoch`` and ``objective`` at each epoch's end, on every worker;
+            it does not return where the sweep ends the trial.
     """
 
     def __init__(
@@ -40,6 +48,7 @@ class RunContext:
         device: torch.device,
         loaders: int,
         stopping: Callable[[], bool],
+        report: Report | None = None,
     ) -> None:
         self.device = device
         self.loaders = loaders
@@ -47,9 +56,13 @@ class RunContext:
         self._checkpoints = checkpoints
         self._run_log = run_log
         self._stopping = stopping
+        self._report = report
+        self._latest: dict[str, float] = {}
+        self._known: set[str] = set()
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """See ``Context.log``."""
+        self._latest |= metrics
         if self._run_log is not None:
             self._run_log.metrics(metrics, step)
 
@@ -93,6 +106,28 @@ class RunContext:
         if state is not None and rank() == 0:
             logger.info("going on from the checkpoint after step %d", state.step)
         return state
+
+    def epoch_ended(self, epoch: int, epochs: int) -> None:
+        """See ``Context.epoch_ended``; for the trial of a sweep.
+
+        Raises:
+            UserFailure: the training is done and has never logged the sweep's objective.
+        """
+        objective = self._assignment.objective
+        if self._report is None or objective is None:
+            return
+        self._known |= self._latest.keys()
+        (value, known), *_ = gather_objects((self._latest.get(objective), sorted(self._known)))
+        self._latest.clear()
+        if objective not in known and epoch == epochs:
+            raise UserFailure(
+                f"objective.metric: this training does not log {objective}; "
+                f"it logs {', '.join(known)}"
+            )
+        if value is not None:
+            if self._run_log is not None:
+                self._run_log.drain(DRAIN_SECONDS)
+            self._report({"epoch": epoch, "objective": value, "run_id": self._assignment.run_id})
 
     def stopping(self) -> bool:
         """See ``Context.stopping``."""

@@ -31,6 +31,7 @@ CLOSE_SECONDS = 600.0
 """How long finished work waits for MLflow to take what is left."""
 FAILED_CLOSE_SECONDS = 20.0
 """How long failed work does: its failure is not to be held up, let alone hidden."""
+DRAIN_LOOK_SECONDS = 0.05
 BATCH = 1000
 """MLflow's limit on the metrics of one request."""
 
@@ -94,6 +95,12 @@ class RunLog:
         """Queue the points of a checkpoint again, in front of all others."""
         with self._lock:
             self._points = [Point(*point) for point in points] + self._points
+
+    def drain(self, timeout: float) -> None:
+        """Wait until the server has everything, or for ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while self._left() and time.monotonic() < deadline:
+            time.sleep(DRAIN_LOOK_SECONDS)
 
     def __enter__(self) -> RunLog:
         return self

@@ -7,7 +7,6 @@ import warnings
 from contextlib import ExitStack
 from pathlib import Path
 
-import ray.train.torch
 import torch
 
 from vicreg_platform.assignment import Assignment
@@ -17,7 +16,7 @@ from vicreg_workers.encoder import FOLDER, encoder_files
 from vicreg_workers.environment import environment_tags
 from vicreg_workers.logs import configure_logging
 from vicreg_workers.memory import naming_out_of_memory
-from vicreg_workers.run_context import RunContext
+from vicreg_workers.run_context import Report, RunContext
 from vicreg_workers.run_log import RunLog
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.selfsup.images import open_images
@@ -27,8 +26,13 @@ from vicreg_workers.stop import Stop
 logger = logging.getLogger(__name__)
 
 
-def train(assignment: Assignment) -> None:
+def train(assignment: Assignment, device: torch.device, report: Report | None = None) -> None:
     """Train this worker's part, from the last checkpoint to the end.
+
+    Args:
+        assignment: the attempt.
+        device: to train on.
+        report: of a sweep's trial: see ``RunContext``.
 
     Raises:
         JobFailure: with its class.
@@ -40,16 +44,15 @@ def train(assignment: Assignment) -> None:
     # Strides of a 1×1 kernel's gradient differ in name only: it is copied as fast either way.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     torch.set_num_threads(spec.resources.cpus_per_worker)
-    # Where there is a GPU that the job has not reserved, Ray would name it all the same.
-    device = torch.device("cpu")
-    if spec.resources.gpus_per_worker:
-        device = ray.train.torch.get_device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL's collectives on objects go by the current device
     with naming_out_of_memory("lower training.batch_size or the expander's widths"):
-        _train(assignment, spec, device)
+        _train(assignment, spec, device, report)
 
 
-def _train(assignment: Assignment, spec: PretrainSpec, device: torch.device) -> None:
+def _train(
+    assignment: Assignment, spec: PretrainSpec, device: torch.device, report: Report | None
+) -> None:
     checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
     tags = _tags(assignment, device)
     # With one CPU the training thread reads the images itself.
@@ -63,13 +66,15 @@ def _train(assignment: Assignment, spec: PretrainSpec, device: torch.device) -> 
             run_log.tags(tags)
         stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
         stopping = stop.requested if rank() == 0 else lambda: False
-        context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping)
+        context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping, report)
         images = open_images(spec.data, Path(assignment.data_root))
         pretraining = Pretraining(spec, images, context)
         stop.training()
         backbone = pretraining.run()
         if run_log is not None:
-            _publish(run_log, encoder_files(backbone, spec), checkpoints)
+            # A trial's checkpoints end with it: whoever wants to go on trains its configuration.
+            kept = checkpoints if report is None else None
+            _publish(run_log, encoder_files(backbone, spec), kept)
 
 
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
@@ -83,10 +88,12 @@ def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
     return tags
 
 
-def _publish(run_log: RunLog, encoder: dict[str, bytes], checkpoints: Checkpoints) -> None:
+def _publish(run_log: RunLog, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
     """The finished encoder and the last checkpoint, as artifacts of the run."""
     for name, content in encoder.items():
         run_log.file(f"{FOLDER}/{name}", content)
+    if checkpoints is None:
+        return
     last = checkpoints.last_files()
     assert last is not None, "a finished run has a checkpoint"
     folder, files = last

@@ -14,9 +14,17 @@ from vicreg_api.logs import follow_log, read_log
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
+from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView
+from vicreg_platform.jobs.views import (
+    DryRun,
+    EventPage,
+    JobPage,
+    JobView,
+    TrialPage,
+    TrialSort,
+)
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -158,6 +166,36 @@ def metrics(
             for name in keys
         }
     )
+
+
+@router.get("/{job_id}/trials")
+def trials(
+    services: InjectedServices,
+    job_id: JobId,
+    sort: Annotated[TrialSort, Query(description="Best, first started or longest first")] = (
+        TrialSort.RANK
+    ),
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> TrialPage:
+    """A sweep's trials, from MLflow."""
+    job = services.jobs.get(job_id)
+    return leaderboard(services.tracking, services.jobs.mlflow_public_url, job, sort, limit, cursor)
+
+
+@router.post(
+    "/{job_id}/promote",
+    status_code=status.HTTP_201_CREATED,
+    responses={409: {"model": Problem, "description": "The sweep has not ended, or found nothing"}},
+)
+def promote(services: InjectedServices, response: Response, job_id: JobId) -> JobView:
+    """The job that trains the best configuration of an ended sweep; the same one every time."""
+    job = services.jobs.get(job_id)
+    if job.kind != "sweep":
+        raise InvalidRequest(f"job {job_id} is no sweep: there is nothing to promote")
+    promoted = services.jobs.promote(job_id, best_trial(services.tracking, job))
+    response.headers["Location"] = f"/v1/jobs/{promoted.id}"
+    return promoted
 
 
 @router.post(

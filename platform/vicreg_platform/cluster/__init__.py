@@ -51,9 +51,13 @@ class Capacity:
         """Over all nodes."""
         return Bundle(sum(n.cpus for n in self.nodes), sum(n.gpus for n in self.nodes))
 
+    def bundles(self, bundle: Bundle) -> int:
+        """How many of ``bundle`` the empty cluster holds."""
+        return sum(_times(node, bundle) for node in self.nodes)
+
     def can_ever_hold(self, needs: Needs) -> bool:
         """Whether the job would fit on the empty cluster."""
-        return sum(_times(node, needs.bundle) for node in self.nodes) >= needs.count
+        return self.bundles(needs.bundle) >= needs.count
 
     def __str__(self) -> str:
         total = self.total

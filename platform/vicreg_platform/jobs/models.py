@@ -48,6 +48,8 @@ class Job(Base):
     """The job whose success this one waits for."""
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The ended job that this one tries again, from its last checkpoint."""
+    promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
+    """The sweep whose best configuration this one trains."""
     not_before: Mapped[datetime | None]
     """After a failed attempt: when the next one may start."""
     run_id: Mapped[str | None] = mapped_column(String(64))
@@ -66,6 +68,7 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_queue", "state", "priority", "id"),
         Index("ix_jobs_depends_on", "depends_on"),
+        Index("ux_jobs_promoted_from", "promoted_from", unique=True),
         Index("ix_jobs_experiment", "experiment", "id"),
     )
 

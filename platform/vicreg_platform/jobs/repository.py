@@ -64,6 +64,16 @@ class JobRepository:
             raise NotFound(f"there is no job {job_id}")
         return job
 
+    def lock(self, job_id: str) -> None:
+        """Hold the job's row until the transaction ends: others that want it wait."""
+        self._session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
+
+    def promoted_from(self, sweep_id: str) -> Job | None:
+        """The job that trains the best configuration of a sweep."""
+        return self._session.scalar(
+            select(Job).where(Job.promoted_from == sweep_id).options(selectinload(Job.attempts))
+        )
+
     def find(self, wanted: JobFilter, limit: int, before: str | None) -> list[Job]:
         """Up to ``limit`` jobs, newest first, older than the job ``before``.
 

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
     IdempotencyConflict,
@@ -22,6 +24,7 @@ from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
 from vicreg_platform.jobs.views import DryRun, EventPage, EventView, JobPage, JobView
 from vicreg_platform.paths import holds_image, resolve_inside
 from vicreg_platform.specs import (
+    AnySpec,
     Data,
     DigitsData,
     EvaluateSpec,
@@ -30,9 +33,11 @@ from vicreg_platform.specs import (
     JobEncoder,
     PathEncoder,
     PretrainSpec,
+    SweepSpec,
     parse_spec,
 )
 from vicreg_platform.specs.overrides import overridden
+from vicreg_platform.trials import Trial
 
 
 def utc_now() -> datetime:
@@ -59,7 +64,7 @@ class JobService:
     ) -> None:
         self._database = database
         self._data_root = data_root
-        self._mlflow_public_url = mlflow_public_url
+        self.mlflow_public_url = mlflow_public_url
         self._now = now
 
     def check(self, request: Any) -> DryRun:
@@ -176,6 +181,39 @@ class JobService:
             jobs = JobRepository(session, self._now())
             return self._store(jobs, spec, ended.request, job_id)
 
+    def promote(self, sweep_id: str, best: Trial | None) -> JobView:
+        """The job that trains the best configuration of a sweep, with the base's evaluations.
+
+        Args:
+            sweep_id: the sweep.
+            best: its best trial.
+
+        Returns:
+            The same job at every call.
+
+        Raises:
+            NotFound: there is no such job.
+            IllegalTransition: the sweep has not ended, or no trial of it has a value.
+            InvalidSpec: what the configuration stands on has gone since.
+        """
+        with self._database.read() as session:
+            sweep = JobRepository(session, self._now()).get(sweep_id)
+        if JobState(sweep.state) not in TERMINAL:
+            raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
+        if best is None:
+            raise IllegalTransition(f"no trial of sweep {sweep_id} has a value of its objective")
+        request = overridden(sweep.spec["base"], best.parameters)
+        request |= {"name": f"{sweep.name}-best"[:200], "experiment": sweep.experiment}
+        request["labels"] = sweep.spec["labels"] | request.get("labels", {})
+        spec, _ = self._checked(request)
+        with self._database.write() as session:
+            jobs = JobRepository(session, self._now())
+            jobs.lock(sweep_id)  # of two requests at once, the second finds the first one's job
+            promoted = jobs.promoted_from(sweep_id)
+            if promoted is not None:
+                return self._view(promoted)
+            return self._store(jobs, spec, request, None, promoted_from=sweep_id)
+
     def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
         """A new job with the spec of another, some fields changed.
 
@@ -192,7 +230,7 @@ class JobService:
         answer, _ = self.submit(overridden(request, overrides))
         return answer
 
-    def _checked(self, request: Any) -> tuple[PretrainSpec | EvaluateSpec, list[str]]:
+    def _checked(self, request: Any) -> tuple[AnySpec, list[str]]:
         spec = parse_spec(request)
         faults: list[FieldFault] = []
         warnings: list[str] = []
@@ -256,11 +294,12 @@ class JobService:
     def _store(
         self,
         jobs: JobRepository,
-        spec: PretrainSpec | EvaluateSpec,
+        spec: AnySpec,
         request: Any,
         retry_of: str | None,
+        promoted_from: str | None = None,
     ) -> JobView:
-        stored = self._add(jobs, spec, request, retry_of)
+        stored = self._add(jobs, spec, request, retry_of, promoted_from)
         if isinstance(spec, PretrainSpec):
             for evaluation in spec.evaluation_specs(stored.id):
                 self._add(jobs, evaluation, evaluation.model_dump(mode="json"), None)
@@ -269,9 +308,10 @@ class JobService:
     def _add(
         self,
         jobs: JobRepository,
-        spec: PretrainSpec | EvaluateSpec,
+        spec: AnySpec,
         request: Any,
         retry_of: str | None,
+        promoted_from: str | None = None,
     ) -> Job:
         depends_on = None
         if isinstance(spec, EvaluateSpec) and isinstance(spec.encoder, JobEncoder):
@@ -288,10 +328,15 @@ class JobService:
             state=(JobState.WAITING if depends_on else JobState.QUEUED).value,
             depends_on=depends_on,
             retry_of=retry_of,
+            promoted_from=promoted_from,
             summary={},
             created_at=self._now(),
         )
-        message = f"retries job {retry_of}" if retry_of else "submitted"
+        message = "submitted"
+        if retry_of:
+            message = f"retries job {retry_of}"
+        elif promoted_from:
+            message = f"trains the best configuration of sweep {promoted_from}"
         jobs.add(job, spec.labels, message)
         return job
 
@@ -305,16 +350,22 @@ class JobService:
         return JobView.model_validate(answer), True
 
     def _view(self, job: Job) -> JobView:
-        return JobView.of(job, self._mlflow_public_url)
+        return JobView.of(job, self.mlflow_public_url)
 
 
 class _QuickerTwin(Exception):
     """Another request with the same idempotency key committed first: this one rolls back."""
 
 
-def _data_of(spec: PretrainSpec | EvaluateSpec) -> dict[str, Data]:
+def _data_of(spec: AnySpec) -> dict[str, Data]:
     if isinstance(spec, EvaluateSpec):
         return {"data.train": spec.data.train, "data.test": spec.data.test}
+    if isinstance(spec, SweepSpec):
+        try:
+            base = PretrainSpec.model_validate(spec.base)
+        except ValidationError:  # fits together only with values from the space
+            return {}
+        return {f"base.{field}": data for field, data in _data_of(base).items()}
     sets: dict[str, Data] = {"data": spec.data}
     for index, (evaluation, resolved) in enumerate(
         zip(spec.evaluations, spec.evaluation_specs("unknown"), strict=True)

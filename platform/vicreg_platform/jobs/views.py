@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from datetime import datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from vicreg_platform.jobs.models import Attempt, Event, Job
 from vicreg_platform.jobs.states import TERMINAL, JobState
 from vicreg_platform.progress import Progress
+from vicreg_platform.trials import Trial
 
 
 class View(BaseModel):
@@ -43,6 +45,12 @@ class RunView(View):
     run_id: str
     url: str
 
+    @classmethod
+    def of(cls, mlflow_public_url: str, run_id: str, experiment_id: str) -> RunView:
+        """Where a browser finds the run."""
+        url = f"{mlflow_public_url}/#/experiments/{experiment_id}/runs/{run_id}"
+        return cls(run_id=run_id, url=url)
+
 
 class JobView(View):
     """A job."""
@@ -64,6 +72,8 @@ class JobView(View):
     """The job whose success this one waits for."""
     retry_of: str | None
     """The ended job that this one tries again."""
+    promoted_from: str | None = None
+    """The sweep whose best configuration this one trains."""
     attempts: list[AttemptView]
     mlflow: RunView | None
     progress: Progress | None
@@ -82,9 +92,8 @@ class JobView(View):
     def of(cls, job: Job, mlflow_public_url: str) -> JobView:
         """The view of a row that was loaded with its attempts."""
         run = None
-        if job.run_id is not None:
-            url = f"{mlflow_public_url}/#/experiments/{job.experiment_id}/runs/{job.run_id}"
-            run = RunView(run_id=job.run_id, url=url)
+        if job.run_id is not None and job.experiment_id is not None:
+            run = RunView.of(mlflow_public_url, job.run_id, job.experiment_id)
         return cls(
             id=job.id,
             kind=job.kind,
@@ -98,6 +107,7 @@ class JobView(View):
             priority=job.priority,
             depends_on=job.depends_on,
             retry_of=job.retry_of,
+            promoted_from=job.promoted_from,
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             mlflow=run,
             progress=Progress(**job.progress) if job.progress else None,
@@ -114,6 +124,33 @@ class JobPage(View):
     items: list[JobView]
     next_cursor: str | None
     """Pass as `cursor` for the next page; null on the last one."""
+
+
+class TrialSort(enum.StrEnum):
+    """By what trials are listed."""
+
+    RANK = "rank"
+    """Best first."""
+    NUMBER = "number"
+    """In the order of their start."""
+    EPOCH = "epoch"
+    """Longest trained first."""
+
+
+class TrialView(Trial):
+    """A trial and its place."""
+
+    rank: int | None
+    """1 for the best; null before the first value of the objective."""
+    stopped_early: bool
+    mlflow: RunView
+
+
+class TrialPage(View):
+    """Some trials of a sweep."""
+
+    items: list[TrialView]
+    next_cursor: str | None
 
 
 class EventView(View):

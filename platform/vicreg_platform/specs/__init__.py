@@ -43,7 +43,7 @@ from vicreg_platform.specs.method import (
     VICReg,
 )
 from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
-from vicreg_platform.specs.pretrain import PretrainSpec
+from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.protocol import (
     ExportProtocol,
     FinetuneProtocol,
@@ -51,12 +51,29 @@ from vicreg_platform.specs.protocol import (
     LinearProtocol,
     Protocol,
 )
+from vicreg_platform.specs.sweep import (
+    Asha,
+    Choice,
+    Distribution,
+    Fifo,
+    Grid,
+    LogUniform,
+    Median,
+    Objective,
+    QUniform,
+    RandInt,
+    Scheduler,
+    Search,
+    SweepSpec,
+    Uniform,
+)
 
-Spec = Annotated[PretrainSpec | EvaluateSpec, Field(discriminator="kind")]
-_ADAPTER: TypeAdapter[PretrainSpec | EvaluateSpec] = TypeAdapter(Spec)
+AnySpec = PretrainSpec | EvaluateSpec | SweepSpec
+Spec = Annotated[AnySpec, Field(discriminator="kind")]
+_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(Spec)
 
 
-def parse_spec(data: Any) -> PretrainSpec | EvaluateSpec:
+def parse_spec(data: Any) -> AnySpec:
     """The typed, fully resolved spec for what a user wrote.
 
     Raises:
@@ -65,7 +82,7 @@ def parse_spec(data: Any) -> PretrainSpec | EvaluateSpec:
     try:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
-        faults = field_faults(PretrainSpec | EvaluateSpec, data, error)
+        faults = field_faults(AnySpec, data, error)
     # The fields that are right are held against each other even where other fields are wrong.
     rest = without_faulty(data, faults)
     if any(fault.field.startswith("data") for fault in faults):
@@ -92,37 +109,53 @@ def spec_schema() -> dict[str, Any]:
 __all__ = [
     "BYOL",
     "AdamW",
+    "AnySpec",
+    "Asha",
     "Augmentation",
     "Backbone",
     "BarlowTwins",
     "Branches",
+    "Choice",
     "Data",
     "DigitsData",
+    "Distribution",
     "Encoder",
     "EvaluateSpec",
     "EvaluationData",
     "Expander",
     "ExportProtocol",
     "FieldFault",
+    "Fifo",
     "FinetuneProtocol",
+    "Grid",
     "ImageFolderData",
     "JobEncoder",
     "KnnProtocol",
     "Lars",
     "LinearProtocol",
+    "LogUniform",
+    "Median",
     "Method",
     "ModelEncoder",
+    "Objective",
     "Optimizer",
     "PathEncoder",
     "Predictor",
     "PretrainSpec",
     "Protocol",
+    "QUniform",
+    "RandInt",
+    "Resources",
     "RunEncoder",
+    "Scheduler",
+    "Search",
     "Sgd",
     "SimCLR",
     "SimSiam",
     "Spec",
+    "SweepSpec",
     "TorchvisionData",
+    "Uniform",
     "UntrainedEncoder",
     "VICReg",
     "parse_spec",

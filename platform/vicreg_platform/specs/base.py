@@ -69,7 +69,7 @@ def cross_faults(error: ValidationError, faulty: set[str]) -> list[FieldFault]:
         FieldFault(fields[0], message)
         for item in error.errors(include_url=False)
         for fields, message in item.get("ctx", {}).get("faults", [])
-        if not any(_overlap(field, fault) for field in fields for fault in faulty)
+        if not any(overlap(field, fault) for field in fields for fault in faulty)
     ]
 
 
@@ -89,7 +89,8 @@ def without_faulty(data: Any, faults: list[FieldFault]) -> Any:
     return prune(data, "")
 
 
-def _overlap(field: str, other: str) -> bool:
+def overlap(field: str, other: str) -> bool:
+    """Whether one of two dotted paths is, or lies within, the other."""
     return field == other or field.startswith(f"{other}.") or other.startswith(f"{field}.")
 
 

@@ -118,6 +118,7 @@ class Pretraining:
             if self._step == self._steps or epoch % self._spec.checkpoint.every_epochs == 0:
                 self._diagnose(epoch)
                 self._context.save(self._state())
+            self._context.epoch_ended(epoch, self._spec.training.epochs)
         backbone: nn.Module = self.network.backbone
         return backbone.eval()
 

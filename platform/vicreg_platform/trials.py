@@ -1,0 +1,62 @@
+"""A sweep's trial: written by the sweep's driver to the trial's run, read by everyone."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+TRIAL_TAG = "vicreg.trial"
+"""Tag of a trial's run that holds its state."""
+
+
+class TrialState(enum.StrEnum):
+    """Where a trial is."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    """Trained to its last epoch."""
+    STOPPED = "stopped"
+    """Ended early by the sweep's scheduler."""
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """Ended with its sweep."""
+
+
+class Trial(BaseModel):
+    """One configuration of a sweep."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    number: int
+    """From 0, in the order of their start."""
+    state: TrialState = TrialState.RUNNING
+    parameters: dict[str, Any]
+    """Values by the fields' dotted paths in the sweep's base."""
+    objective: float | None = None
+    """The best or the last value of the objective, as the sweep's spec asks; null before the
+    first."""
+    epoch: int = 0
+    """Epochs trained."""
+    epochs: int
+    failure: str | None = None
+    """The class of the failure."""
+    reason: str | None = None
+    """Why the trial failed."""
+
+
+def ranked(trials: list[Trial], mode: str) -> list[Trial]:
+    """Trials from best to worst; those without a value of the objective last, by number.
+
+    Args:
+        trials: in any order.
+        mode: ``max`` or ``min``.
+    """
+    sign = -1.0 if mode == "max" else 1.0
+
+    def key(trial: Trial) -> tuple[bool, float, int]:
+        value = trial.objective
+        return value is None, 0.0 if value is None else sign * value, trial.number
+
+    return sorted(trials, key=key)

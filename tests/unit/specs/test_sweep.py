@@ -1,0 +1,111 @@
+"""A sweep's space addresses fields of the base spec, and is typed by them."""
+
+from typing import Any
+
+import pytest
+
+from vicreg_platform.errors import InvalidSpec
+from vicreg_platform.specs import SweepSpec, parse_spec
+
+BASE = {"data": {"source": "digits"}, "training": {"epochs": 4, "batch_size": 64}}
+
+
+def sweep(**changes: Any) -> SweepSpec:
+    request = {
+        "kind": "sweep",
+        "base": BASE,
+        "space": {"optimizer.base_lr": {"loguniform": [0.05, 1.0]}},
+    }
+    spec = parse_spec(request | changes)
+    assert isinstance(spec, SweepSpec)
+    return spec
+
+
+def faults(**changes: Any) -> dict[str, str]:
+    with pytest.raises(InvalidSpec) as refused:
+        sweep(**changes)
+    return {fault.field: fault.message for fault in refused.value.faults}
+
+
+def test_a_resolved_sweep_is_the_same_sweep() -> None:
+    spec = sweep(space={"method.variance": {"choice": [0.0, 25]}})
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+def test_neighbours_are_tried_in_every_epoch_of_a_trial_whose_objective_they_are() -> None:
+    assert sweep().trial_spec({}).watch.knn_every_epochs == 1
+    given = sweep(base=BASE | {"watch": {"knn_every_epochs": 2}})
+    assert given.trial_spec({}).watch.knn_every_epochs == 2
+    other = sweep(objective={"metric": "representation/rankme"})
+    assert other.trial_spec({}).watch.knn_every_epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "distribution", "message"),
+    [
+        ("optimizer.base_lrr", {"uniform": [0, 1]}, "did you mean 'base_lr'"),
+        ("optimiser.base_lr", {"uniform": [0, 1]}, "did you mean 'optimizer'"),
+        ("optimizer.base_lr", {"uniform": [-1, 1]}, "does not take -1.0: .*greater than 0"),
+        ("training.batch_size", {"uniform": [32, 64]}, "valid integer"),
+        ("training.batch_size", {"quniform": [30, 60, 7.5]}, "valid integer"),
+        ("training.precision", {"choice": ["fp32", "fp17"]}, "does not take 'fp17'"),
+        ("expander.layers", {"choice": [[64], []]}, r"does not take \[\]"),
+        ("name", {"choice": ["a", "b"]}, "only fields that the training depends on"),
+        ("method.variance", {"grid": [1, 2]}, "use choice"),
+    ],
+)
+def test_a_space_that_the_base_does_not_take_is_refused(
+    path: str, distribution: dict[str, Any], message: str
+) -> None:
+    import re
+
+    (field, text), *others = faults(space={path: distribution}).items()
+    assert field == f"space.{path}"
+    assert re.search(message, text)
+    assert others == []
+
+
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        {"uniform": [1, 1]},
+        {"loguniform": [0, 1]},
+        {"quniform": [1, 2, 5]},
+        {"quniform": [1, 2, 0]},
+        {"randint": [3, 3]},
+    ],
+)
+def test_a_range_without_values_is_refused(distribution: dict[str, Any]) -> None:
+    (name,) = distribution
+    assert list(faults(space={"method.variance": distribution})) == [
+        f"space.method.variance.{name}"
+    ]
+
+
+def test_values_that_do_not_fit_together_are_no_fault_of_a_field() -> None:
+    # 31 images cannot be shared by two workers; 32 can.
+    sweep(
+        base=BASE | {"resources": {"workers": 2}},
+        space={"training.batch_size": {"randint": [31, 65]}},
+    )
+
+
+def test_the_base_is_checked_and_its_faults_are_named_in_it() -> None:
+    assert "base.training.epochs" in faults(base=BASE | {"training": {"epochs": "many"}})
+    assert "base.kind" in faults(base={"kind": "evaluate"})
+    assert "must be a mapping" in faults(base=3)["base"]
+
+
+def test_an_objective_that_is_never_measured_is_refused() -> None:
+    assert (
+        "never measured"
+        in faults(base=BASE | {"watch": {"knn_every_epochs": 0}})["objective.metric"]
+    )
+
+
+def test_a_grid_search_takes_grids() -> None:
+    refused = faults(search={"algorithm": "grid"})
+    assert "takes grid or choice" in refused["space.optimizer.base_lr"]
+    space = {"method.variance": {"grid": [1, 5]}, "optimizer.base_lr": {"choice": [0.1, 0.2, 0.3]}}
+    spec = sweep(space=space, search={"algorithm": "grid"})
+    assert list(spec.configurations())[:4] == [(1, 0.1), (1, 0.2), (1, 0.3), (5, 0.1)]
