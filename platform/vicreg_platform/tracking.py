@@ -155,6 +155,12 @@ class Tracking:
             if TRIAL_TAG in child.data.tags
         ]
 
+    def begin_trial(self, run_id: str, trial: Trial) -> None:
+        """Let a new trial be seen; one that goes on keeps what is known of it."""
+        with self._answering():
+            if TRIAL_TAG not in self._client.get_run(run_id).data.tags:
+                self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
+
     def keep_trial(self, run_id: str, trial: Trial) -> None:
         """Keep a trial's state with its run, and close the run of one that has ended."""
         with self._answering():

@@ -77,7 +77,8 @@ def _fit(assignment: Assignment, spec: SweepSpec, ledger: Ledger, trials: _Trial
                 scheduler=_scheduler(spec, ledger, trials),
                 num_samples=trials.left(),
                 max_concurrent_trials=assignment.concurrency,
-                reuse_actors=True,
+                # A process that waits for a group of workers can only be ended, and they with it.
+                reuse_actors=spec.trial_resources().workers == 1,
             ),
             run_config=tune.RunConfig(
                 name=assignment.job_id,
@@ -93,7 +94,8 @@ def _resources(spec: SweepSpec, parameters: dict[str, Any]) -> tune.PlacementGro
     """What a trial's own process is given; several workers reserve theirs by themselves."""
     resources = spec.trial_spec(parameters).resources
     if resources.workers > 1:
-        return tune.PlacementGroupFactory([{"CPU": 0.0}])
+        # Ray takes no empty request; a CPU of its own would be missing from the workers.
+        return tune.PlacementGroupFactory([{"memory": 2**20}])
     return tune.PlacementGroupFactory(
         [{"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}]
     )

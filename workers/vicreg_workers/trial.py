@@ -14,6 +14,7 @@ from vicreg_platform.assignment import Assignment, FailureClass
 from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
 from vicreg_platform.tracking import Tracking
+from vicreg_platform.trials import Trial
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.logs import configure_logging
 from vicreg_workers.stop import Stop
@@ -78,13 +79,15 @@ def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, A
         update={
             "job_id": trial,
             "spec": spec,
-            "run_id": run_of_trial(sweep, number, spec),
+            "run_id": _run_of_trial(sweep, number, parameters, spec),
             "objective": sweep.spec.objective.metric,
         }
     )
 
 
-def run_of_trial(sweep: Assignment, number: int, spec: PretrainSpec) -> str:
+def _run_of_trial(
+    sweep: Assignment, number: int, parameters: dict[str, Any], spec: PretrainSpec
+) -> str:
     """The MLflow run of a trial, under the sweep's; waits for an MLflow that is away.
 
     Raises:
@@ -102,6 +105,8 @@ def run_of_trial(sweep: Assignment, number: int, spec: PretrainSpec) -> str:
                 spec.model_dump(mode="json") | {"labels": sweep.spec.labels},
                 sweep.run_id,
             )
+            begun = Trial(number=number, parameters=parameters, epochs=spec.training.epochs)
+            tracking.begin_trial(run_id, begun)
             return run_id
         except TrackingUnavailable as error:
             if time.monotonic() > deadline:

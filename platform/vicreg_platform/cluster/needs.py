@@ -21,8 +21,7 @@ def needs_of(spec: AnySpec, capacity: Capacity | None = None) -> Needs:
     if isinstance(spec, SweepSpec):
         trial = _needs_of_trial(spec)
         return Needs(trial.bundle, trial.count * trials_at_once(spec, capacity))
-    each = Bundle(spec.resources.cpus_per_worker, spec.resources.gpus_per_worker)
-    return Needs(each, count=spec.resources.workers)
+    return _needs_of_workers(spec.resources)
 
 
 def trials_at_once(spec: SweepSpec, capacity: Capacity | None) -> int:
@@ -35,14 +34,12 @@ def trials_at_once(spec: SweepSpec, capacity: Capacity | None) -> int:
 
 
 def _needs_of_trial(spec: SweepSpec) -> Needs:
-    """Of the largest trial in the space."""
-    resources = Resources.model_validate(spec.base.get("resources", {})).model_dump()
-    for name, value in resources.items():
-        values = spec.space.get(f"resources.{name}")
-        resources[name] = max(values.samples()) if values is not None else value
-    return Needs(
-        Bundle(resources["cpus_per_worker"], resources["gpus_per_worker"]), resources["workers"]
-    )
+    return _needs_of_workers(spec.trial_resources())
+
+
+def _needs_of_workers(resources: Resources) -> Needs:
+    each = Bundle(resources.cpus_per_worker, resources.gpus_per_worker)
+    return Needs(each, count=resources.workers)
 
 
 def submission_of(assignment: Assignment, submission_id: str) -> Submission:

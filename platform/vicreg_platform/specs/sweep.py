@@ -26,7 +26,7 @@ from vicreg_platform.specs.base import (
     overlap,
 )
 from vicreg_platform.specs.overrides import overridden
-from vicreg_platform.specs.pretrain import PretrainSpec
+from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.retry import Retry
 
 Bounds = tuple[float, float]
@@ -287,6 +287,14 @@ class SweepSpec(SpecModel):
             pydantic.ValidationError: its fields do not fit together.
         """
         return PretrainSpec.model_validate(overridden(self.base, parameters))
+
+    def trial_resources(self) -> Resources:
+        """What the largest trial of the space is given."""
+        given = Resources.model_validate(self.base.get("resources", {})).model_dump()
+        for name in given:
+            values = self.space.get(f"resources.{name}")
+            given[name] = max(values.samples()) if values is not None else given[name]
+        return Resources.model_validate(given)
 
     def _base_faults(self) -> list[tuple[tuple[str, ...], str]]:
         if self.base.get("kind") != "pretrain":

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from vicreg_platform.specs import EvaluateSpec, PretrainSpec
+from vicreg_platform.specs import EvaluateSpec, PretrainSpec, SweepSpec
 from vicreg_platform.specs.base import _models
 
 ROOT = Path(__file__).parents[3]
@@ -26,9 +26,13 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 def test_the_reference_lists_every_field_and_no_other() -> None:
     text = (ROOT / "docs" / "spec.md").read_text()
-    _, pretrain, evaluate = re.split(r"^## `kind: \w+`$", text, flags=re.MULTILINE)
+    _, pretrain, evaluate, sweep = re.split(r"^## `kind: \w+`$", text, flags=re.MULTILINE)
     pretrain = pretrain.split("### Augmentation presets")[0]
-    for section, model in ((pretrain, PretrainSpec), (evaluate, EvaluateSpec)):
+    for section, model in (
+        (pretrain, PretrainSpec),
+        (evaluate, EvaluateSpec),
+        (sweep, SweepSpec),
+    ):
         assert set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)) - {"field"} == fields_of(
             model
         )

@@ -1,0 +1,189 @@
+"""Sweeps over the real platform: searched, judged, promoted, and survived."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import Any
+
+from mlflow.tracking import MlflowClient
+
+from tests.e2e.conftest import Running, small
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.views import JobView, TrialView
+from vicreg_platform.trials import TrialState
+
+OUTAGE_SECONDS = 30.0
+OVERFLOWS = 1.0e30
+"""A learning rate whose first step makes every weight infinite."""
+
+
+def sweep(**changes: Any) -> dict[str, Any]:
+    base = small(training={"epochs": 4, "batch_size": 128})
+    for name in ("name", "experiment", "kind"):
+        del base[name]
+    return {
+        "kind": "sweep",
+        "experiment": "e2e-sweeps",
+        "base": base,
+        "search": {"algorithm": "grid"},
+        "scheduler": {"name": "asha", "grace_epochs": 1, "reduction_factor": 2},
+    } | changes
+
+
+def rates(*values: float) -> dict[str, Any]:
+    return {"optimizer.base_lr": {"grid": list(values)}}
+
+
+def until_trials(
+    running: Running, job: JobView, ended: int, timeout: float = 240.0
+) -> list[TrialView]:
+    deadline = time.monotonic() + timeout
+    while True:
+        trials = running.client.trials(job.id).items
+        if sum(trial.state is not TrialState.RUNNING for trial in trials) >= ended:
+            return trials
+        assert time.monotonic() < deadline, trials
+        time.sleep(0.5)
+
+
+def starts(running: Running, job: JobView) -> list[int]:
+    """How often each trial's training was begun or gone on with."""
+    files = sorted((running.storage / job.id / "trials").glob("*.json"))
+    return [json.loads(file.read_text())["starts"] for file in files]
+
+
+def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> None:
+    """Fails without: ``reuse_actors`` or the end of stopped trials' processes (no room for the
+    next), ``run_trial``'s report of failures (Tune would try again, then give the sweep up),
+    ``SweepRun``'s thread (MLflow's absence would end the driver)."""
+    request = sweep(
+        name="asha",
+        base=sweep()["base"] | {"resources": {"cpus_per_worker": 2}},
+        space=rates(0.3, OVERFLOWS, 0.1, 0.03, 0.01, 0.003),
+        concurrency=2,
+    )
+    job = running.client.submit(request)
+    until_trials(running, job, 2)
+    mlflow = running.child("mlflow")
+    mlflow.not_before = time.monotonic() + OUTAGE_SECONDS
+    mlflow.end()
+    ended = running.wait(job)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert len(ended.attempts) == 1
+
+    trials = running.client.trials(job.id, sort="number").items
+    assert [trial.parameters["optimizer.base_lr"] for trial in trials] == [
+        0.3,
+        OVERFLOWS,
+        0.1,
+        0.03,
+        0.01,
+        0.003,
+    ]
+    overflown = trials[1]
+    assert (overflown.state, overflown.failure) == (TrialState.FAILED, "diverged")
+    assert "step" in str(overflown.reason)
+    others = [trial for trial in trials if trial is not overflown]
+    assert {trial.state for trial in others} == {TrialState.SUCCEEDED, TrialState.STOPPED}
+    assert all((trial.epoch < 4) == trial.stopped_early for trial in others)
+    assert sum(trial.epoch for trial in trials) == ended.summary["sweep/epochs"] < 5 * 4
+    assert starts(running, job) == [1] * 6
+
+    board = running.client.trials(job.id).items
+    assert [trial.rank for trial in board] == [1, 2, 3, 4, 5, None]
+    scores = [trial.objective for trial in board[:5]]
+    assert scores == sorted(scores, key=lambda score: -(score or 0.0))
+    assert board[0].objective == ended.summary["sweep/best"]
+
+    assert ended.mlflow is not None
+    client = MlflowClient(running.platform.mlflow_url)
+    pictures = {file.path for file in client.list_artifacts(ended.mlflow.run_id, "sweep")}
+    assert pictures == {
+        "sweep/best.json",
+        "sweep/objective.png",
+        "sweep/parallel_coordinates.png",
+    }
+    for trial in trials:
+        run = client.get_run(trial.mlflow.run_id)
+        assert run.data.tags["mlflow.parentRunId"] == ended.mlflow.run_id
+        assert float(run.data.params["optimizer.base_lr"]) == trial.parameters["optimizer.base_lr"]
+        assert run.info.status == ("FAILED" if trial is overflown else "FINISHED")
+        points = client.get_metric_history(trial.mlflow.run_id, "knn/top1")
+        assert [point.step for point in points] == [11 * n for n in range(1, trial.epoch + 1)]
+
+
+def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> None:
+    """Fails without: the ledger (trials would run again), ``_replay``, the trials' checkpoints,
+    ``promoted_from`` (two jobs, or none)."""
+    base = sweep()["base"] | {"evaluations": [{"protocol": {"name": "knn"}}]}
+    request = sweep(
+        name="survivor",
+        base=base,
+        space=rates(0.3, 0.1, 0.03),
+        scheduler={"name": "fifo"},
+        promote=True,
+    )
+    job = running.client.submit(request)
+    until_trials(running, job, 1)
+    running.until(job, lambda _: starts(running, job) == [1, 1])
+    running.until(
+        job, lambda _: list((running.storage / job.id / "trials/00001/checkpoints").glob("*/m*"))
+    )
+    for name in ("api", "dispatcher"):
+        process = running.child(name).process
+        assert process is not None
+        process.kill()
+    for process in running.processes(f'"job_id":"{job.id}"'):
+        if process.name().startswith("python"):
+            process.kill()
+    ended = running.wait(job)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
+    assert starts(running, job) == [1, 2, 1]
+    assert re.findall(r"going on from the checkpoint after step (\d+)", running.client.logs(job.id))
+    trials = running.client.trials(job.id, sort="number").items
+    assert [(trial.state, trial.epoch) for trial in trials] == [(TrialState.SUCCEEDED, 4)] * 3
+
+    best = running.client.trials(job.id).items[0]
+    deadline = time.monotonic() + 60
+    while not (found := running.client.find(kind="pretrain", experiment="e2e-sweeps").items):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    (promoted,) = found
+    assert promoted.promoted_from == job.id
+    rate = best.parameters["optimizer.base_lr"]
+    assert promoted.spec["optimizer"]["base_lr"] == rate
+    assert running.client.promote(job.id).id == promoted.id
+    assert running.wait(promoted).state is JobState.SUCCEEDED
+    (evaluation,) = running.client.find(kind="evaluate", experiment="e2e-sweeps").items
+    assert "knn/top1" in running.wait(evaluation).summary
+
+
+def test_a_cancelled_sweep_leaves_no_trial(running: Running) -> None:
+    """Fails without: the dispatcher's closing of trials' runs. A killed trial goes on from its
+    checkpoint without: Tune's ``max_failures``, the trials' checkpoints."""
+    base = small(training={"epochs": 1000, "batch_size": 128})
+    del base["name"], base["experiment"]
+    job = running.client.submit(
+        sweep(name="cancelled", base=base, space=rates(0.3, 0.1), scheduler={"name": "fifo"})
+    )
+    running.until(
+        job, lambda _: list((running.storage / job.id / "trials/00000/checkpoints").glob("*/m*"))
+    )
+    (trial,) = running.processes("ray::ImplicitFunc")
+    trial.kill()
+    running.until(job, lambda _: starts(running, job) == [2])
+    running.until(job, lambda _: "going on from the checkpoint" in running.client.logs(job.id))
+    running.client.cancel(job.id)
+    ended = running.wait(job)
+    assert ended.state is JobState.CANCELLED
+    assert running.processes(f'"job_id":"{job.id}"') == []
+    deadline = time.monotonic() + 30
+    while (
+        running.processes("ray::ImplicitFunc")
+        or running.client.trials(job.id).items[0].state is not TrialState.CANCELLED
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
