@@ -11,10 +11,11 @@ class Progress(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     epoch: int
-    """Epochs finished."""
+    """Epochs finished; for a sweep, trials ended."""
     epochs: int
     step: int
-    """Steps finished, over all epochs; for an evaluation, images passed."""
+    """Steps finished, over all epochs; for an evaluation, images passed; for a sweep, epochs
+    trained over all trials."""
     steps: int
     images_per_second: float
     """Over all workers; the two views of an image count once."""

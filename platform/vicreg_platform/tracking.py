@@ -134,7 +134,7 @@ class Tracking:
             parent = self._client.get_run(run_id)
             children: list[Run] = []
             token: str | None = None
-            while children == [] or token:
+            while True:
                 page = self._client.search_runs(
                     [parent.info.experiment_id],
                     f"tags.`{PARENT_TAG}` = '{run_id}'",
@@ -143,7 +143,7 @@ class Tracking:
                 )
                 children += page
                 token = page.token
-                if not page:
+                if not token:
                     break
         return [
             (

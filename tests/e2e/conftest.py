@@ -14,7 +14,7 @@ from vicreg_platform.client import Client
 from vicreg_platform.jobs.views import JobView
 from vicreg_platform.local import Child, LocalOptions, LocalPlatform, free_ports
 
-JOB_SECONDS = 240.0
+JOB_SECONDS = 480.0
 STEPS_PER_EPOCH = 11
 """Of ``small``."""
 

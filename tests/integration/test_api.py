@@ -27,6 +27,7 @@ from vicreg_platform.jobs.states import JobState
 from vicreg_platform.local import free_ports
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import Tracking
+from vicreg_platform.trials import Trial, TrialState
 
 DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
 
@@ -105,6 +106,82 @@ def test_every_fault_of_a_spec_is_in_one_problem(platform: Platform) -> None:
     assert problem["code"] == "invalid_spec"
     assert {"type", "title", "status", "detail", "code", "errors"} <= set(problem)
     assert {error["field"] for error in problem["errors"]} == {"epochs", "retry"}
+
+
+def ended_sweep(platform: Platform) -> dict[str, Any]:
+    """A sweep of five trials on the fake cluster, with real runs in MLflow."""
+    sweep = {
+        "kind": "sweep",
+        "name": "search",
+        "base": DIGITS | {"evaluations": [{"protocol": {"name": "knn"}}]},
+        "space": {"method.variance": {"uniform": [1, 25]}},
+    }
+    answer = platform.http.post("/v1/jobs", json=sweep)
+    assert answer.status_code == 201, answer.text
+    job: dict[str, Any] = answer.json()
+    refused = platform.http.post(f"/v1/jobs/{job['id']}/promote")
+    assert (refused.status_code, refused.json()["code"]) == (409, "illegal_transition")
+    platform.dispatcher.round()
+    job = platform.http.get(f"/v1/jobs/{job['id']}").json()
+    tracking = platform.dispatcher._tracking
+    for number, (state, objective, epoch) in enumerate(
+        [("stopped", 0.5, 1), ("succeeded", 0.7, 4), ("failed", None, 0), ("stopped", 0.6, 2)]
+    ):
+        parameters = {"method.variance": float(number + 1)}
+        run_id, _ = tracking.ensure_run(
+            f"{job['id']}/trials/{number}",
+            f"t-{number}",
+            "default",
+            DIGITS,
+            job["mlflow"]["run_id"],
+        )
+        trial = Trial(number=number, parameters=parameters, epochs=4)
+        tracking.begin_trial(run_id, trial)
+        known = {"state": TrialState(state), "objective": objective, "epoch": epoch}
+        tracking.keep_trial(run_id, trial.model_copy(update=known))
+        tracking.begin_trial(run_id, trial)  # a trial that goes on keeps what is known of it
+    platform.cluster.set(f"{job['id']}-1", SubmissionState.SUCCEEDED, 0)
+    platform.dispatcher.round()
+    return job
+
+
+def test_a_sweeps_trials_are_ranked_sorted_and_paged(platform: Platform) -> None:
+    path = f"/v1/jobs/{ended_sweep(platform)['id']}/trials"
+
+    def numbers(**query: Any) -> list[int]:
+        return [item["number"] for item in platform.http.get(path, params=query).json()["items"]]
+
+    board = platform.http.get(path).json()
+    assert [(item["rank"], item["number"]) for item in board["items"]] == [
+        (1, 1),
+        (2, 3),
+        (3, 0),
+        (None, 2),
+    ]
+    assert [item["stopped_early"] for item in board["items"]] == [False, True, True, False]
+    assert board["items"][0]["parameters"] == {"method.variance": 2.0}
+    assert board["items"][0]["mlflow"]["url"].startswith("http://mlflow.example/#/experiments/")
+    assert numbers(sort="number") == [0, 1, 2, 3]
+    assert numbers(sort="epoch") == [1, 3, 0, 2]
+    page = platform.http.get(path, params={"limit": 3}).json()
+    assert [item["number"] for item in page["items"]] == [1, 3, 0]
+    assert numbers(limit=3, cursor=page["next_cursor"]) == [2]
+    assert platform.http.get(path, params={"sort": "luck"}).status_code == 422
+    other = platform.http.get(f"/v1/jobs/{platform.submit()}/trials")
+    assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
+
+
+def test_the_best_of_a_sweep_is_promoted_with_its_evaluations(platform: Platform) -> None:
+    job = ended_sweep(platform)
+    answers = [platform.http.post(f"/v1/jobs/{job['id']}/promote") for _ in range(2)]
+    assert [answer.status_code for answer in answers] == [201, 201]
+    first, second = (answer.json() for answer in answers)
+    assert first["id"] == second["id"]
+    assert first["promoted_from"] == job["id"]
+    assert first["spec"]["method"]["variance"] == 2.0
+    waiting = platform.http.get("/v1/jobs", params={"kind": "evaluate"}).json()["items"]
+    assert [item["depends_on"] for item in waiting] == [first["id"]]
+    assert platform.http.post(f"/v1/jobs/{first['id']}/promote").status_code == 422
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import RunReading, Tracking
+from vicreg_platform.trials import Trial, TrialState
 
 DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
 
@@ -36,6 +37,15 @@ class FakeTracking(Tracking):
         self.parents: dict[str, str | None] = {}
         self.logs: dict[tuple[str, int], str] = {}
         self.metrics: dict[str, float] = {}
+        self.tried: dict[str, Trial] = {}
+
+    def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
+        self._answer()
+        return [(trial, run, "1") for run, trial in self.tried.items()]
+
+    def keep_trial(self, run_id: str, trial: Trial) -> None:
+        self._answer()
+        self.tried[run_id] = trial
 
     def ensure_run(
         self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
@@ -442,3 +452,82 @@ def test_a_retry_goes_on_from_the_ended_jobs_checkpoints(world: World) -> None:
     assert Assignment.model_validate_json(argument).resume_from == job
     assert retry.retry_of == job
     assert world.job(job).state is JobState.FAILED
+
+
+def sweep(workers: int, concurrency: int, **changes: Any) -> dict[str, Any]:
+    base = {"data": {"source": "digits"}, "resources": {"workers": workers}}
+    return {
+        "kind": "sweep",
+        "base": base,
+        "space": {"method.variance": {"choice": [1.0, 25.0]}},
+        "concurrency": concurrency,
+    } | changes
+
+
+def trial(number: int, state: TrialState, objective: float | None) -> Trial:
+    parameters = {"method.variance": float(number)}
+    return Trial(number=number, state=state, parameters=parameters, objective=objective, epochs=4)
+
+
+@pytest.mark.parametrize(
+    ("workers", "concurrency", "granted"), [(2, 5, 2), (2, 1, 1), (1, 3, 3), (4, 9, 1)]
+)
+def test_a_sweep_runs_no_more_trials_than_it_asks_for_and_the_cluster_has(
+    world: World, workers: int, concurrency: int, granted: int
+) -> None:
+    job = world.jobs.submit(sweep(workers, concurrency))[0].id
+    world.round()
+    submission = world.cluster.submissions[f"{job}-1"]
+    assert submission.driver == Bundle(0, 0)
+    assert Assignment.model_validate_json(submission.arguments[-1]).concurrency == granted
+    # Its trials' resources are taken, whether or not they run already.
+    free = 4 - workers * granted
+    other = world.submit(resources={"workers": 4})
+    world.round()
+    assert world.job(other).state is JobState.QUEUED
+    if free:
+        world.jobs.cancel(other)
+        fits = world.submit(resources={"workers": free})
+        world.round()
+        assert world.job(fits).state is JobState.STARTING
+
+
+def test_the_trials_of_a_cancelled_sweep_are_closed_with_it(world: World) -> None:
+    job = world.jobs.submit(sweep(1, 1))[0].id
+    world.round()
+    world.tracking.tried = {
+        "a": trial(0, TrialState.STOPPED, 0.5),
+        "b": trial(1, TrialState.RUNNING, None),
+    }
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.round()
+    world.jobs.cancel(job)
+    world.cluster.set(f"{job}-1", SubmissionState.STOPPED)
+    world.round()
+    world.round()
+    assert [each.state for each in world.tracking.tried.values()] == [
+        TrialState.STOPPED,
+        TrialState.CANCELLED,
+    ]
+
+
+def test_the_best_of_a_sweep_is_promoted_once(world: World) -> None:
+    job = world.jobs.submit(sweep(1, 1, promote=True, name="search"))[0].id
+    world.round()
+    world.tracking.tried = {
+        "a": trial(0, TrialState.STOPPED, 0.5),
+        "b": trial(1, TrialState.SUCCEEDED, 0.75),
+        "c": trial(2, TrialState.FAILED, None),
+    }
+    world.ends(f"{job}-1", 0)
+    world.tracking.reachable = False  # the sweep ends while MLflow is away
+    world.round()
+    assert len(world.all_jobs()) == 1
+    world.tracking.reachable = True
+    for _ in range(3):
+        world.round()
+    promoted, ended = world.all_jobs()
+    assert (ended.id, ended.state) == (job, JobState.SUCCEEDED)
+    assert (promoted.promoted_from, promoted.name) == (job, "search-best")
+    assert promoted.spec["method"]["variance"] == 1.0
+    assert world.jobs.promote(job, None).id == promoted.id

@@ -197,7 +197,10 @@ class JobService:
             InvalidSpec: what the configuration stands on has gone since.
         """
         with self._database.read() as session:
-            sweep = JobRepository(session, self._now()).get(sweep_id)
+            jobs = JobRepository(session, self._now())
+            sweep, promoted = jobs.get(sweep_id), jobs.promoted_from(sweep_id)
+        if promoted is not None:
+            return self._view(promoted)
         if JobState(sweep.state) not in TERMINAL:
             raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
         if best is None:
