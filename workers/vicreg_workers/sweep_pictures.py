@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
-from vicreg_platform.specs import LogUniform, SweepSpec
+from vicreg_platform.specs import Choice, Grid, LogUniform, SweepSpec
 from vicreg_workers.ledger import Entry
 
 DOTS_PER_INCH = 110
@@ -81,16 +81,19 @@ def _axis(
 ) -> tuple[np.ndarray[Any, Any], list[tuple[float, str]]]:
     """Heights in [0, 1] of the trials' values, and the marks of the axis."""
     values = [entry.parameters[path] for entry in entries]
-    if all(isinstance(value, (int, float)) for value in values):
-        numbers = np.array(values, dtype=float)
-        if isinstance(spec.space[path], LogUniform):
-            return _scaled(np.log(numbers)), _number_ticks(numbers)
-        return _scaled(numbers), _number_ticks(numbers)
-    texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
-    known = sorted(set(texts))
-    places = np.array([known.index(text) for text in texts], dtype=float)
-    heights = _scaled(places)
-    return heights, [(float(heights[texts.index(text)]), text) for text in known]
+    distribution = spec.space[path]
+    if isinstance(distribution, (Choice, Grid)):
+        names = [_text(value) for value in values]
+        known = [text for text in map(_text, distribution.samples()) if text in names]
+        heights = _scaled(np.array([known.index(name) for name in names], dtype=float))
+        return heights, [(float(heights[names.index(text)]), text) for text in known]
+    numbers = np.array(values, dtype=float)
+    logarithmic = isinstance(distribution, LogUniform)
+    return _scaled(np.log(numbers) if logarithmic else numbers), _number_ticks(numbers)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _scaled(numbers: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -7,7 +7,14 @@ import typing
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 Name = Annotated[
@@ -27,6 +34,27 @@ class SpecModel(BaseModel):
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+def by_field(kind: str, names: tuple[str, ...]) -> Discriminator:
+    """Which model of a union is meant: the one whose tag is the first of ``names`` given.
+
+    Args:
+        kind: what the union describes.
+        names: the tags, each a field of its model.
+    """
+
+    def which(value: Any) -> str | None:
+        if not isinstance(value, (dict, BaseModel)):
+            return None
+        given = value if isinstance(value, dict) else vars(value)
+        return next((name for name in names if name in given), None)
+
+    return Discriminator(
+        which,
+        custom_error_type=kind,
+        custom_error_message=f"must name the {kind} by one of: {', '.join(names)}",
     )
 
 

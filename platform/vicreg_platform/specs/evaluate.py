@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Discriminator, Field, StringConstraints, Tag, model_validator
+from pydantic import Field, StringConstraints, Tag, model_validator
 
 from vicreg_platform.specs.backbone import Backbone
-from vicreg_platform.specs.base import Labels, Name, SpecModel
+from vicreg_platform.specs.base import Labels, Name, SpecModel, by_field
 from vicreg_platform.specs.data import EvaluationData, RelativePath
 from vicreg_platform.specs.protocol import Protocol
 from vicreg_platform.specs.retry import Retry
@@ -50,27 +50,13 @@ class UntrainedEncoder(SpecModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-_ENCODERS = ("job", "run", "model", "path", "untrained")
-
-
-def _which_encoder(value: Any) -> str | None:
-    if not isinstance(value, (dict, BaseModel)):
-        return None
-    given = value if isinstance(value, dict) else vars(value)
-    return next((name for name in _ENCODERS if name in given), None)
-
-
 Encoder = Annotated[
     Annotated[JobEncoder, Tag("job")]
     | Annotated[RunEncoder, Tag("run")]
     | Annotated[ModelEncoder, Tag("model")]
     | Annotated[PathEncoder, Tag("path")]
     | Annotated[UntrainedEncoder, Tag("untrained")],
-    Discriminator(
-        _which_encoder,
-        custom_error_type="encoder",
-        custom_error_message=f"must name the encoder by one of: {', '.join(_ENCODERS)}",
-    ),
+    by_field("encoder", ("job", "run", "model", "path", "untrained")),
 ]
 
 

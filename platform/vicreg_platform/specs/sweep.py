@@ -7,8 +7,6 @@ import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
-    Discriminator,
     Field,
     StringConstraints,
     Tag,
@@ -21,6 +19,7 @@ from vicreg_platform.specs.base import (
     Labels,
     Name,
     SpecModel,
+    by_field,
     cross_faults,
     field_faults,
     overlap,
@@ -142,16 +141,6 @@ class Grid(SpecModel):
         return list(self.grid)
 
 
-_DISTRIBUTIONS = ("uniform", "loguniform", "quniform", "randint", "choice", "grid")
-
-
-def _which_distribution(value: Any) -> str | None:
-    if not isinstance(value, (dict, BaseModel)):
-        return None
-    given = value if isinstance(value, dict) else vars(value)
-    return next((name for name in _DISTRIBUTIONS if name in given), None)
-
-
 Distribution = Annotated[
     Annotated[Uniform, Tag("uniform")]
     | Annotated[LogUniform, Tag("loguniform")]
@@ -159,11 +148,7 @@ Distribution = Annotated[
     | Annotated[RandInt, Tag("randint")]
     | Annotated[Choice, Tag("choice")]
     | Annotated[Grid, Tag("grid")],
-    Discriminator(
-        _which_distribution,
-        custom_error_type="distribution",
-        custom_error_message=f"must be one of: {', '.join(_DISTRIBUTIONS)}",
-    ),
+    by_field("distribution", ("uniform", "loguniform", "quniform", "randint", "choice", "grid")),
 ]
 
 
