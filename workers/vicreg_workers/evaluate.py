@@ -185,6 +185,7 @@ class _Evaluation:
             seed=protocol.seed,
             device=self._device,
             loaders=self._loaders,
+            drop_last=False,
         )
         clock = self._clock(protocol.epochs * len(places))
         place_of = torch.tensor(places)
@@ -230,7 +231,7 @@ class _Evaluation:
         return {}
 
     def _one_label_each(self) -> None:
-        if self._train_images.several is not None:
+        if self._train_images.several is not None or self._test_images.several is not None:
             raise UserFailure(
                 f"protocol {self._spec.protocol.name} needs one label an image: for data.labels "
                 "there is protocol linear"

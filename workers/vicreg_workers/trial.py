@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from typing import Any
@@ -61,6 +62,8 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
         )
     finally:
         Stop(trial.storage, trial.job_id, trial.attempt).clear()
+        # The process trains the next trial too, and a network is cycles of references.
+        gc.collect()
 
 
 def _train_here(trial: Assignment, spec: PretrainSpec) -> None:

@@ -42,3 +42,27 @@ class Backbone(SpecModel):
         if not self.is_transformer and self.patch_size != 16:
             raise CrossFieldError([(("patch_size",), f"{self.name} has a stem, no patches")])
         return self
+
+
+def image_faults(
+    field: str, backbone: Backbone, image_size: int, size_field: str = "data.image_size"
+) -> list[tuple[tuple[str, ...], str]]:
+    """Where a backbone cannot take images of that size, for a ``CrossFieldError``.
+
+    Args:
+        field: where the backbone stands in the spec.
+        backbone: the backbone.
+        image_size: in pixels.
+        size_field: where the size stands.
+    """
+    if backbone.is_transformer:
+        if image_size % backbone.patch_size == 0:
+            return []
+        fields = (f"{field}.patch_size", size_field)
+        return [
+            (fields, f"{image_size} pixels cannot be cut into patches of {backbone.patch_size}")
+        ]
+    if image_size >= 32 or backbone.stem == "cifar":
+        return []
+    text = f"{image_size} pixels are too few for the imagenet stem: 32 or more, or {field}.stem"
+    return [((size_field, f"{field}.stem"), f"{text} cifar")]

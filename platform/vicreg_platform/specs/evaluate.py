@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, Tag, model_validator
 
-from vicreg_platform.specs.backbone import Backbone
-from vicreg_platform.specs.base import Labels, Name, SpecModel, by_field
+from vicreg_platform.specs.backbone import Backbone, image_faults
+from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel, by_field
 from vicreg_platform.specs.data import EvaluationData, RelativePath
 from vicreg_platform.specs.protocol import Protocol
 from vicreg_platform.specs.retry import Retry
@@ -83,6 +83,23 @@ class EvaluateSpec(SpecModel):
     data: EvaluationData
     resources: EvaluateResources = EvaluateResources()
     retry: Retry = Retry()
+
+    @model_validator(mode="after")
+    def _images_fit_encoder(self) -> EvaluateSpec:
+        if isinstance(self.encoder, UntrainedEncoder):
+            field, backbone = "encoder.untrained", self.encoder.untrained
+        elif isinstance(self.encoder, PathEncoder):
+            field, backbone = "encoder.backbone", self.encoder.backbone
+        else:
+            return self
+        size = self.data.train.image_size
+        faults = image_faults(field, backbone, size, "data.train.image_size")
+        if backbone.is_transformer and self.data.test.image_size != size:
+            fields = ("data.test.image_size", "data.train.image_size")
+            faults.append((fields, f"{backbone.name} takes images of one size: here {size}"))
+        if faults:
+            raise CrossFieldError(faults)
+        return self
 
     @model_validator(mode="before")
     @classmethod

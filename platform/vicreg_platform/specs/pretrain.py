@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from vicreg_platform.specs.augmentation import Augmentation
-from vicreg_platform.specs.backbone import Backbone
+from vicreg_platform.specs.backbone import Backbone, image_faults
 from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel
 from vicreg_platform.specs.data import Data, EvaluationData
 from vicreg_platform.specs.evaluate import EvaluateResources, EvaluateSpec, JobEncoder
@@ -162,7 +162,7 @@ class PretrainSpec(SpecModel):
                     "fp16 needs GPUs: set resources.gpus_per_worker to 1, or use bf16 or fp32",
                 )
             )
-        faults += _image_faults("backbone", self.backbone, self.data.image_size)
+        faults += image_faults("backbone", self.backbone, self.data.image_size)
         faults += self._branch_faults()
         faults += [
             (
@@ -189,7 +189,7 @@ class PretrainSpec(SpecModel):
             return [(fields, "a second branch with weights of its own would learn nothing")]
         if branches.backbone is None:
             return []
-        return _image_faults("branches.backbone", branches.backbone, self.data.image_size)
+        return image_faults("branches.backbone", branches.backbone, self.data.image_size)
 
     def evaluation_specs(self, job_id: str) -> list[EvaluateSpec]:
         """The evaluate jobs of this pretraining, for the encoder that job ``job_id`` will make."""
@@ -217,29 +217,6 @@ class PretrainSpec(SpecModel):
                 )
             )
         return specs
-
-
-def _image_faults(
-    field: str, backbone: Backbone, image_size: int
-) -> list[tuple[tuple[str, ...], str]]:
-    """Where ``backbone`` cannot take images of that size."""
-    if backbone.is_transformer:
-        if image_size % backbone.patch_size == 0:
-            return []
-        fields = (f"{field}.patch_size", "data.image_size")
-        return [
-            (fields, f"{image_size} pixels cannot be cut into patches of {backbone.patch_size}")
-        ]
-    if image_size >= 32 or backbone.stem == "cifar":
-        return []
-    fields = ("data.image_size", f"{field}.stem")
-    return [
-        (
-            fields,
-            f"{image_size} pixels are too few for the imagenet stem: "
-            f"32 or more, or {field}.stem cifar",
-        )
-    ]
 
 
 def _text(section: object, key: str, default: object) -> object:

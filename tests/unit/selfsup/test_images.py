@@ -12,7 +12,8 @@ from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.batches import ViewBatches
-from vicreg_workers.selfsup.images import Images, open_images
+from vicreg_workers.selfsup.crops import _hold
+from vicreg_workers.selfsup.images import Images, open_images, read_image
 from vicreg_workers.selfsup.loading import plain_batches
 from vicreg_workers.selfsup.views import PlainView
 
@@ -96,7 +97,9 @@ def test_torchvision_sets_are_read_from_disk(tmp_path: Path) -> None:
     assert images.read(0).size == (28, 28)
 
 
-def batches_of(images: Images, size: int = 4, seed: int = 0, loaders: int = 0) -> ViewBatches:
+def batches_of(
+    images: Images, size: int = 4, seed: int = 0, loaders: int = 0, drop_last: bool = True
+) -> ViewBatches:
     return ViewBatches(
         images,
         Augmentation.model_validate({"preset": "cifar"}),
@@ -106,6 +109,7 @@ def batches_of(images: Images, size: int = 4, seed: int = 0, loaders: int = 0) -
         seed=seed,
         device=torch.device("cpu"),
         loaders=loaders,
+        drop_last=drop_last,
     )
 
 
@@ -193,3 +197,41 @@ def test_fewer_images_than_a_batch_is_the_users_to_mend(tmp_path: Path) -> None:
     images = open_images(folder_spec("set"), tmp_path)
     with pytest.raises(UserFailure, match="8 images are fewer than"):
         batches_of(images, 9)
+
+
+def test_16_bits_a_pixel_are_scaled_to_8(tmp_path: Path) -> None:
+    values = np.array([[0, 1000, 30000, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "16.png")
+    pixels = np.asarray(read_image(str(tmp_path / "16.png")))
+    assert pixels[0, :, 0].tolist() == [0, 3, 117, 255]
+
+
+def test_an_epoch_of_an_evaluation_leaves_no_image_out(folder: Path) -> None:
+    images = open_images(folder_spec("set"), folder)
+    whole = batches_of(images, 3, drop_last=False)
+    assert [len(batch.indices) for batch in whole.epoch(0)] == [3, 3, 2]
+    assert len(whole) == 3
+    assert len(batches_of(images, 3)) == 2
+    # BatchNorm has nothing to learn from a single image.
+    assert [len(batch.indices) for batch in batches_of(images, 7, drop_last=False).epoch(0)] == [7]
+
+
+def test_an_image_that_is_whole_at_a_second_look_is_replaced_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), tmp_path)
+    read, failing = images.read, {2}
+
+    def flaky(index: int) -> Image.Image:
+        if index in failing:
+            failing.remove(index)
+            raise OSError("the share was away")
+        return read(index)
+
+    monkeypatch.setattr(images, "read", flaky)
+    first = read(0)
+    held = _hold(images, (first.height, first.width), loaders=0)
+    assert held is not None
+    _, sources, broken = held
+    assert (sources, broken) == ([0, 1, 3, 3, 4, 5, 6, 7], {2})

@@ -197,3 +197,24 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], field: s
     with pytest.raises(InvalidSpec) as refused:
         spec_for("vicreg", **changes)
     assert [fault.field for fault in refused.value.faults] == [field]
+
+
+@pytest.mark.parametrize("method", ["vicreg", "simsiam"])
+@pytest.mark.parametrize("normalization", ["none", "standardize", "l2"])
+def test_the_spread_tells_a_collapse_whatever_the_normalisation(
+    method: str, normalization: str
+) -> None:
+    torch.manual_seed(0)
+    objective = Objective(spec_for(method).method, normalization)
+    alive, point = torch.randn(64, 2048), torch.randn(1, 2048) + 1e-5 * torch.randn(64, 2048)
+
+    def spread(embeddings: torch.Tensor) -> float:
+        if normalization == "standardize":
+            embeddings = torch.nn.functional.batch_norm(embeddings, None, None, training=True)
+        elif normalization == "l2":
+            embeddings = torch.nn.functional.normalize(embeddings)
+        pairs = Embeddings(embeddings, embeddings, ((embeddings, embeddings),))
+        return float(objective(pairs).std.mean())
+
+    assert spread(alive) == pytest.approx(1.0, abs=0.05)
+    assert spread(point) < 0.01

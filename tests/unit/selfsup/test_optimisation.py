@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from vicreg_platform.specs import AdamW, Backbone
+from vicreg_workers.selfsup.backbones import build_backbone
 from vicreg_workers.selfsup.lars import LARS
+from vicreg_workers.selfsup.optimizers import build_optimizer
 from vicreg_workers.selfsup.schedules import learning_rate, peak_learning_rate
 
 
@@ -75,3 +78,21 @@ def test_the_rate_warms_up_linearly_and_falls_by_a_cosine() -> None:
 
 def test_without_a_warm_up_it_starts_at_the_peak() -> None:
     assert learning_rate(0, 1.0, warmup_steps=0, total_steps=10) == 1.0
+
+
+def test_a_clipped_step_is_bounded_at_the_beginning_of_a_warmup_too() -> None:
+    parameter = nn.Parameter(torch.full((4, 4), 100.0))
+    optimizer = LARS([parameter], lr=0.0, eta=0.02, clip=True)
+    parameter.grad = torch.full((4, 4), 0.01)
+    optimizer.step()
+    assert float(optimizer.state[parameter]["mu"].norm()) == pytest.approx(0.04)
+
+
+def test_a_transformers_token_and_positions_are_not_decayed() -> None:
+    spec = AdamW(name="adamw", weight_decay=0.5)
+    backbone = build_backbone(Backbone(name="vit_s"), 32)
+    names = {id(parameter): name for name, parameter in backbone.named_parameters()}
+    decayed, others = build_optimizer(spec, backbone.parameters(), 0.1).param_groups
+    assert {"class_token", "encoder.pos_embedding"} <= {names[id(p)] for p in others["params"]}
+    assert all(names[id(p)].endswith("weight") for p in decayed["params"])
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.5, 0.0)

@@ -171,6 +171,10 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
     train(root, context, spec_for(epochs=3, watch={"knn_every_epochs": 2}))
     steps = [step for step, metrics in context.points if "knn/top1" in metrics]
     assert steps == [4, 6]  # epoch 2, and the last one
+    between = Recorder(root / "between")
+    often = spec_for(epochs=2, watch={"knn_every_epochs": 1}, checkpoint={"every_epochs": 2})
+    train(root, between, often)
+    assert len(between.named("knn/top1")) == 2  # not only where a checkpoint is made
     never = Recorder(root / "never")
     train(root, never, spec_for(epochs=1, watch={"knn_every_epochs": 0}))
     assert never.named("knn/top1") == []

@@ -105,7 +105,7 @@ def test_fine_tuning_trains_encoder_and_classifier(tmp_path: Path) -> None:
 
 def test_the_augmented_probe_is_near_the_cached_one(tmp_path: Path) -> None:
     log = Log()
-    linear = {"name": "linear", "epochs": 3, "batch_size": 32, "learning_rates": [0.1, 0.3]}
+    linear = {"name": "linear", "epochs": 6, "batch_size": 32, "learning_rates": [0.03, 0.1]}
     cached = on_digits(linear, tmp_path)
     augmented = on_digits(linear | {"augment": True}, tmp_path, log)
     assert augmented["linear/top1"] != cached["linear/top1"]
@@ -175,8 +175,11 @@ def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Pa
     assert [name[:3] for name in chosen] == ["cat"] * 6 + ["dog"] * 3 + ["emu"]
     assert chosen == names(share=0.3)
     assert chosen != names(share=0.3, share_seed=1)
-    (tmp_path / "list.txt").write_text("3.png\n")
+    (tmp_path / "list.txt").write_text("dog/3.png\n./cat/3.png\n12.png\n")
+    (tmp_path / "vague.txt").write_text("3.png\n")
     (tmp_path / "wrong.txt").write_text("nobody.png\n")
-    assert len(names(names="list.txt")) == 1
+    assert names(names="list.txt") == ["dog/3.png", "cat/3.png", "cat/12.png"]
+    with pytest.raises(UserFailure, match=r"2 images are called 3.png: name the class's folder"):
+        names(names="vague.txt")
     with pytest.raises(UserFailure, match=r"names nobody.png and 0 more"):
         names(names="wrong.txt")

@@ -45,6 +45,8 @@ class ViewBatches:
         seed: of all that is drawn.
         device: where the views are wanted.
         loaders: processes that read images beside this one (0: none).
+        drop_last: whether an epoch leaves out what is no whole batch; a single image is left out
+            in any case, as BatchNorm has nothing to learn from it.
 
     Raises:
         UserFailure: there are fewer images than ``batch_size``, or they cannot be read.
@@ -61,6 +63,7 @@ class ViewBatches:
         seed: int,
         device: torch.device,
         loaders: int,
+        drop_last: bool = True,
     ) -> None:
         if len(images) < batch_size:
             raise UserFailure(
@@ -70,12 +73,14 @@ class ViewBatches:
         self._spec = spec
         self._batch_size = batch_size
         self._share = batch_size // world_size()
+        self._drop_last = drop_last
         self._seed = seed
         self._crops = open_crops(images, spec, views, image_size, device, loaders)
 
     def __len__(self) -> int:
-        """Steps an epoch; what is left over is not trained on in that epoch."""
-        return self._count // self._batch_size
+        """Steps an epoch."""
+        whole, left = divmod(self._count, self._batch_size)
+        return whole + (left > 1 and not self._drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of ``epoch`` from its step ``start`` on."""
@@ -101,7 +106,7 @@ class ViewBatches:
 
     def _recoloured(self, view: Tensor, which: int, generator: torch.Generator) -> Tensor:
         colours = draw_colours(self._spec, which, self._batch_size, generator)
-        return recolour(view, colours.rows(rank() * self._share, self._share))
+        return recolour(view, colours.rows(rank() * self._share, len(view)))
 
     def _generator(self, *key: int) -> torch.Generator:
         return generator_for(self._seed, *key)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image
 from torch import Tensor
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vicreg_platform.specs import Augmentation
 from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.distributed import world_size
 from vicreg_workers.selfsup.draws import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.images import Images
 from vicreg_workers.selfsup.views import crop_batch
@@ -25,7 +27,9 @@ MAX_REPLACEMENTS = 100
 MAIN_MEMORY = 2 * 2**30
 """Bytes: a data set of up to this size is held decoded."""
 GPU_SHARE = 0.25
-"""Of a GPU's free memory that a data set may take."""
+"""Of a GPU's memory that a data set may take."""
+HOST_SHARE = 0.5
+"""Of the machine's memory that all its workers may take on the way there."""
 PROBED = 32
 """Images read to see whether all have one size."""
 
@@ -256,8 +260,10 @@ def _common_shape(images: Images) -> tuple[int, int] | None:
 
 def _fits(size: int, device: torch.device) -> bool:
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return size < free * GPU_SHARE
+        # By what the machine has, not by what is free now: a run that resumes must choose alike.
+        host = psutil.virtual_memory().total * HOST_SHARE / world_size()
+        card = torch.cuda.get_device_properties(device).total_memory
+        return size < min(card * GPU_SHARE, host)
     return size < MAIN_MEMORY
 
 
@@ -299,7 +305,14 @@ def _hold(
             return None
         else:
             pixels[index] = decoded
+    lost = set(broken)
     for index in broken:
-        _, sources[index], _ = read_or_next(images, index)
+        # A further look might find it whole, but its pixels are not held.
+        following = ((index + place) % len(images) for place in range(MAX_REPLACEMENTS))
+        replacement = next((each for each in following if each not in lost), None)
+        if replacement is None:
+            read_or_next(images, index)
+            raise UserFailure(f"data: too many images cannot be read, such as {images.name(index)}")
+        sources[index] = replacement
     logger.info("%d images of %d×%d pixels are held in memory", len(images), width, height)
     return pixels, sources, frozenset(broken)

@@ -94,7 +94,7 @@ class Diagnostics:
 
     def _knn(self, network: JointEmbedding) -> float | None:
         classes = len(self._bank.classes)
-        if classes < 2 or not len(self._queries):
+        if classes < 2 or not len(self._queries) or self._bank.several is not None:
             return None
         bank, queries = (self._features(network, part) for part in (self._bank, self._queries))
         k = min(NEIGHBOURS, len(bank.labels))

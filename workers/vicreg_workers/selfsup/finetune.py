@@ -74,6 +74,7 @@ def finetune(
         seed=protocol.seed,
         device=device,
         loaders=loaders,
+        drop_last=False,
     )
     labels = torch.tensor(images.labels)
     network = nn.Sequential(backbone, head).train()

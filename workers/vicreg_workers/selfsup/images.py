@@ -76,18 +76,37 @@ def _inside(data_root: Path, path: str, field: str) -> Path:
 
 
 def _listed(images: Images, file: Path) -> list[int]:
-    """Indices of the images whose file names stand in ``file``, one a line."""
+    """Indices of the images that ``file`` names, one a line.
+
+    A line is a file name, or the end of a path where several images have that name.
+    """
     try:
         lines = [line.strip() for line in file.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserFailure(f"data.names: {file} cannot be read: {error}") from None
-    by_name = {os.path.basename(images.name(index)): index for index in range(len(images))}
-    wanted = [os.path.basename(line) for line in lines if line]
-    unknown = [name for name in wanted if name not in by_name]
+    by_name: dict[str, list[int]] = {}
+    for index in range(len(images)):
+        by_name.setdefault(os.path.basename(images.name(index)), []).append(index)
+    wanted = [line for line in lines if line]
+    found = [
+        [
+            index
+            for index in by_name.get(os.path.basename(line), [])
+            if "/" not in line or f"/{images.name(index)}".endswith(f"/{line.lstrip('./')}")
+        ]
+        for line in wanted
+    ]
+    unknown = [line for line, indices in zip(wanted, found, strict=True) if not indices]
     if unknown or not wanted:
         which = f"names {unknown[0]} and {len(unknown) - 1} more" if unknown else "names no image"
         raise UserFailure(f"data.names: {file} {which}: not among the images of data.path")
-    return [by_name[name] for name in wanted]
+    for line, indices in zip(wanted, found, strict=True):
+        if len(indices) > 1:
+            raise UserFailure(
+                f"data.names: {len(indices)} images are called {line}: "
+                f"name the class's folder too, as in class/{os.path.basename(line)}"
+            )
+    return [indices[0] for indices in found]
 
 
 def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
@@ -257,7 +276,7 @@ class TorchvisionImages:
             raise UserFailure(f"data.dataset: torchvision.datasets has no {spec.dataset}")
         try:
             self._dataset = _open_split(kind, path, spec.split)
-        except (RuntimeError, FileNotFoundError, NotADirectoryError) as error:
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
             raise UserFailure(
                 f"data.path: torchvision's {spec.dataset} is not in {path}: {error}"
             ) from None
@@ -295,10 +314,19 @@ def read_image(file: str) -> Image.Image:
     """
     try:
         with Image.open(file) as image:
-            return image.convert("RGB")
+            return _rgb(image)
     except Exception as error:
         # Pillow's decoders report broken files by nearly every exception there is.
         raise OSError(str(error)) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise OSError("its pixels are floating-point numbers: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # 16 bits a pixel, which Pillow's own conversion would cut at 255.
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def _open_split(

@@ -99,6 +99,7 @@ def _scale(parameters: list[Tensor], gradients: list[Tensor], group: dict[str, A
     update_norms = torch.stack(torch._foreach_norm(gradients))
     usable = (parameter_norms > 0) & (update_norms > 0)
     factors = group["eta"] * parameter_norms / update_norms
-    if group["clip"] and group["lr"] > 0:
-        factors = (factors / group["lr"]).clamp_max(1.0)
+    if group["clip"]:
+        # At a rate of 0, where a warm-up begins, the bound is its limit.
+        factors = (factors / max(group["lr"], 1e-12)).clamp_max(1.0)
     torch._foreach_mul_(gradients, list(torch.where(usable, factors, 1.0).unbind()))

@@ -15,7 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from vicreg_platform.specs import BarlowTwins, Method, SimCLR, VICReg
-from vicreg_workers.selfsup.distributed import gather_with_gradient, rank
+from vicreg_workers.selfsup.distributed import (
+    gather_with_gradient,
+    mean_over_processes,
+    rank,
+)
 from vicreg_workers.selfsup.losses import invariance, variance_of
 from vicreg_workers.selfsup.moments import second_moments
 from vicreg_workers.selfsup.network import Embeddings
@@ -27,9 +31,9 @@ class Losses(NamedTuple):
     terms: dict[str, Tensor]
     """Scalars by metric name: ``loss``, which is minimised, then the bare terms."""
     std: Tensor
-    """Standard deviation of each dimension of the first views' embeddings, ``[D]``, detached. For
-    all methods but VICReg, whose losses do not see the scale, the embeddings are first scaled to a
-    mean square of 1."""
+    """Standard deviation of each dimension of the first views' embeddings, ``[D]``, detached. Where
+    the scale says nothing (embeddings of norm 1, and all methods but VICReg, whose losses do not
+    see it, unless they are standardised) they are first scaled to a mean square of 1."""
 
 
 class Objective:
@@ -37,12 +41,16 @@ class Objective:
 
     Args:
         method: its name, weights and temperature.
+        normalization: of the embeddings, as in the spec of the expander.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, normalization: str = "none") -> None:
         self._method = method
         self._weight, self._term, self._pair = _pair_loss(method)
-        self._sees_scale = isinstance(method, VICReg)
+        # BatchNorm's own epsilon shows a collapse of standardised embeddings.
+        self._scaled = normalization == "l2" or (
+            normalization == "none" and not isinstance(method, VICReg)
+        )
 
     @property
     def terms(self) -> tuple[str, ...]:
@@ -64,8 +72,9 @@ class Objective:
                 self._weight * pair + method.variance * variance + method.covariance * covariance
             )
         std = moments[0][0].detach().sqrt()
-        if not self._sees_scale:
-            std = std / first.detach().square().mean().sqrt().clamp_min(1e-12)
+        if self._scaled:
+            size = mean_over_processes(first.detach().square().mean())
+            std = std / size.sqrt().clamp_min(1e-12)
         values = (total, pair, variance, covariance)
         return Losses(dict(zip(self.terms, values, strict=True)), std)
 

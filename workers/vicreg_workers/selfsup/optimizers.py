@@ -34,12 +34,18 @@ def build_optimizer(
             clip=spec.clip,
         )
     groups: list[dict[str, Any]] = [
-        {"params": [p for p in learning if p.ndim > 1]},
-        # Biases, norms and the class token are not decayed.
-        {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in learning if _is_matrix(p)]},
+        # As with DeiT: neither biases and norms nor the class token and the positions are decayed.
+        {"params": [p for p in learning if not _is_matrix(p)], "weight_decay": 0.0},
     ]
     if isinstance(spec, Sgd):
         return torch.optim.SGD(
             groups, lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
         )
     return torch.optim.AdamW(groups, lr=lr, weight_decay=spec.weight_decay, fused=True)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it is a layer's weight: a ViT's class token and positions are ``[1, n, D]``."""
+    token = parameter.ndim == 3 and parameter.shape[0] == 1
+    return parameter.ndim > 1 and not token

@@ -72,7 +72,7 @@ class Pretraining:
         self._call = Compiled(model, context.warn) if spec.training.compile else model
         # Whatever a layer draws, each worker draws its own.
         torch.manual_seed(spec.training.seed + rank())
-        self._objective = Objective(spec.method)
+        self._objective = Objective(spec.method, spec.expander.normalization)
         self._parameters = [p for p in self.network.parameters() if p.requires_grad]
         self._peak_lr = peak_learning_rate(spec.optimizer.base_lr, spec.training.batch_size)
         self._optimizer = build_optimizer(spec.optimizer, self._parameters, self._peak_lr)
@@ -115,8 +115,12 @@ class Pretraining:
             self._train_epoch(*divmod(self._step, self._steps_per_epoch))
             epoch = self._step // self._steps_per_epoch
             self._report_corrupt_images()
-            if self._step == self._steps or epoch % self._spec.checkpoint.every_epochs == 0:
-                self._diagnose(epoch)
+            every, last = self._spec.watch.knn_every_epochs, self._step == self._steps
+            neighbours = every > 0 and (epoch % every == 0 or last)
+            saves = epoch % self._spec.checkpoint.every_epochs == 0 or last
+            if saves or neighbours:
+                self._diagnose(epoch, neighbours)
+            if saves:
                 self._context.save(self._state())
             self._context.epoch_ended(epoch, self._spec.training.epochs)
         backbone: nn.Module = self.network.backbone
@@ -240,16 +244,14 @@ class Pretraining:
                 ),
             )
 
-    def _diagnose(self, epoch: int) -> None:
+    def _diagnose(self, epoch: int, neighbours: bool) -> None:
         """Measure the network on rank 0; every worker hears of it where it is of no more use."""
-        problem = self._problem_found(epoch) if rank() == 0 else None
+        problem = self._problem_found(epoch, neighbours) if rank() == 0 else None
         for found in gather_objects(problem):
             if found is not None:
                 raise Diverged(found)
 
-    def _problem_found(self, epoch: int) -> str | None:
-        every = self._spec.watch.knn_every_epochs
-        neighbours = every > 0 and (epoch % every == 0 or self._step == self._steps)
+    def _problem_found(self, epoch: int, neighbours: bool) -> str | None:
         diagnosis = self._diagnostics.of(self.network, neighbours)
         if not diagnosis.finite:
             return (

@@ -7,6 +7,7 @@ on whatever device they are, with parameters of their own for each image.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 from PIL import Image
@@ -42,10 +43,10 @@ def crop_batch(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Tenso
         ``[n, 3, S, S]`` float32 in [0, 1].
     """
     count, height, channels, width = images.shape
-    top, left, tall, wide = crops.to(images.device, torch.float32).unbind(dim=1)
-    never = torch.zeros_like(flips)
-    rows = _resize_matrix(top, tall, never.to(images.device), height, size)
-    columns = _resize_matrix(left, wide, flips.to(images.device), width, size)
+    top, left, tall, wide = crops.float().to(images.device, non_blocking=True).unbind(dim=1)
+    flips = flips.to(images.device, non_blocking=True)
+    rows = _resize_matrix(top, tall, torch.zeros_like(flips), height, size)
+    columns = _resize_matrix(left, wide, flips, width, size)
     pixels = images.float().view(count, height * channels, width) @ columns.mT
     pixels.clamp_(0, 255)  # PIL keeps bytes between the two
     pixels = rows @ pixels.view(count, height, channels * size)
@@ -94,8 +95,7 @@ def recolour(views: Tensor, colours: Colours) -> Tensor:
 
 def normalise(views: Tensor) -> Tensor:
     """Views in [0, 1] to the mean 0 and standard deviation 1 of ImageNet, channels last."""
-    mean = views.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = views.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    mean, std = (_channels(each, views.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (
         torch.empty_like(views, memory_format=torch.channels_last).copy_(views).sub_(mean).div_(std)
     )
@@ -103,8 +103,7 @@ def normalise(views: Tensor) -> Tensor:
 
 def denormalise(views: Tensor) -> Tensor:
     """Views ``[..., 3, S, S]`` back to RGB in [0, 1]."""
-    mean = views.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
-    std = views.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    mean, std = (_channels(each, views.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (views * std + mean).clamp(0, 1)
 
 
@@ -146,8 +145,14 @@ def _change(
     views.index_copy_(0, rows, change(views.index_select(0, rows), *arguments))
 
 
+@lru_cache
+def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """One number a channel, ``[3, 1, 1]``: made once, as every copy to a GPU waits for it."""
+    return torch.tensor(values, device=device).view(3, 1, 1)
+
+
 def _lightness(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True).expand_as(x)
+    return (x * _channels(LUMA, x.device)).sum(dim=1, keepdim=True).expand_as(x)
 
 
 def _brightened(x: Tensor, factor: Tensor) -> Tensor:
@@ -156,7 +161,7 @@ def _brightened(x: Tensor, factor: Tensor) -> Tensor:
 
 def _contrasted(x: Tensor, factor: Tensor) -> Tensor:
     mean = x.mean(dim=(2, 3), keepdim=True)
-    mean = (mean * mean.new_tensor(LUMA).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    mean = (mean * _channels(LUMA, x.device)).sum(dim=1, keepdim=True)
     return x.mul_(factor).add_(mean * (1 - factor)).clamp_(0, 1)
 
 
@@ -180,7 +185,7 @@ def _hue_shifted(x: Tensor, turns: Tensor) -> Tensor:
         torch.where(value == green, (blue - red) / divisor + 2, (red - green) / divisor + 4),
     )
     sixths = sixths + turns[:, 0] * 6
-    k = sixths[:, None] + x.new_tensor([5.0, 3.0, 1.0]).view(3, 1, 1)
+    k = sixths[:, None] + _channels((5.0, 3.0, 1.0), x.device)
     k = k.remainder_(6)
     k = torch.minimum(k, 4 - k).clamp_(0, 1)
     return torch.addcmul(value[:, None], k, chroma[:, None], value=-1)
