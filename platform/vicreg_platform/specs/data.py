@@ -55,7 +55,8 @@ class ImageFolderData(_Images):
     """Relative to the data root; it cannot leave it, symbolic links included."""
     names: RelativePath | None = None
     """A text file, relative to the data root, with the name of one image a line, or the end of its
-    path where several images have that name; only those are used. Such as the ``1percent.txt`` of google-research/simclr."""
+    path where several images have that name; only those are used. Such as the ``1percent.txt`` of
+    google-research/simclr."""
     labels: RelativePath | None = None
     """A CSV file, relative to the data root, for images with several labels each: a header
     ``image,<class>,<class>,…``, then a line an image with its path under ``path`` and for each
