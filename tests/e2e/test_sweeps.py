@@ -15,8 +15,8 @@ from vicreg_platform.jobs.views import JobView, TrialView
 from vicreg_platform.trials import TrialState
 
 OUTAGE_SECONDS = 30.0
-OVERFLOWS = 1.0e30
-"""A learning rate whose first step makes every weight infinite."""
+OVERFLOWS = 100.0
+"""A learning rate, the largest that the field takes, whose first epoch ends at an infinity."""
 
 
 def sweep(**changes: Any) -> dict[str, Any]:
@@ -174,7 +174,6 @@ def test_a_cancelled_sweep_leaves_no_trial(running: Running) -> None:
     )
     (trial,) = running.processes("ray::ImplicitFunc")
     trial.kill()
-    running.until(job, lambda _: starts(running, job) == [2])
     running.until(job, lambda _: "going on from the checkpoint" in running.client.logs(job.id))
     running.client.cancel(job.id)
     ended = running.wait(job)

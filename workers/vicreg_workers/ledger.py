@@ -22,7 +22,7 @@ class Entry(Trial):
     """The objective at the ends of its epochs."""
     run_id: str | None = None
     starts: int = 0
-    """How often its training was begun or gone on with."""
+    """How often a driver has begun it; what Ray Tune tries again by itself is not counted."""
     refused: int = 0
     """Configurations drawn for it before that do not fit together."""
 
