@@ -24,7 +24,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database, of each kind in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/platform.db"
-    server: str = request.getfixturevalue("postgres_url")
+    return empty_database(request.getfixturevalue("postgres_url"))
+
+
+def empty_database(server: str) -> str:
+    """A new database on a PostgreSQL server."""
     name = f"test_{uuid.uuid4().hex}"
     engine = create_engine(server, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from vicreg_api import problems
 from vicreg_api.body import BodyLimit
-from vicreg_api.routers import cluster, health, jobs
+from vicreg_api.routers import cluster, health, jobs, schedules
 from vicreg_api.services import Services
 from vicreg_platform import __version__
 
@@ -34,6 +34,6 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.add_middleware(BodyLimit)
     problems.install(app)
-    for router in (jobs.router, cluster.router, health.router):
+    for router in (jobs.router, schedules.router, cluster.router, health.router):
         app.include_router(router)
     return app

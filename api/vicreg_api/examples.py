@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vicreg_platform.recipes import load_recipe
+from vicreg_platform.schedules.spec import ScheduleSpec
 from vicreg_platform.specs import spec_schema
 
 _EXAMPLES = {
@@ -19,11 +20,24 @@ _EXAMPLES = {
 }
 
 
-def _body() -> dict[str, Any]:
-    schema = spec_schema()
-    definitions = schema.pop("$defs")
+_NIGHTLY = {
+    "name": "nightly",
+    "cron": "30 2 * * *",
+    "timezone": "Europe/Paris",
+    "job": load_recipe("digits") | {"name": "digits {{ scheduled_time }}"},
+}
+
+
+def _content(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
     # OpenAPI keeps shared schemas elsewhere; in one body they are resolved in place.
-    return {"schema": _resolved(schema, definitions), "examples": _EXAMPLES}
+    definitions = schema.pop("$defs", {})
+    body = {"schema": _resolved(schema, definitions), "examples": examples}
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": body, "application/yaml": body},
+        }
+    }
 
 
 def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
@@ -41,9 +55,8 @@ def _resolved(node: Any, definitions: dict[str, Any]) -> Any:
     return node
 
 
-JOB_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": _body(), "application/yaml": _body()},
-    }
-}
+JOB_BODY = _content(spec_schema(), _EXAMPLES)
+SCHEDULE_BODY = _content(
+    ScheduleSpec.model_json_schema(),
+    {"nightly": {"summary": "A pretraining every night", "value": _NIGHTLY}},
+)

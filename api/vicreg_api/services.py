@@ -11,6 +11,7 @@ from vicreg_platform.cluster import Cluster
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
 from vicreg_platform.jobs.service import JobService
+from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import Tracking
 
@@ -23,16 +24,19 @@ class Services:
     cluster: Cluster
     tracking: Tracking
     jobs: JobService
+    schedules: ScheduleService
 
     @classmethod
     def of(cls, settings: Settings) -> Services:
         """The real ones."""
         database = Database(settings.database_url)
+        jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
         return cls(
             database=database,
             cluster=RayCluster(settings.ray_url),
             tracking=Tracking(settings.mlflow_url),
-            jobs=JobService(database, settings.data_root, settings.mlflow_public_url),
+            jobs=jobs,
+            schedules=ScheduleService(database, jobs),
         )
 
 

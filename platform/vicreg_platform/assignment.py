@@ -16,6 +16,8 @@ class FailureClass(enum.StrEnum):
     USER = "user"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
+    TIMEOUT = "timeout"
+    """Said by the dispatcher, which holds the clock; no driver reports it."""
 
     @property
     def exit_code(self) -> int:

@@ -243,6 +243,71 @@ def retry(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
         console.print(client.retry(job_id).id)
 
 
+schedules = typer.Typer(help="List schedules, or change one.")
+app.add_typer(schedules, name="schedules")
+ScheduleId = Annotated[str, typer.Argument(help="The schedule's id.", show_default=False)]
+
+
+@schedules.callback(invoke_without_command=True)
+def list_schedules(context: typer.Context, api: ApiUrl = DEFAULT_API) -> None:
+    """List schedules, newest first, with their next and last runs."""
+    if context.invoked_subcommand is None:
+        with Client(api) as client:
+            console.print(display.schedules_table(client.schedules(limit=200).items))
+
+
+@schedules.command("create")
+def create_schedule(
+    file: Annotated[Path, typer.Argument(help="A schedule, YAML or JSON; - reads standard input.")],
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Make a schedule, or each of those of a file with several YAML documents."""
+    with Client(api) as client:
+        for document, spec in enumerate(_read_specs(file)):
+            made = _naming_faults(file, document, partial(client.create_schedule, spec))
+            console.print(made.id)
+
+
+@schedules.command("show")
+def show_schedule(
+    schedule_id: ScheduleId,
+    preview: Annotated[int, typer.Option(min=0, max=100, help="Next times to show.")] = 5,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Show one schedule: its next times, and what became of the last ones."""
+    with Client(api) as client:
+        schedule = client.schedule(schedule_id, preview)
+        console.print(display.schedule_table(schedule, client.ticks(schedule_id, limit=10).items))
+
+
+@schedules.command("pause")
+def pause_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
+    """Make no more jobs until it is resumed."""
+    with Client(api) as client:
+        console.print(client.pause_schedule(schedule_id).state.value)
+
+
+@schedules.command("resume")
+def resume_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
+    """Make jobs again, from the next time on."""
+    with Client(api) as client:
+        console.print(client.resume_schedule(schedule_id).state.value)
+
+
+@schedules.command("run-now")
+def run_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
+    """Make a job besides those of the schedule's times."""
+    with Client(api) as client:
+        console.print(client.run_schedule(schedule_id).id)
+
+
+@schedules.command("delete")
+def delete_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
+    """Remove a schedule; the jobs that it has made stay, and go on."""
+    with Client(api) as client:
+        client.delete_schedule(schedule_id)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of the spec."""

@@ -13,6 +13,7 @@ import httpx
 
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView, TrialPage
+from vicreg_platform.schedules.views import SchedulePage, ScheduleView, TickPage
 
 POLL_SECONDS = 0.5
 
@@ -159,6 +160,56 @@ class Client:
         answer = self._send("GET", "/readyz")
         checks: dict[str, str] = answer.json()["checks"]
         return checks
+
+    # Schedules
+
+    def create_schedule(self, spec: dict[str, Any]) -> ScheduleView:
+        """Make a schedule.
+
+        Raises:
+            ApiError: it is not valid; ``problem["errors"]`` names every fault.
+        """
+        answer = self._call("POST", "/v1/schedules", content=_json(spec))
+        return ScheduleView.model_validate(answer)
+
+    def schedule(self, schedule_id: str, preview: int = 0) -> ScheduleView:
+        """One schedule, with its next ``preview`` times."""
+        answer = self._call("GET", f"/v1/schedules/{schedule_id}", params={"preview": preview})
+        return ScheduleView.model_validate(answer)
+
+    def schedules(self, **page: Any) -> SchedulePage:
+        """A page of schedules, newest first: ``limit``, ``cursor``."""
+        return SchedulePage.model_validate(self._call("GET", "/v1/schedules", params=page))
+
+    def ticks(self, schedule_id: str, **page: Any) -> TickPage:
+        """A page of what became of a schedule's times, newest first."""
+        answer = self._call("GET", f"/v1/schedules/{schedule_id}/ticks", params=page)
+        return TickPage.model_validate(answer)
+
+    def update_schedule(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleView:
+        """Change a schedule by a merge patch: None gives a field its default again."""
+        answer = self._call("PATCH", f"/v1/schedules/{schedule_id}", content=_json(changes))
+        return ScheduleView.model_validate(answer)
+
+    def delete_schedule(self, schedule_id: str) -> None:
+        """Remove a schedule; its jobs stay."""
+        self._request("DELETE", f"/v1/schedules/{schedule_id}")
+
+    def pause_schedule(self, schedule_id: str) -> ScheduleView:
+        """Make no more jobs until it is resumed."""
+        return ScheduleView.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/pause"))
+
+    def resume_schedule(self, schedule_id: str) -> ScheduleView:
+        """Make jobs again, from the next time on."""
+        return ScheduleView.model_validate(
+            self._call("POST", f"/v1/schedules/{schedule_id}/resume")
+        )
+
+    def run_schedule(self, schedule_id: str) -> JobView:
+        """Make a job besides those of the schedule's times."""
+        return JobView.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/run-now"))
+
+    # Waiting
 
     def wait(
         self,

@@ -73,7 +73,7 @@ def _pretrain_and_evaluate(
     mine = {
         ("pretrained", str(job.spec["protocol"]["name"])): job
         for job in jobs.values()
-        if job.depends_on == pretrain.id
+        if pretrain.id in job.depends_on
     }
     for protocol in PROTOCOLS:
         mine["untrained", protocol] = client.submit(_untrained(protocol))

@@ -41,9 +41,10 @@ from vicreg_platform.jobs.leaderboard import best_trial
 from vicreg_platform.jobs.models import Attempt, Job, new_id
 from vicreg_platform.jobs.repository import JobRepository
 from vicreg_platform.jobs.service import JobService, utc_now
-from vicreg_platform.jobs.states import TERMINAL, JobState
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
+from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs import SweepSpec, parse_spec
+from vicreg_platform.specs import AnySpec, EvaluateSpec, JobEncoder, SweepSpec, parse_spec
 from vicreg_platform.tracking import Tracking
 from vicreg_platform.trials import TrialState
 
@@ -89,6 +90,7 @@ class Dispatcher:
         self._settings = settings
         self._now = now
         self._service = JobService(database, settings.data_root, settings.mlflow_public_url, now)
+        self._schedules = ScheduleService(database, self._service, now)
         self._too_large_since: dict[str, datetime] = {}
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{new_id()}"
 
@@ -118,6 +120,9 @@ class Dispatcher:
         with self._database.write() as session:
             if not self._jobs(session).hold_lease(LEASE, self._holder, LEASE_SECONDS):
                 return
+        # What needs the database alone comes first: it goes on while Ray or MLflow is away.
+        self._schedules.tick()
+        self._fail_overdue()
         with self._database.read() as session:
             live = self._jobs(session).live_attempts()
         for attempt, job in live:
@@ -140,10 +145,18 @@ class Dispatcher:
         if status.state in (SubmissionState.PENDING, SubmissionState.RUNNING):
             if job.state == JobState.STOPPING.value:
                 self._cluster.stop(attempt.submission_id)
+            elif self._has_run_too_long(attempt, job):
+                reason = f"attempt {attempt.number} took longer than {job.max_runtime:g} s"
+                self._time_out(job, reason, attempt.number)
             elif status.state is SubmissionState.RUNNING:
                 self._follow_running(attempt, job)
             return
         self._settle(attempt, job, status)
+
+    def _has_run_too_long(self, attempt: Attempt, job: Job) -> bool:
+        if job.max_runtime is None or attempt.submitted_at is None:
+            return False
+        return (self._now() - attempt.submitted_at).total_seconds() > job.max_runtime
 
     def _follow_unknown(self, attempt: Attempt, job: Job) -> None:
         if attempt.submitted_at is not None:
@@ -194,13 +207,17 @@ class Dispatcher:
         """Close the attempt and move the job on, if the attempt is still the live one."""
         with self._database.write() as session:
             jobs = self._jobs(session)
-            state = JobState(jobs.get(job.id).state)
+            current = jobs.get(job.id)
+            state = JobState(current.state)
             number = attempt.number
-            if state is JobState.STOPPING:
-                outcome = "cancelled"
+            if state is JobState.STOPPING and current.failure is not None:
+                outcome, reason = current.failure, current.reason
                 jobs.transition(
-                    job.id, JobState.CANCELLED, message="cancelled by the user", attempt=number
+                    job.id, JobState.FAILED, message=reason, attempt=number, failure=outcome
                 )
+            elif state is JobState.STOPPING:
+                outcome = "cancelled"
+                jobs.transition(job.id, JobState.CANCELLED, message=current.reason, attempt=number)
             elif failure is None:
                 outcome = "succeeded"
                 jobs.transition(job.id, JobState.SUCCEEDED, message=None, attempt=number)
@@ -294,22 +311,40 @@ class Dispatcher:
 
     # Jobs that are not on the cluster
 
+    def _fail_overdue(self) -> None:
+        """End what has not ended by its deadline."""
+        with self._database.read() as session:
+            overdue = self._jobs(session).overdue(BATCH)
+        for job in overdue:
+            assert job.deadline is not None
+            reason = f"had not ended by its deadline, {job.deadline.isoformat()}"
+            with _contained(job):
+                self._time_out(job, reason)
+
+    def _time_out(self, job: Job, reason: str, attempt: int | None = None) -> None:
+        """Fail a job whose time is over: by way of ``stopping`` where it is on the cluster."""
+        on_cluster = JobState(job.state) in ON_CLUSTER
+        with self._database.write() as session:
+            self._jobs(session).transition(
+                job.id,
+                JobState.STOPPING if on_cluster else JobState.FAILED,
+                message=reason,
+                only_from=[JobState(job.state)],
+                attempt=attempt,
+                failure=FailureClass.TIMEOUT.value,
+            )
+
     def _release_waiting(self) -> None:
         with self._database.read() as session:
+            forsaken = self._jobs(session).forsaken(BATCH)
             released = self._jobs(session).released(BATCH)
-        for job, dependency in released:
+        for job, other in forsaken:
+            reason = f"job {other.id}, which it waited for, is {other.state}"
             with _contained(job), self._database.write() as session:
-                jobs = self._jobs(session)
-                if dependency.state == JobState.SUCCEEDED.value:
-                    jobs.transition(
-                        job.id, JobState.QUEUED, message=f"job {dependency.id} has succeeded"
-                    )
-                else:
-                    jobs.transition(
-                        job.id,
-                        JobState.CANCELLED,
-                        message=f"job {dependency.id}, which it waited for, is {dependency.state}",
-                    )
+                self._jobs(session).transition(job.id, JobState.CANCELLED, message=reason)
+        for job in released:
+            with _contained(job), self._database.write() as session:
+                self._jobs(session).transition(job.id, JobState.QUEUED, message=None)
 
     def _start_queued(self) -> None:
         with self._database.read() as session:
@@ -380,7 +415,7 @@ class Dispatcher:
     def _ensure_run(self, job: Job) -> None:
         if job.run_id is not None:
             return
-        parent = self._run_of(job.depends_on)
+        parent = self._run_of(_encoder_job(parse_spec(job.spec)))
         run_id, experiment_id = self._tracking.ensure_run(
             job.id, job.name, job.experiment, job.spec, parent
         )
@@ -400,7 +435,7 @@ class Dispatcher:
             spec=spec,
             concurrency=concurrency,
             run_id=job.run_id,
-            encoder_run_id=self._run_of(job.depends_on),
+            encoder_run_id=self._run_of(_encoder_job(spec)),
             resume_from=job.retry_of,
             tracking_uri=self._settings.mlflow_url,
             storage=self._settings.storage,
@@ -451,6 +486,13 @@ def _contained(job: Job) -> Iterator[None]:
         logger.info("overtaken: %s", error)
     except Exception:
         logger.exception("job %s is left as it is in this round", job.id)
+
+
+def _encoder_job(spec: AnySpec) -> str | None:
+    """The job whose encoder an evaluation is of."""
+    if isinstance(spec, EvaluateSpec) and isinstance(spec.encoder, JobEncoder):
+        return spec.encoder.job
+    return None
 
 
 def _because(reason: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rich.table import Column, Table
 from vicreg_platform.client import ApiError
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView, TrialView
+from vicreg_platform.schedules.views import ScheduleState, ScheduleView, TickView
 from vicreg_platform.trials import TrialState
 
 STATE_COLOURS = {
@@ -110,10 +112,9 @@ def jobs_table(jobs: list[JobView]) -> Table:
         table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
     for job in jobs:
         progress = f"{job.progress.epoch}/{job.progress.epochs}" if job.progress else ""
-        colour = STATE_COLOURS.get(job.state, "white")
         table.add_row(
             job.id,
-            f"[{colour}]{job.state.value}[/]",
+            _coloured(job.state),
             job.kind,
             escape(job.name),
             escape(job.experiment),
@@ -121,6 +122,62 @@ def jobs_table(jobs: list[JobView]) -> Table:
             escape((job.reason or "")[:80]),
         )
     return table
+
+
+SCHEDULE_COLOURS = {ScheduleState.ACTIVE: "green", ScheduleState.PAUSED: "yellow"}
+
+
+def schedules_table(schedules: list[ScheduleView]) -> Table:
+    """Schedules, one a row; times are in each one's own zone."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "STATE", "NAME", "CRON", "RUNS", "NEXT", "LAST RUN", "JOB", "JOB STATE"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
+    for schedule in schedules:
+        last = schedule.last_run
+        table.add_row(
+            schedule.id,
+            _schedule_state(schedule),
+            escape(schedule.name),
+            f"{schedule.spec.cron} {schedule.spec.timezone}",
+            str(schedule.runs),
+            _local(schedule, schedule.next),
+            _local(schedule, last.at if last else None),
+            (last.job_id if last else None) or "",
+            _coloured(last.job_state if last else None),
+        )
+    return table
+
+
+def schedule_table(schedule: ScheduleView, ticks: list[TickView]) -> Table:
+    """One schedule: its next times, and what became of the last ones."""
+    title = f"{escape(schedule.name)}: {_schedule_state(schedule)}, {schedule.runs} runs"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("TIME", "OUTCOME", "JOB", "JOB STATE", "REASON"):
+        table.add_column(column, overflow="fold")
+    for at in reversed(schedule.preview):
+        table.add_row(_local(schedule, at), "next", "", "", "")
+    for tick in ticks:
+        table.add_row(
+            _local(schedule, tick.at),
+            tick.outcome.value,
+            tick.job_id or "",
+            _coloured(tick.job_state),
+            escape(tick.reason or ""),
+        )
+    return table
+
+
+def _schedule_state(schedule: ScheduleView) -> str:
+    colour = SCHEDULE_COLOURS.get(schedule.state, "white")
+    return f"[{colour}]{schedule.state.value}[/]"
+
+
+def _coloured(state: JobState | None) -> str:
+    return "" if state is None else f"[{STATE_COLOURS.get(state, 'white')}]{state.value}[/]"
+
+
+def _local(schedule: ScheduleView, at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(schedule.spec.times.local):%Y-%m-%d %H:%M:%S}"
 
 
 TRIAL_COLOURS = {

@@ -47,7 +47,7 @@ def test_two_workers_make_an_encoder_while_api_and_dispatcher_are_killed(
     evaluations = [
         running.wait(each)
         for each in running.client.find_all(kind="evaluate", label="suite=e2e")
-        if each.depends_on == job.id
+        if each.depends_on == [job.id]
     ]
     assert {each.state for each in evaluations} == {JobState.SUCCEEDED}
     summary = {k: v for each in evaluations for k, v in each.summary.items()}
@@ -127,7 +127,7 @@ def test_an_image_folder_with_a_corrupt_file_trains_from_the_command_line(
     (job,) = [each for each in running.client.find_all(kind="pretrain") if each.name == "pets"]
     assert job.summary["data/corrupt_images"] == 1.0
     assert running.client.logs(job.id).count("pets/train/cat/5.jpg") == 1
-    (evaluation,) = [e for e in running.client.find_all() if e.depends_on == job.id]
+    (evaluation,) = [e for e in running.client.find_all() if e.depends_on == [job.id]]
     assert running.wait(evaluation).summary["data/corrupt_images"] == 1.0
 
 

@@ -25,6 +25,7 @@ from vicreg_platform.dispatcher import Dispatcher
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.local import free_ports
+from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import Tracking
 from vicreg_platform.trials import Trial, TrialState
@@ -62,7 +63,8 @@ def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> 
     database = Database(database_url)
     cluster, tracking = FakeCluster(), Tracking(mlflow_server.url)
     jobs = JobService(database, data_root, settings.mlflow_public_url)
-    app = create_app(Services(database, cluster, tracking, jobs))
+    schedules = ScheduleService(database, jobs)
+    app = create_app(Services(database, cluster, tracking, jobs, schedules))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -180,7 +182,7 @@ def test_the_best_of_a_sweep_is_promoted_with_its_evaluations(platform: Platform
     assert first["promoted_from"] == job["id"]
     assert first["spec"]["method"]["variance"] == 2.0
     waiting = platform.http.get("/v1/jobs", params={"kind": "evaluate"}).json()["items"]
-    assert [item["depends_on"] for item in waiting] == [first["id"]]
+    assert [item["depends_on"] for item in waiting] == [[first["id"]]]
     assert platform.http.post(f"/v1/jobs/{first['id']}/promote").status_code == 422
 
 
@@ -388,7 +390,7 @@ def test_an_evaluation_of_no_encoder_is_refused(platform: Platform) -> None:
     assert "no job" in refusal("nothing")
     job = platform.submit()
     waiting = platform.http.post("/v1/jobs", json=spec | {"encoder": {"job": job}}).json()
-    assert (waiting["state"], waiting["depends_on"]) == ("waiting", job)
+    assert (waiting["state"], waiting["depends_on"]) == ("waiting", [job])
     assert "no pretraining" in refusal(waiting["id"])
     platform.http.post(f"/v1/jobs/{job}/cancel")
     assert "has no encoder" in refusal(job)

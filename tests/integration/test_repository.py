@@ -42,9 +42,10 @@ def add(database: Database, **fields: object) -> str:
         "created_at": NOW,
     }
     labels = fields.pop("labels", {})
+    dependencies = fields.pop("dependencies", {})
     job = Job(**(values | fields))
     with database.write() as session:
-        JobRepository(session, NOW).add(job, labels, "submitted")  # type: ignore[arg-type]
+        JobRepository(session, NOW).add(job, labels, "submitted", dependencies)  # type: ignore[arg-type]
     return job.id
 
 
@@ -241,19 +242,38 @@ def test_the_queue_goes_by_priority_then_age_and_knows_who_must_wait(database: D
         assert [job.id for job in queued] == [urgent, early, late]
 
 
-def test_waiting_jobs_are_released_when_their_dependency_has_ended(database: Database) -> None:
-    running = add(database, state="running")
-    ended = add(database, state="failed")
-    add(database, state="waiting", depends_on=running)
-    free = add(database, state="waiting", depends_on=ended)
+def test_waiting_jobs_are_released_when_all_they_wait_for_has_come(database: Database) -> None:
+    running, succeeded, failed = (
+        add(database, state=state) for state in ("running", "succeeded", "failed")
+    )
+    later = NOW + timedelta(seconds=1)
+    add(database, state="waiting", dependencies={running: "finished", succeeded: "succeeded"})
+    add(database, state="waiting", start_after=later, dependencies={succeeded: "succeeded"})
+    free = [
+        add(database, state="waiting", dependencies={succeeded: "succeeded", failed: "finished"}),
+        add(database, state="waiting", start_after=NOW),
+    ]
+    forsaken = add(
+        database, state="waiting", dependencies={running: "succeeded", failed: "succeeded"}
+    )
     with database.read() as session:
-        released = JobRepository(session, NOW).released(10)
-        assert [(job.id, dependency.id) for job, dependency in released] == [(free, ended)]
+        jobs = JobRepository(session, NOW)
+        assert [job.id for job in jobs.released(10)] == free
+        assert [(job.id, other.id) for job, other in jobs.forsaken(10)] == [(forsaken, failed)]
+
+
+def test_jobs_are_overdue_from_their_deadline_until_they_have_ended(database: Database) -> None:
+    late = [add(database, state=s, deadline=NOW) for s in ("waiting", "queued", "running")]
+    add(database, state="stopping", deadline=NOW)
+    add(database, state="failed", deadline=NOW, finished_at=NOW)
+    add(database, state="running", deadline=NOW + timedelta(seconds=1))
+    with database.read() as session:
+        assert {job.id for job in JobRepository(session, NOW).overdue(10)} == set(late)
 
 
 def test_a_dependency_must_exist(database: Database) -> None:
     with pytest.raises(IntegrityError):
-        add(database, depends_on="nothing")
+        add(database, dependencies={"nothing": "succeeded"})
 
 
 def test_the_first_answer_to_a_key_is_kept(database: Database) -> None:

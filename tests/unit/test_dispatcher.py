@@ -15,7 +15,7 @@ from vicreg_platform.cluster import Bundle, SubmissionState
 from vicreg_platform.cluster.fake import FakeCluster
 from vicreg_platform.database import Database
 from vicreg_platform.dispatcher import Dispatcher
-from vicreg_platform.errors import NotFound, TrackingUnavailable, Unavailable
+from vicreg_platform.errors import InvalidSpec, NotFound, TrackingUnavailable, Unavailable
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
@@ -531,3 +531,107 @@ def test_the_best_of_a_sweep_is_promoted_once(world: World) -> None:
     assert (promoted.promoted_from, promoted.name) == (job, "search-best")
     assert promoted.spec["method"]["variance"] == 1.0
     assert world.jobs.promote(job, None).id == promoted.id
+
+
+def test_a_job_waits_for_its_moment(world: World) -> None:
+    job = world.submit(start_after="2026-01-01T00:01:00Z")
+    world.round(59)
+    assert world.states(job) == ["waiting"]
+    assert world.job(job).reason == "waits until 2026-01-01T00:01:00+00:00"
+    world.round(1)
+    assert world.states(job) == ["waiting", "queued", "starting"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "exit_code", "ends"),
+    [
+        ("succeeded", 0, ["waiting", "queued", "starting"]),
+        ("succeeded", 65, ["waiting", "cancelled"]),
+        ("finished", 65, ["waiting", "queued", "starting"]),
+    ],
+)
+def test_a_job_waits_for_others(
+    world: World, condition: str, exit_code: int, ends: list[str]
+) -> None:
+    first, submission = started(world)
+    second, other = started(world)
+    job = world.submit(depends_on=[first, second], condition=condition)
+    world.ends(submission, 0)
+    world.round()
+    assert world.states(job) == ["waiting"]
+    world.ends(other, exit_code)
+    world.round()
+    assert world.states(job) == ends
+
+
+def test_a_failure_cancels_all_that_stands_on_it(world: World) -> None:
+    first, submission = started(world)
+    second = world.submit(depends_on=[first])
+    third = world.submit(depends_on=[second])
+    cleanup = world.submit(depends_on=[third], condition="finished")
+    world.ends(submission, 64, "no such file")
+    for _ in range(3):
+        world.round()
+    assert world.job(second).reason == f"job {first}, which it waited for, is failed"
+    assert world.job(third).reason == f"job {second}, which it waited for, is cancelled"
+    assert world.job(cleanup).state is JobState.STARTING
+
+
+def test_only_jobs_that_can_still_succeed_are_waited_for(world: World) -> None:
+    job, submission = started(world)
+    world.ends(submission, 64)
+    world.round()
+    for other, message in ((job, "cannot succeed"), ("nothing", "there is no job nothing")):
+        with pytest.raises(InvalidSpec, match=message) as refusal:
+            world.submit(depends_on=[other])
+        assert refusal.value.faults[0].field == "depends_on[0]"
+    assert world.job(world.submit(depends_on=[job], condition="finished")).depends_on == [job]
+
+
+DEADLINE = {"deadline": "2026-01-01T00:01:00Z"}
+
+
+def test_a_job_off_the_cluster_fails_at_its_deadline(world: World) -> None:
+    running, _ = started(world, resources={"cpus_per_worker": 4})
+    queued = world.submit(**DEADLINE)
+    waiting = world.submit(depends_on=[running], **DEADLINE)
+    world.round(59)
+    assert world.job(queued).state is JobState.QUEUED
+    world.round(1)
+    for job in (queued, waiting):
+        view = world.job(job)
+        assert (view.state, view.failure) == (JobState.FAILED, "timeout")
+        assert view.reason == "had not ended by its deadline, 2026-01-01T00:01:00+00:00"
+    assert world.job(running).state is JobState.RUNNING
+    with pytest.raises(InvalidSpec, match="is past"):
+        world.submit(**DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [(DEADLINE, "had not ended by its deadline"), ({"max_runtime": 60}, "took longer than 60 s")],
+)
+def test_a_running_job_is_stopped_when_its_time_is_over(
+    world: World, limit: dict[str, Any], reason: str
+) -> None:
+    job, submission = started(world, **limit)
+    world.round(59)
+    assert world.job(job).state is JobState.RUNNING
+    world.round(2)
+    world.round()
+    assert (world.job(job).state, {*world.cluster.stops}) == (JobState.STOPPING, {submission})
+    world.cluster.set(submission, SubmissionState.STOPPED)
+    world.round()
+    view = world.job(job)
+    assert (view.state, view.failure) == (JobState.FAILED, "timeout")
+    assert reason in str(view.reason)
+    assert [attempt.outcome for attempt in view.attempts] == ["timeout"]
+    assert world.states(job) == ["queued", "starting", "running", "stopping", "failed"]
+
+
+def test_a_retry_has_the_time_that_the_first_had_not(world: World) -> None:
+    job, submission = started(world, **DEADLINE)
+    world.ends(submission, 64)
+    world.round(120)
+    again = world.jobs.retry(job)
+    assert (again.deadline, again.spec["deadline"]) == (None, None)

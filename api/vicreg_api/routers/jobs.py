@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
 from vicreg_api.body import parsed_body
 from vicreg_api.examples import JOB_BODY
 from vicreg_api.logs import follow_log, read_log
+from vicreg_api.parameters import Cursor, Identifier, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
@@ -35,13 +36,6 @@ router = APIRouter(
         503: {"model": Problem, "description": "The database, Ray or MLflow does not answer"},
     },
 )
-Limit = Annotated[int, Query(ge=1, le=200, description="Items a page")]
-Cursor = Annotated[
-    str | None, Query(pattern="^[0-9a-zA-Z-]{1,64}$", description="`next_cursor` of a page")
-]
-
-
-JobId = Annotated[str, Path(pattern="^[0-9a-zA-Z-]{1,64}$")]
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
@@ -100,6 +94,7 @@ def find(
     state: Annotated[list[JobState] | None, Query(description="One or more")] = None,
     kind: Text = None,
     experiment: Text = None,
+    schedule: Annotated[Text, Query(description="The id of the schedule that made it")] = None,
     label: Annotated[
         list[str] | None, Query(description="`key=value`, one or more; all must match")
     ] = None,
@@ -113,19 +108,21 @@ def find(
         if not separator or "\x00" in pair:
             raise InvalidRequest(f"label: '{pair}' is not of the form key=value")
         labels[key] = value
-    wanted = JobFilter(states=state or (), kind=kind, experiment=experiment, labels=labels)
+    wanted = JobFilter(
+        states=state or (), kind=kind, experiment=experiment, schedule=schedule, labels=labels
+    )
     return services.jobs.find(wanted, limit, cursor)
 
 
 @router.get("/{job_id}")
-def get(services: InjectedServices, job_id: JobId) -> JobView:
+def get(services: InjectedServices, job_id: Identifier) -> JobView:
     """One job."""
     return services.jobs.get(job_id)
 
 
 @router.get("/{job_id}/events")
 def events(
-    services: InjectedServices, job_id: JobId, limit: Limit = 100, cursor: Cursor = None
+    services: InjectedServices, job_id: Identifier, limit: Limit = 100, cursor: Cursor = None
 ) -> EventPage:
     """Every change of the job's state, oldest first."""
     return services.jobs.events(job_id, limit, cursor)
@@ -134,7 +131,7 @@ def events(
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
 def logs(
     services: InjectedServices,
-    job_id: JobId,
+    job_id: Identifier,
     follow: Annotated[bool, Query(description="Stream until the job has ended")] = False,
     attempt: Annotated[int | None, Query(ge=1, description="Default: the last one")] = None,
 ) -> Response:
@@ -148,7 +145,7 @@ def logs(
 @router.get("/{job_id}/metrics")
 def metrics(
     services: InjectedServices,
-    job_id: JobId,
+    job_id: Identifier,
     key: Annotated[list[str] | None, Query(description="Default: every metric")] = None,
 ) -> Metrics:
     """The curves of the job's run, from MLflow."""
@@ -171,7 +168,7 @@ def metrics(
 @router.get("/{job_id}/trials")
 def trials(
     services: InjectedServices,
-    job_id: JobId,
+    job_id: Identifier,
     sort: Annotated[TrialSort, Query(description="Best, first started or longest first")] = (
         TrialSort.RANK
     ),
@@ -188,7 +185,7 @@ def trials(
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The sweep has not ended, or found nothing"}},
 )
-def promote(services: InjectedServices, response: Response, job_id: JobId) -> JobView:
+def promote(services: InjectedServices, response: Response, job_id: Identifier) -> JobView:
     """The job that trains the best configuration of an ended sweep; the same one every time."""
     job = services.jobs.get(job_id)
     if job.kind != "sweep":
@@ -201,7 +198,7 @@ def promote(services: InjectedServices, response: Response, job_id: JobId) -> Jo
 @router.post(
     "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
 )
-def cancel(services: InjectedServices, job_id: JobId) -> JobView:
+def cancel(services: InjectedServices, job_id: Identifier) -> JobView:
     """End a job. One that is on the cluster is `stopping` until it is gone."""
     return services.jobs.cancel(job_id)
 
@@ -211,7 +208,7 @@ def cancel(services: InjectedServices, job_id: JobId) -> JobView:
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The job has not failed"}},
 )
-def retry(services: InjectedServices, response: Response, job_id: JobId) -> JobView:
+def retry(services: InjectedServices, response: Response, job_id: Identifier) -> JobView:
     """A new job that goes on from the last checkpoint of a failed or cancelled one."""
     job = services.jobs.retry(job_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -220,7 +217,7 @@ def retry(services: InjectedServices, response: Response, job_id: JobId) -> JobV
 
 @router.post("/{job_id}/clone", status_code=status.HTTP_201_CREATED)
 def clone(
-    services: InjectedServices, response: Response, job_id: JobId, changes: Clone | None = None
+    services: InjectedServices, response: Response, job_id: Identifier, changes: Clone | None = None
 ) -> JobView:
     """A new job with the same spec, some fields changed."""
     job = services.jobs.clone(job_id, changes.overrides if changes else {})

@@ -1,4 +1,4 @@
-"""The rows: jobs, their attempts, their events, and who asked for what."""
+"""The rows: jobs, what they wait for, their attempts, their events, and who asked for what."""
 
 from __future__ import annotations
 
@@ -7,16 +7,10 @@ import time
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from vicreg_platform.database import UtcDateTime
-
-
-class Base(DeclarativeBase):
-    """The metadata of all tables."""
-
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012
+from vicreg_platform.database import Base
 
 
 def new_id() -> str:
@@ -44,12 +38,18 @@ class Job(Base):
     """Why the job is in this state, in words for its user."""
     failure: Mapped[str | None] = mapped_column(String(32))
     """The class of the failure, where the state is ``failed``."""
-    depends_on: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
-    """The job whose success this one waits for."""
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The ended job that this one tries again, from its last checkpoint."""
     promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The sweep whose best configuration this one trains."""
+    schedule_id: Mapped[str | None] = mapped_column(String(64))
+    """The schedule that made it, which may have been deleted since."""
+    start_after: Mapped[datetime | None]
+    """Waits until this moment."""
+    deadline: Mapped[datetime | None]
+    """Fails where it has not ended by this moment."""
+    max_runtime: Mapped[float | None]
+    """Seconds that an attempt may take."""
     not_before: Mapped[datetime | None]
     """After a failed attempt: when the next one may start."""
     run_id: Mapped[str | None] = mapped_column(String(64))
@@ -64,13 +64,35 @@ class Job(Base):
 
     attempts: Mapped[list[Attempt]] = relationship(order_by="Attempt.number", lazy="raise")
     labels: Mapped[list[Label]] = relationship(lazy="raise")
+    dependencies: Mapped[list[Dependency]] = relationship(
+        foreign_keys="Dependency.job_id", order_by="Dependency.depends_on", lazy="raise"
+    )
 
     __table_args__ = (
         Index("ix_jobs_queue", "state", "priority", "id"),
-        Index("ix_jobs_depends_on", "depends_on"),
         Index("ux_jobs_promoted_from", "promoted_from", unique=True),
+        Index("ix_jobs_schedule_id", "schedule_id", "id"),
+        Index(
+            "ix_jobs_deadline",
+            "deadline",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
         Index("ix_jobs_experiment", "experiment", "id"),
     )
+
+
+class Dependency(Base):
+    """One job that another waits for."""
+
+    __tablename__ = "dependencies"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    depends_on: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    condition: Mapped[str] = mapped_column(String(16))
+    """``succeeded``, or ``finished`` for any end."""
+
+    __table_args__ = (Index("ix_dependencies_depends_on", "depends_on"),)
 
 
 class Label(Base):

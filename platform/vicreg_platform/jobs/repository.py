@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import CursorResult, exists, func, insert, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import ColumnElement, CursorResult, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
+from vicreg_platform.database import insert_if_absent
 from vicreg_platform.errors import IllegalTransition, NotFound
-from vicreg_platform.jobs.models import Attempt, Event, IdempotencyKey, Job, Label, Lease
+from vicreg_platform.jobs.models import (
+    Attempt,
+    Dependency,
+    Event,
+    IdempotencyKey,
+    Job,
+    Label,
+    Lease,
+)
 from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
+
+_WITH_PARTS = (selectinload(Job.attempts), selectinload(Job.dependencies))
+_OTHER = aliased(Job)
+"""The job that a ``Dependency`` points to."""
+_ENDED = [state.value for state in TERMINAL]
+
+
+def _ended_as_asked() -> ColumnElement[bool]:
+    return or_(
+        _OTHER.state == JobState.SUCCEEDED.value,
+        (Dependency.condition == "finished") & _OTHER.state.in_(_ENDED),
+    )
 
 
 @dataclass(frozen=True)
@@ -23,6 +44,7 @@ class JobFilter:
     states: Sequence[JobState] = ()
     kind: str | None = None
     experiment: str | None = None
+    schedule: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
 
 
@@ -40,11 +62,28 @@ class JobRepository:
 
     # Jobs
 
-    def add(self, job: Job, labels: dict[str, str], message: str) -> None:
-        """Store a new job and its first event."""
+    def add(
+        self,
+        job: Job,
+        labels: dict[str, str],
+        message: str,
+        dependencies: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Store a new job and its first event.
+
+        Args:
+            job: the row.
+            labels: by key.
+            message: of the event.
+            dependencies: the jobs that it waits for, each with its condition.
+        """
         self._session.add(job)
         self._session.flush()
         self._session.add_all(Label(job_id=job.id, key=k, value=v) for k, v in labels.items())
+        self._session.add_all(
+            Dependency(job_id=job.id, depends_on=other, condition=condition)
+            for other, condition in dependencies.items()
+        )
         self._record(job.id, None, JobState(job.state), None, message)
         self._session.flush()
 
@@ -57,7 +96,7 @@ class JobRepository:
         job = self._session.scalar(
             select(Job)
             .where(Job.id == job_id)
-            .options(selectinload(Job.attempts))
+            .options(*_WITH_PARTS)
             .execution_options(populate_existing=True)
         )
         if job is None:
@@ -71,7 +110,7 @@ class JobRepository:
     def promoted_from(self, sweep_id: str) -> Job | None:
         """The job that trains the best configuration of a sweep."""
         return self._session.scalar(
-            select(Job).where(Job.promoted_from == sweep_id).options(selectinload(Job.attempts))
+            select(Job).where(Job.promoted_from == sweep_id).options(*_WITH_PARTS)
         )
 
     def find(self, wanted: JobFilter, limit: int, before: str | None) -> list[Job]:
@@ -80,7 +119,7 @@ class JobRepository:
         The cost does not depend on how far back ``before`` is: ids sort by age, and the search
         starts at that id in the index.
         """
-        query = select(Job).options(selectinload(Job.attempts)).order_by(Job.id.desc()).limit(limit)
+        query = select(Job).options(*_WITH_PARTS).order_by(Job.id.desc()).limit(limit)
         if before is not None:
             query = query.where(Job.id < before)
         if wanted.states:
@@ -89,6 +128,8 @@ class JobRepository:
             query = query.where(Job.kind == wanted.kind)
         if wanted.experiment is not None:
             query = query.where(Job.experiment == wanted.experiment)
+        if wanted.schedule is not None:
+            query = query.where(Job.schedule_id == wanted.schedule)
         for key, value in wanted.labels.items():
             query = query.where(
                 exists().where(Label.job_id == Job.id, Label.key == key, Label.value == value)
@@ -109,19 +150,60 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
-    def released(self, limit: int) -> list[tuple[Job, Job]]:
-        """Waiting jobs whose dependency has ended, each with that dependency."""
-        dependency = aliased(Job)
+    def released(self, limit: int) -> list[Job]:
+        """Waiting jobs whose moment has come and whose dependencies have all ended as asked."""
         query = (
-            select(Job, dependency)
-            .join(dependency, Job.depends_on == dependency.id)
+            select(Job)
             .where(
                 Job.state == JobState.WAITING.value,
-                dependency.state.in_([state.value for state in TERMINAL]),
+                or_(Job.start_after.is_(None), Job.start_after <= self._now),
+                ~exists().where(
+                    Dependency.job_id == Job.id,
+                    Dependency.depends_on == _OTHER.id,
+                    ~_ended_as_asked(),
+                ),
             )
+            .order_by(Job.id)
             .limit(limit)
         )
-        return [(job, depended_on) for job, depended_on in self._session.execute(query)]
+        return list(self._session.scalars(query))
+
+    def forsaken(self, limit: int) -> list[tuple[Job, Job]]:
+        """Waiting jobs with a dependency that has ended otherwise than asked, and that one."""
+        query = (
+            select(Job, _OTHER)
+            .join(Dependency, Dependency.job_id == Job.id)
+            .join(_OTHER, Dependency.depends_on == _OTHER.id)
+            .where(
+                Job.state == JobState.WAITING.value, _OTHER.state.in_(_ENDED), ~_ended_as_asked()
+            )
+            .order_by(Job.id)
+            .limit(limit)
+        )
+        return [(job, other) for job, other in self._session.execute(query)]
+
+    def overdue(self, limit: int) -> list[Job]:
+        """Jobs that have not ended by their deadline and are not stopping."""
+        query = (
+            select(Job)
+            .where(
+                Job.finished_at.is_(None),
+                Job.deadline <= self._now,
+                Job.state != JobState.STOPPING.value,
+            )
+            .order_by(Job.deadline)
+            .limit(limit)
+        )
+        return list(self._session.scalars(query))
+
+    def unfinished_of_schedule(self, schedule_id: str) -> list[Job]:
+        """Jobs that a schedule made, directly or by way of one that it made, oldest first."""
+        query = (
+            select(Job)
+            .where(Job.schedule_id == schedule_id, Job.finished_at.is_(None))
+            .order_by(Job.id)
+        )
+        return list(self._session.scalars(query))
 
     def transition(
         self,
@@ -142,7 +224,8 @@ class JobRepository:
             message: why, in words for the job's user.
             attempt: the attempt that the change is about: it must be the live one.
             only_from: the states to leave; default: all from which ``after`` is legal.
-            failure: the class of the failure, where ``after`` is ``failed``.
+            failure: the class of the failure, where ``after`` is ``failed``, or ``stopping`` on
+                the way there.
             not_before: when a queued job may start.
 
         Raises:
@@ -275,7 +358,7 @@ class JobRepository:
             "answer": answer,
             "created_at": self._now,
         }
-        return self._insert_if_absent(IdempotencyKey, values)
+        return insert_if_absent(self._session, IdempotencyKey, values)
 
     # Lease
 
@@ -291,7 +374,7 @@ class JobRepository:
         if result.rowcount:
             return True
         values = {"name": name, "holder": holder, "expires_at": expires_at}
-        return self._insert_if_absent(Lease, values)
+        return insert_if_absent(self._session, Lease, values)
 
     def give_up_lease(self, name: str, holder: str) -> None:
         """Let another process take the lease at once."""
@@ -343,13 +426,3 @@ class JobRepository:
             .values(**values)
             .execution_options(synchronize_session=False)
         )
-
-    def _insert_if_absent(self, table: type[Any], values: dict[str, Any]) -> bool:
-        dialect = self._session.get_bind().dialect.name
-        statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-        # An insert's row count is not to be had from every driver; the row itself is.
-        key = next(iter(table.__table__.primary_key))
-        inserted = self._session.execute(
-            statement.values(**values).on_conflict_do_nothing().returning(key)
-        )
-        return inserted.first() is not None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,27 @@ from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.trials import Trial
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a job comes from, if not from a user's spec."""
+
+    retry_of: str | None = None
+    promoted_from: str | None = None
+    schedule_id: str | None = None
+
+    def __str__(self) -> str:
+        if self.retry_of is not None:
+            return f"retries job {self.retry_of}"
+        if self.promoted_from is not None:
+            return f"trains the best configuration of sweep {self.promoted_from}"
+        if self.schedule_id is not None:
+            return f"made by schedule {self.schedule_id}"
+        return "submitted"
+
+
+ORIGINAL = Origin()
+
+
 def utc_now() -> datetime:
     """The moment, with its zone."""
     return datetime.now(UTC)
@@ -73,7 +95,7 @@ class JobService:
         Raises:
             InvalidSpec: with every fault.
         """
-        spec, warnings = self._checked(request)
+        spec, warnings = self.checked(request)
         return DryRun(spec=spec.model_dump(mode="json"), warnings=warnings)
 
     def submit(self, request: Any, idempotency_key: str | None = None) -> tuple[JobView, bool]:
@@ -97,11 +119,11 @@ class JobService:
             if first is not None:
                 # Before any check: what was right then may not be so now.
                 return self._first_answer(first.request_digest, first.answer, digest)
-        spec, _ = self._checked(request)
+        spec, _ = self.checked(request)
         try:
             with self._database.write() as session:
                 jobs = JobRepository(session, self._now())
-                answer = self._store(jobs, spec, request, None)
+                answer = self.store(jobs, spec, request)
                 if idempotency_key is not None and not jobs.keep_answer(
                     idempotency_key, digest, answer.model_dump(mode="json")
                 ):
@@ -153,17 +175,21 @@ class JobService:
             state = JobState(jobs.get(job_id).state)
             if state in TERMINAL:
                 raise IllegalTransition(f"job {job_id} has ended: it is {state.value}")
-            if state is not JobState.STOPPING:
-                on_cluster = state in ON_CLUSTER
-                jobs.transition(
-                    job_id,
-                    JobState.STOPPING if on_cluster else JobState.CANCELLED,
-                    message="cancelled by the user",
-                )
+            self.stop(jobs, job_id, state, "cancelled by the user")
             return self._view(jobs.get(job_id))
+
+    def stop(self, jobs: JobRepository, job_id: str, state: JobState, message: str) -> None:
+        """Cancel a job that has not ended, in the caller's transaction."""
+        if state is not JobState.STOPPING:
+            on_cluster = state in ON_CLUSTER
+            jobs.transition(
+                job_id, JobState.STOPPING if on_cluster else JobState.CANCELLED, message=message
+            )
 
     def retry(self, job_id: str) -> JobView:
         """A new job with the spec of an ended one, which goes on from that one's last checkpoint.
+
+        Its ``start_after`` and ``deadline`` were that one's: the new job has none.
 
         Raises:
             NotFound: there is no such job.
@@ -176,10 +202,12 @@ class JobService:
             raise IllegalTransition(
                 f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
             )
-        spec, _ = self._checked(ended.spec)
+        timeless = {"start_after": None, "deadline": None}
+        spec, _ = self.checked(ended.spec | timeless)
+        request = {name: value for name, value in ended.request.items() if name not in timeless}
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
-            return self._store(jobs, spec, ended.request, job_id)
+            return self.store(jobs, spec, request, Origin(retry_of=job_id))
 
     def promote(self, sweep_id: str, best: Trial | None) -> JobView:
         """The job that trains the best configuration of a sweep, with the base's evaluations.
@@ -208,14 +236,15 @@ class JobService:
         request = overridden(sweep.spec["base"], best.parameters)
         request |= {"name": f"{sweep.name}-best"[:200], "experiment": sweep.experiment}
         request["labels"] = sweep.spec["labels"] | request.get("labels", {})
-        spec, _ = self._checked(request)
+        spec, _ = self.checked(request)
+        origin = Origin(promoted_from=sweep_id, schedule_id=sweep.schedule_id)
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
             jobs.lock(sweep_id)  # of two requests at once, the second finds the first one's job
             promoted = jobs.promoted_from(sweep_id)
             if promoted is not None:
                 return self._view(promoted)
-            return self._store(jobs, spec, request, None, promoted_from=sweep_id)
+            return self.store(jobs, spec, request, origin)
 
     def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
         """A new job with the spec of another, some fields changed.
@@ -233,10 +262,19 @@ class JobService:
         answer, _ = self.submit(overridden(request, overrides))
         return answer
 
-    def _checked(self, request: Any) -> tuple[AnySpec, list[str]]:
+    def checked(self, request: Any) -> tuple[AnySpec, list[str]]:
+        """The typed spec for what a user wrote, and what could not be checked.
+
+        Raises:
+            InvalidSpec: with every fault.
+        """
         spec = parse_spec(request)
         faults: list[FieldFault] = []
         warnings: list[str] = []
+        if spec.deadline is not None and spec.deadline <= self._now():
+            faults.append(FieldFault("deadline", f"{spec.deadline.isoformat()} is past"))
+        for index, other in enumerate(spec.depends_on):
+            self._check_dependency(f"depends_on[{index}]", other, spec.condition, faults)
         for field, data in _data_of(spec).items():
             self._check_data(field, data, faults, warnings)
         if isinstance(spec, EvaluateSpec):
@@ -244,6 +282,17 @@ class JobService:
         if faults:
             raise InvalidSpec(faults)
         return spec, warnings
+
+    def _check_dependency(
+        self, field: str, job_id: str, condition: str, faults: list[FieldFault]
+    ) -> None:
+        try:
+            state = self.get(job_id).state
+        except NotFound as error:
+            faults.append(FieldFault(field, str(error)))
+            return
+        if condition == "succeeded" and state in (JobState.FAILED, JobState.CANCELLED):
+            faults.append(FieldFault(field, f"job {job_id} is {state.value}: it cannot succeed"))
 
     def _check_data(
         self, field: str, data: Data, faults: list[FieldFault], warnings: list[str]
@@ -294,18 +343,32 @@ class JobService:
                 FieldFault("encoder.job", f"job {job.id} is {job.state.value}: it has no encoder")
             )
 
-    def _store(
+    def store(
         self,
         jobs: JobRepository,
         spec: AnySpec,
         request: Any,
-        retry_of: str | None,
-        promoted_from: str | None = None,
+        origin: Origin = ORIGINAL,
+        after: Sequence[str] = (),
     ) -> JobView:
-        stored = self._add(jobs, spec, request, retry_of, promoted_from)
+        """Store a job and the evaluations that its spec asks for, in the caller's transaction.
+
+        Args:
+            jobs: the transaction's.
+            spec: as ``checked`` gave it.
+            request: the spec as its user wrote it.
+            origin: where the job comes from.
+            after: jobs whose end it waits for besides those of its spec.
+        """
+        stored = self._add(jobs, spec, request, origin, after)
         if isinstance(spec, PretrainSpec):
             for evaluation in spec.evaluation_specs(stored.id):
-                self._add(jobs, evaluation, evaluation.model_dump(mode="json"), None)
+                self._add(
+                    jobs,
+                    evaluation,
+                    evaluation.model_dump(mode="json"),
+                    Origin(schedule_id=origin.schedule_id),
+                )
         return self._view(jobs.get(stored.id))
 
     def _add(
@@ -313,12 +376,16 @@ class JobService:
         jobs: JobRepository,
         spec: AnySpec,
         request: Any,
-        retry_of: str | None,
-        promoted_from: str | None = None,
+        origin: Origin,
+        after: Sequence[str] = (),
     ) -> Job:
-        depends_on = None
+        dependencies = dict.fromkeys(after, "finished")
+        dependencies |= dict.fromkeys(spec.depends_on, spec.condition)
         if isinstance(spec, EvaluateSpec) and isinstance(spec.encoder, JobEncoder):
-            depends_on = spec.encoder.job
+            dependencies[spec.encoder.job] = "succeeded"
+        waits = [f"for job {other}" for other in dependencies]
+        if spec.start_after is not None and spec.start_after > self._now():
+            waits.append(f"until {spec.start_after.isoformat()}")
         job = Job(
             id=new_id(),
             kind=spec.kind,
@@ -328,19 +395,18 @@ class JobService:
             spec=spec.model_dump(mode="json"),
             request=request,
             max_attempts=spec.retry.max_attempts,
-            state=(JobState.WAITING if depends_on else JobState.QUEUED).value,
-            depends_on=depends_on,
-            retry_of=retry_of,
-            promoted_from=promoted_from,
+            state=(JobState.WAITING if waits else JobState.QUEUED).value,
+            reason=f"waits {', '.join(waits)}" if waits else None,
+            retry_of=origin.retry_of,
+            promoted_from=origin.promoted_from,
+            schedule_id=origin.schedule_id,
+            start_after=spec.start_after,
+            deadline=spec.deadline,
+            max_runtime=spec.max_runtime and spec.max_runtime.total_seconds(),
             summary={},
             created_at=self._now(),
         )
-        message = "submitted"
-        if retry_of:
-            message = f"retries job {retry_of}"
-        elif promoted_from:
-            message = f"trains the best configuration of sweep {promoted_from}"
-        jobs.add(job, spec.labels, message)
+        jobs.add(job, spec.labels, str(origin), dependencies)
         return job
 
     def _first_answer(

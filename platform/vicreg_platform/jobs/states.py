@@ -5,10 +5,12 @@
     waiting ──→ queued ──→ starting ──→ running ──→ succeeded
                   ↑           │            │   └──→ failed
                   └── retry ──┴────────────┘
-                              └──→ stopping ──→ cancelled
+                              └──→ stopping ──→ cancelled | failed
 
 Short cuts: ``starting`` may end like ``running`` (a driver can be quicker than a look at it),
-``queued`` may fail (it can never fit), and ``waiting`` and ``queued`` are cancelled at once.
+``queued`` may fail (it can never fit), and ``waiting`` and ``queued`` are cancelled at once, as
+they fail at once when their time is over. A job on the cluster whose time is over fails by way of
+``stopping``.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ class JobState(enum.StrEnum):
     """Where a job is in its life."""
 
     WAITING = "waiting"
-    """Until the job that it depends on has ended."""
+    """Until the jobs that it depends on have ended and its moment has come."""
     QUEUED = "queued"
     """Until the cluster has room, and after a failure until the next attempt."""
     STARTING = "starting"
@@ -28,14 +30,14 @@ class JobState(enum.StrEnum):
     RUNNING = "running"
     """Its driver is up."""
     STOPPING = "stopping"
-    """Cancelled, and not yet gone from the cluster."""
+    """Cancelled or out of time, and not yet gone from the cluster."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.WAITING: frozenset({JobState.QUEUED, JobState.CANCELLED}),
+    JobState.WAITING: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
     JobState.QUEUED: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED}),
     JobState.STARTING: frozenset(
         {
@@ -49,7 +51,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.RUNNING: frozenset(
         {JobState.STOPPING, JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED}
     ),
-    JobState.STOPPING: frozenset({JobState.CANCELLED}),
+    JobState.STOPPING: frozenset({JobState.CANCELLED, JobState.FAILED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),

@@ -63,17 +63,23 @@ class JobView(View):
     reason: str | None
     """Why the job is in this state."""
     failure: str | None
-    """The class of the failure: infrastructure, user, diverged, out_of_memory."""
+    """The class of the failure: infrastructure, user, diverged, out_of_memory, timeout."""
     spec: dict[str, Any]
     """Fully resolved."""
     labels: dict[str, str]
     priority: int
-    depends_on: str | None
-    """The job whose success this one waits for."""
+    depends_on: list[str]
+    """The jobs whose end this one waits for."""
+    start_after: datetime | None = None
+    """It waits until this moment."""
+    deadline: datetime | None = None
+    """It fails where it has not ended by this moment."""
     retry_of: str | None
     """The ended job that this one tries again."""
     promoted_from: str | None = None
     """The sweep whose best configuration this one trains."""
+    schedule_id: str | None = None
+    """The schedule that made it."""
     attempts: list[AttemptView]
     mlflow: RunView | None
     progress: Progress | None
@@ -90,7 +96,7 @@ class JobView(View):
 
     @classmethod
     def of(cls, job: Job, mlflow_public_url: str) -> JobView:
-        """The view of a row that was loaded with its attempts."""
+        """The view of a row that was loaded with its attempts and dependencies."""
         run = None
         if job.run_id is not None and job.experiment_id is not None:
             run = RunView.of(mlflow_public_url, job.run_id, job.experiment_id)
@@ -105,9 +111,12 @@ class JobView(View):
             spec=job.spec,
             labels=job.spec.get("labels", {}),
             priority=job.priority,
-            depends_on=job.depends_on,
+            depends_on=[dependency.depends_on for dependency in job.dependencies],
+            start_after=job.start_after,
+            deadline=job.deadline,
             retry_of=job.retry_of,
             promoted_from=job.promoted_from,
+            schedule_id=job.schedule_id,
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             mlflow=run,
             progress=Progress(**job.progress) if job.progress else None,

@@ -2,7 +2,9 @@
 
 from alembic import context
 
-from vicreg_platform.jobs.models import Base
+import vicreg_platform.jobs.models
+import vicreg_platform.schedules.models  # noqa: F401
+from vicreg_platform.database import Base
 
 context.configure(
     connection=context.config.attributes["connection"],

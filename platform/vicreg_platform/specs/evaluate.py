@@ -7,12 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, Tag, model_validator
 
 from vicreg_platform.specs.backbone import Backbone, image_faults
-from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel, by_field
+from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel, by_field
 from vicreg_platform.specs.data import EvaluationData, RelativePath
+from vicreg_platform.specs.job import Identifier, JobSpec
 from vicreg_platform.specs.protocol import Protocol
-from vicreg_platform.specs.retry import Retry
-
-Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 
 class JobEncoder(SpecModel):
@@ -67,22 +65,16 @@ class EvaluateResources(SpecModel):
     gpus: Literal[0, 1] = 0
 
 
-class EvaluateSpec(SpecModel):
+class EvaluateSpec(JobSpec):
     """An evaluation job."""
 
     kind: Literal["evaluate"]
     name: Name
     """Default: the protocol."""
-    experiment: Name = "default"
-    """The MLflow experiment that the run belongs to."""
-    labels: Labels = Field(default_factory=dict)
-    priority: int = Field(default=0, ge=-1000, le=1000)
-    """Higher runs first."""
     encoder: Encoder
     protocol: Protocol
     data: EvaluationData
     resources: EvaluateResources = EvaluateResources()
-    retry: Retry = Retry()
 
     @model_validator(mode="after")
     def _images_fit_encoder(self) -> EvaluateSpec:

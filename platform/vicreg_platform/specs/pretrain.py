@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from vicreg_platform.specs.augmentation import Augmentation
 from vicreg_platform.specs.backbone import Backbone, image_faults
-from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel
+from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel
 from vicreg_platform.specs.data import Data, EvaluationData
 from vicreg_platform.specs.evaluate import EvaluateResources, EvaluateSpec, JobEncoder
+from vicreg_platform.specs.job import JobSpec
 from vicreg_platform.specs.method import (
     Branches,
     Expander,
@@ -20,7 +21,6 @@ from vicreg_platform.specs.method import (
 )
 from vicreg_platform.specs.optimizer import Lars, Optimizer
 from vicreg_platform.specs.protocol import Protocol
-from vicreg_platform.specs.retry import Retry
 
 
 class Training(SpecModel):
@@ -76,17 +76,12 @@ class Evaluation(SpecModel):
     """Default: the training images, and the test split beside them."""
 
 
-class PretrainSpec(SpecModel):
+class PretrainSpec(JobSpec):
     """A pretraining job."""
 
     kind: Literal["pretrain"]
     name: Name
     """Default: the method and the backbone."""
-    experiment: Name = "default"
-    """The MLflow experiment that the run belongs to."""
-    labels: Labels = Field(default_factory=dict)
-    priority: int = Field(default=0, ge=-1000, le=1000)
-    """Higher runs first."""
     method: Method = VICReg()
     backbone: Backbone = Backbone()
     expander: Expander
@@ -98,7 +93,6 @@ class PretrainSpec(SpecModel):
     watch: Watch
     resources: Resources = Resources()
     checkpoint: Checkpoint = Checkpoint()
-    retry: Retry = Retry()
     evaluations: tuple[Evaluation, ...] = Field(default=(), max_length=32)
 
     @model_validator(mode="before")

@@ -16,7 +16,6 @@ from pydantic import (
 
 from vicreg_platform.specs.base import (
     CrossFieldError,
-    Labels,
     Name,
     SpecModel,
     by_field,
@@ -24,9 +23,9 @@ from vicreg_platform.specs.base import (
     field_faults,
     overlap,
 )
+from vicreg_platform.specs.job import OF_THE_JOB, WHEN, JobSpec
 from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
-from vicreg_platform.specs.retry import Retry
 
 Bounds = tuple[float, float]
 Values = Annotated[tuple[Any, ...], Field(min_length=1, max_length=1000)]
@@ -208,16 +207,11 @@ class Median(SpecModel):
 Scheduler = Annotated[Fifo | Asha | Median, Field(discriminator="name")]
 
 
-class SweepSpec(SpecModel):
+class SweepSpec(JobSpec):
     """A sweep: many pretrainings, each of one configuration from the space."""
 
     kind: Literal["sweep"]
     name: Name = "sweep"
-    experiment: Name = "default"
-    """The MLflow experiment that the sweep's run and its trials' runs belong to."""
-    labels: Labels = Field(default_factory=dict)
-    priority: int = Field(default=0, ge=-1000, le=1000)
-    """Higher runs first."""
     base: dict[str, Any]
     """A pretrain spec. It is kept as it was written: a default may depend on what the space
     sets."""
@@ -231,7 +225,6 @@ class SweepSpec(SpecModel):
     promote: bool = False
     """Whether the best configuration is then trained as a job of its own, with the base's
     evaluations."""
-    retry: Retry = Retry()
 
     @model_validator(mode="before")
     @classmethod
@@ -284,6 +277,10 @@ class SweepSpec(SpecModel):
     def _base_faults(self) -> list[tuple[tuple[str, ...], str]]:
         if self.base.get("kind") != "pretrain":
             return [(("base.kind",), "must be pretrain: a sweep is of pretrainings")]
+        misplaced = [name for name in WHEN if name in self.base]
+        if misplaced:
+            text = "is said of the sweep, not of its base"
+            return [((f"base.{name}",), text) for name in misplaced]
         try:
             PretrainSpec.model_validate(self.base)
         except ValidationError as error:
@@ -298,7 +295,7 @@ class SweepSpec(SpecModel):
     def _field_faults(self, path: str) -> list[tuple[tuple[str, ...], str]]:
         """Why the field at ``path`` does not take the values of its distribution."""
         place = f"space.{path}"
-        if path.split(".")[0] in ("kind", "name", "experiment", "labels", "evaluations"):
+        if path.split(".")[0] in ("kind", "evaluations", *OF_THE_JOB):
             return [((place,), "only fields that the training depends on can be searched")]
         for value in self.space[path].samples():
             changed = overridden(self.base, {path: value})

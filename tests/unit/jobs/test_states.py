@@ -25,10 +25,11 @@ def test_every_other_state_leads_to_an_end(state: JobState) -> None:
     assert JobState.CANCELLED in reached
 
 
-def test_a_stopping_job_can_only_be_cancelled() -> None:
-    assert [after for after in JobState if is_legal(JobState.STOPPING, after)] == [
-        JobState.CANCELLED
-    ]
+def test_a_stopping_job_ends_without_success() -> None:
+    assert {after for after in JobState if is_legal(JobState.STOPPING, after)} == {
+        JobState.CANCELLED,
+        JobState.FAILED,
+    }
 
 
 def test_only_a_job_on_the_cluster_can_succeed() -> None:

@@ -1,0 +1,108 @@
+"""``/v1/schedules``."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response, status
+
+from vicreg_api.body import parsed_body
+from vicreg_api.examples import SCHEDULE_BODY
+from vicreg_api.parameters import Cursor, Identifier, Limit
+from vicreg_api.problems import Problem
+from vicreg_api.services import InjectedServices
+from vicreg_platform.errors import InvalidRequest
+from vicreg_platform.jobs.views import JobView
+from vicreg_platform.schedules.views import SchedulePage, ScheduleView, TickPage
+
+router = APIRouter(
+    prefix="/v1/schedules",
+    tags=["schedules"],
+    responses={
+        404: {"model": Problem, "description": "No such schedule"},
+        422: {"model": Problem, "description": "Every fault of the request"},
+        503: {"model": Problem, "description": "The database does not answer"},
+    },
+)
+
+
+@router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=SCHEDULE_BODY)
+def create(
+    services: InjectedServices, response: Response, spec: Annotated[Any, Depends(parsed_body)]
+) -> ScheduleView:
+    """Make a schedule. The body is JSON, or YAML with `Content-Type: application/yaml`."""
+    schedule = services.schedules.create(spec)
+    response.headers["Location"] = f"/v1/schedules/{schedule.id}"
+    return schedule
+
+
+@router.get("")
+def find(services: InjectedServices, limit: Limit = 50, cursor: Cursor = None) -> SchedulePage:
+    """List schedules, newest first."""
+    return services.schedules.find(limit, cursor)
+
+
+@router.get("/{schedule_id}")
+def get(
+    services: InjectedServices,
+    schedule_id: Identifier,
+    preview: Annotated[int, Query(ge=0, le=100, description="How many of its next times")] = 0,
+) -> ScheduleView:
+    """One schedule."""
+    return services.schedules.get(schedule_id, preview)
+
+
+@router.get("/{schedule_id}/ticks")
+def ticks(
+    services: InjectedServices,
+    schedule_id: Identifier,
+    limit: Limit = 50,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of a page")] = None,
+) -> TickPage:
+    """What became of each of its times, newest first."""
+    try:
+        return services.schedules.ticks(schedule_id, limit, cursor)
+    except ValueError:
+        raise InvalidRequest(f"cursor: '{cursor}' is not the next_cursor of a page") from None
+
+
+@router.patch("/{schedule_id}", openapi_extra=SCHEDULE_BODY)
+def update(
+    services: InjectedServices,
+    schedule_id: Identifier,
+    changes: Annotated[Any, Depends(parsed_body)],
+) -> ScheduleView:
+    """Change some fields, by a merge patch (RFC 7396): null gives a field its default again."""
+    if not isinstance(changes, dict):
+        raise InvalidRequest("the body must be a mapping of the fields to change")
+    return services.schedules.update(schedule_id, changes)
+
+
+@router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT)
+def delete(services: InjectedServices, schedule_id: Identifier) -> None:
+    """Remove a schedule; the jobs that it has made stay, and go on."""
+    services.schedules.delete(schedule_id)
+
+
+@router.post("/{schedule_id}/pause")
+def pause(services: InjectedServices, schedule_id: Identifier) -> ScheduleView:
+    """Make no more jobs until it is resumed."""
+    return services.schedules.pause(schedule_id)
+
+
+@router.post("/{schedule_id}/resume")
+def resume(services: InjectedServices, schedule_id: Identifier) -> ScheduleView:
+    """Make jobs again, from the next time on."""
+    return services.schedules.resume(schedule_id)
+
+
+@router.post(
+    "/{schedule_id}/run-now",
+    status_code=status.HTTP_201_CREATED,
+    responses={409: {"model": Problem, "description": "The last job has not ended"}},
+)
+def run_now(services: InjectedServices, response: Response, schedule_id: Identifier) -> JobView:
+    """Make a job besides those of the schedule's times."""
+    job = services.schedules.run_now(schedule_id)
+    response.headers["Location"] = f"/v1/jobs/{job.id}"
+    return job

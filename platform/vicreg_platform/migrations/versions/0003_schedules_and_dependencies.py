@@ -1,0 +1,87 @@
+"""Jobs wait for several others and for moments, and schedules make jobs"""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+UNFINISHED = sa.text("finished_at IS NULL")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "dependencies",
+        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("depends_on", sa.String(length=64), nullable=False),
+        sa.Column("condition", sa.String(length=16), nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
+        sa.ForeignKeyConstraint(["depends_on"], ["jobs.id"]),
+        sa.PrimaryKeyConstraint("job_id", "depends_on"),
+    )
+    op.create_index("ix_dependencies_depends_on", "dependencies", ["depends_on"])
+    op.execute(
+        "INSERT INTO dependencies (job_id, depends_on, condition) "
+        "SELECT id, depends_on, 'succeeded' FROM jobs WHERE depends_on IS NOT NULL"
+    )
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index("ix_jobs_depends_on")
+        batch_op.drop_column("depends_on")
+        batch_op.add_column(sa.Column("schedule_id", sa.String(length=64), nullable=True))
+        batch_op.add_column(sa.Column("start_after", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("deadline", sa.DateTime(timezone=True), nullable=True))
+        batch_op.add_column(sa.Column("max_runtime", sa.Float(), nullable=True))
+        batch_op.create_index("ix_jobs_schedule_id", ["schedule_id", "id"])
+    op.create_index(
+        "ix_jobs_deadline",
+        "jobs",
+        ["deadline"],
+        sqlite_where=UNFINISHED,
+        postgresql_where=UNFINISHED,
+    )
+    op.create_table(
+        "schedules",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=200), nullable=False),
+        sa.Column("spec", sa.JSON(), nullable=False),
+        sa.Column("paused", sa.Boolean(), nullable=False),
+        sa.Column("next_tick", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("runs", sa.Integer(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("ix_schedules_next_tick", "schedules", ["next_tick"])
+    op.create_table(
+        "ticks",
+        sa.Column("schedule_id", sa.String(length=64), nullable=False),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("outcome", sa.String(length=16), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("job_id", sa.String(length=64), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.ForeignKeyConstraint(["schedule_id"], ["schedules.id"], ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
+        sa.PrimaryKeyConstraint("schedule_id", "at"),
+    )
+
+
+def downgrade() -> None:
+    op.drop_table("ticks")
+    op.drop_table("schedules")
+    op.drop_index("ix_jobs_deadline", "jobs")
+    with op.batch_alter_table("jobs", schema=None) as batch_op:
+        batch_op.drop_index("ix_jobs_schedule_id")
+        for column in ("max_runtime", "deadline", "start_after", "schedule_id"):
+            batch_op.drop_column(column)
+        batch_op.add_column(sa.Column("depends_on", sa.String(length=64), nullable=True))
+        batch_op.create_foreign_key("fk_jobs_depends_on", "jobs", ["depends_on"], ["id"])
+        batch_op.create_index("ix_jobs_depends_on", ["depends_on"])
+    # A job of several dependencies keeps one: there was no room for more.
+    op.execute(
+        "UPDATE jobs SET depends_on = (SELECT min(d.depends_on) FROM dependencies d "
+        "WHERE d.job_id = jobs.id)"
+    )
+    op.drop_table("dependencies")

@@ -1,0 +1,74 @@
+"""When a cron expression is due, on the days on which clocks are changed too."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime
+
+import pytest
+
+from vicreg_platform.schedules.cron import Cron
+
+
+def next_times(expression: str, start: str, count: int, zone: str = "Europe/Paris") -> list[str]:
+    moment = datetime.fromisoformat(start)
+    return [
+        f"{at.astimezone(Cron(expression, zone).local):%d %H:%M%z}"
+        for at in Cron(expression, zone).after(moment, count)
+    ]
+
+
+def test_times_are_those_of_the_zone() -> None:
+    (at,) = Cron("30 9 * * 1-5", "America/New_York").after(datetime(2026, 7, 3, 14, tzinfo=UTC), 1)
+    assert at == datetime(2026, 7, 6, 13, 30, tzinfo=UTC)  # the Monday, in summer time
+
+
+def test_a_time_in_the_skipped_hour_comes_right_after_it() -> None:
+    # 2026-03-29, Paris: 02:00 becomes 03:00.
+    assert next_times("30 2 * * *", "2026-03-28T00:00+00:00", 3) == [
+        "28 02:30+0100",
+        "29 03:00+0200",
+        "30 02:30+0200",
+    ]
+    hours = ["29 01:30+0100", "29 03:30+0200", "29 04:30+0200"]
+    assert next_times("30 * * * *", "2026-03-29T00:00+00:00", 3) == hours
+
+
+def test_a_time_in_the_doubled_hour_comes_once_and_an_hourly_one_in_both() -> None:
+    # 2026-10-25, Paris: 03:00 becomes 02:00.
+    assert next_times("30 2 * * *", "2026-10-24T12:00+00:00", 2) == [
+        "25 02:30+0200",
+        "26 02:30+0100",
+    ]
+    assert next_times("30 * * * *", "2026-10-24T23:45+00:00", 3) == [
+        "25 02:30+0200",
+        "25 02:30+0100",
+        "25 03:30+0100",
+    ]
+
+
+@pytest.mark.parametrize("expression", ["30 2 * * *", "*/15 * * * *", "0 3 1,29 * 0"])
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25", "2026-11-24"])
+def test_looked_at_from_behind_the_times_are_the_same(expression: str, day: str) -> None:
+    cron = Cron(expression, "Europe/Paris")
+    start = datetime.fromisoformat(f"{day}T00:00+00:00")
+    forward = cron.after(start, 8)
+    backward = list(itertools.islice(cron.until(forward[-1]), 8))
+    assert backward[::-1] == forward
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "message"),
+    [
+        ("61 * * * *", "UTC", "no cron expression: bad minute"),
+        ("* * * *", "UTC", "five fields"),
+        ("* * * * * *", "UTC", "five fields"),
+        ("0 0 31 2 *", "UTC", "no cron expression"),
+        ("* * * * *", "Mars/Olympus", "'Mars/Olympus' is no IANA time zone"),
+        ("* * * * *", "../../etc/passwd", "no IANA time zone"),
+        ("* * * * *", "", "no IANA time zone"),
+    ],
+)
+def test_what_is_no_time_is_refused(expression: str, zone: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Cron(expression, zone)
