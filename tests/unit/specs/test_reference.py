@@ -5,8 +5,10 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from vicreg_platform.schedules.spec import ScheduleSpec
 from vicreg_platform.specs import EvaluateSpec, PretrainSpec, SweepSpec
 from vicreg_platform.specs.base import _models
+from vicreg_platform.specs.job import JobSpec
 
 ROOT = Path(__file__).parents[3]
 ELSEWHERE = ("evaluations[].protocol.", "evaluations[].data.", "data.train.", "data.test.",
@@ -26,13 +28,19 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> set[str]:
 
 def test_the_reference_lists_every_field_and_no_other() -> None:
     text = (ROOT / "docs" / "spec.md").read_text()
-    _, pretrain, evaluate, sweep = re.split(r"^## `kind: \w+`$", text, flags=re.MULTILINE)
-    pretrain = pretrain.split("### Augmentation presets")[0]
-    for section, model in (
-        (pretrain, PretrainSpec),
-        (evaluate, EvaluateSpec),
-        (sweep, SweepSpec),
-    ):
-        assert set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)) - {"field"} == fields_of(
-            model
+    sections = re.split(r"^## (.*)$", text, flags=re.MULTILINE)[1:]
+    told = {
+        heading: set(re.findall(r"^\| `([^`]+)`", section, re.MULTILINE)) - {"field"}
+        for heading, section in zip(
+            sections[::2], (each.split("\n### ")[0] for each in sections[1::2]), strict=True
         )
+    }
+    shared = fields_of(JobSpec)
+    own = shared - {"kind", "name"}
+    assert told == {
+        "Every kind of job": shared,
+        "`kind: pretrain`": fields_of(PretrainSpec) - own,
+        "`kind: evaluate`": fields_of(EvaluateSpec) - own,
+        "`kind: sweep`": fields_of(SweepSpec) - own,
+        "Schedules": fields_of(ScheduleSpec),
+    }
