@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test bench check format lock clean
+.PHONY: help install demo test bench check format lock compose-env clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make bench     the benchmarks, printed as ratios of one run"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff rewrite the code"
+	@echo "make compose-env  random secrets for docker compose, in .env"
 	@echo "make lock      make requirements.lock anew"
 
 install: $(INSTALLED)
@@ -57,6 +58,12 @@ lock:
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 		--no-header --all-extras pyproject.toml -o requirements.lock
+
+# Random secrets for docker compose; one that is there is kept.
+compose-env:
+	@test -e .env || $(PYTHON) deploy/environment.py > .env
+	@chmod 600 .env
+	@echo ".env holds the secrets of the cluster; VICREG_API_KEY in it is the administrator's"
 
 clean:
 	rm -rf $(VENV) .vicreg

@@ -3,15 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 
 import uvicorn
 
-from vicreg_api.app import create_app
+from vicreg_api.app import MIGRATION_WAIT_SECONDS, create_app
 from vicreg_api.services import Services
+from vicreg_platform.errors import InvalidKey, PlatformError
 from vicreg_platform.settings import Settings
 
 GRACE_SECONDS = 3
 """How long open log streams may hold up an ending server."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def open_keys(services: Services, first_key: str | None, host: str, loopback: bool) -> None:
+    """See to it that there is a key where others can reach the API.
+
+    Raises:
+        InvalidKey: there is none, or the first one has not the form of a key.
+        DatabaseUnavailable: the database did not answer in a minute.
+    """
+    services.database.migrate(wait_seconds=MIGRATION_WAIT_SECONDS)
+    if first_key is not None:
+        services.keys.ensure(first_key)
+    if not loopback and not services.keys.any():
+        raise InvalidKey(
+            f"others can reach {host}, and there is no API key: make one with "
+            "`vicreg keys create --role admin --name …` while the API listens on 127.0.0.1, "
+            "or give the first one in VICREG_API_KEY"
+        )
 
 
 def main() -> None:
@@ -20,7 +48,14 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    app = create_app(Services.of(Settings.from_environment()))
+    settings = Settings.from_environment()
+    services = Services.of(settings)
+    loopback = is_loopback(arguments.host)
+    try:
+        open_keys(services, settings.api_key, arguments.host, loopback)
+    except PlatformError as error:
+        parser.exit(2, f"vicreg_api: {error}\n")
+    app = create_app(services, loopback=loopback, per_minute=settings.posts_per_minute)
     uvicorn.run(
         app,
         host=arguments.host,

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from vicreg_api import problems
+from vicreg_api.access import Access, AuditStatus, RateLimit, authenticated
 from vicreg_api.body import BodyLimit
-from vicreg_api.routers import cluster, health, jobs, schedules
+from vicreg_api.routers import cluster, health, jobs, keys, schedules
 from vicreg_api.services import Services
 from vicreg_platform import __version__
 
 MIGRATION_WAIT_SECONDS = 60.0
 
 
-def create_app(services: Services) -> FastAPI:
-    """The API on ``services``; the database is migrated when it starts."""
+def create_app(services: Services, *, loopback: bool = True, per_minute: int = 120) -> FastAPI:
+    """The API on ``services``; the database is migrated when it starts.
+
+    Args:
+        services: what it stands on.
+        loopback: whether only this machine reaches it: then it is open until there is a key.
+        per_minute: how many POSTs a minute a key may make.
+    """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -32,8 +39,11 @@ def create_app(services: Services) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.services = services
+    app.state.access = Access(services.keys, RateLimit(per_minute), loopback)
     app.add_middleware(BodyLimit)
+    app.add_middleware(AuditStatus, keys=services.keys)
     problems.install(app)
-    for router in (jobs.router, schedules.router, cluster.router, health.router):
-        app.include_router(router)
+    for router in (jobs.router, schedules.router, cluster.router, keys.router):
+        app.include_router(router, dependencies=[Depends(authenticated)])
+    app.include_router(health.router)
     return app

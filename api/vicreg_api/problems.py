@@ -10,7 +10,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from vicreg_platform.errors import InvalidSpec, PlatformError, Unavailable
+from vicreg_platform.errors import (
+    InvalidKey,
+    InvalidSpec,
+    PlatformError,
+    TooManyRequests,
+    Unavailable,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +72,13 @@ def problem_of(error: PlatformError) -> Problem:
 
 def _platform_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PlatformError)
-    headers = {"Retry-After": RETRY_AFTER_SECONDS} if isinstance(error, Unavailable) else None
+    headers = None
+    if isinstance(error, Unavailable):
+        headers = {"Retry-After": RETRY_AFTER_SECONDS}
+    elif isinstance(error, TooManyRequests):
+        headers = {"Retry-After": f"{error.seconds:.0f}"}
+    elif isinstance(error, InvalidKey):
+        headers = {"WWW-Authenticate": "Bearer"}
     return respond(problem_of(error), headers)
 
 

@@ -11,6 +11,7 @@ from vicreg_platform.cluster import Cluster
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
 from vicreg_platform.jobs.service import JobService
+from vicreg_platform.keys.service import KeyService
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import Tracking
@@ -25,6 +26,7 @@ class Services:
     tracking: Tracking
     jobs: JobService
     schedules: ScheduleService
+    keys: KeyService
 
     @classmethod
     def of(cls, settings: Settings) -> Services:
@@ -33,10 +35,11 @@ class Services:
         jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
         return cls(
             database=database,
-            cluster=RayCluster(settings.ray_url),
+            cluster=RayCluster(settings.ray_url, settings.ray_token),
             tracking=Tracking(settings.mlflow_url),
             jobs=jobs,
             schedules=ScheduleService(database, jobs),
+            keys=KeyService(database),
         )
 
 

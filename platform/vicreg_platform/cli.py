@@ -22,10 +22,13 @@ from rich.table import Table
 
 from vicreg_platform import display
 from vicreg_platform.client import ApiError, Client
+from vicreg_platform.database import Database
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import TrialSort
+from vicreg_platform.keys.views import Role
 from vicreg_platform.recipes import recipe_names, recipe_text
+from vicreg_platform.settings import Settings
 from vicreg_platform.specs import spec_schema
 
 app = typer.Typer(
@@ -306,6 +309,66 @@ def delete_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
     """Remove a schedule; the jobs that it has made stay, and go on."""
     with Client(api) as client:
         client.delete_schedule(schedule_id)
+
+
+keys = typer.Typer(help="List API keys, or make or revoke one (administrators).")
+app.add_typer(keys, name="keys")
+
+
+@keys.callback(invoke_without_command=True)
+def list_keys(context: typer.Context, api: ApiUrl = DEFAULT_API) -> None:
+    """List API keys, newest first."""
+    if context.invoked_subcommand is None:
+        with Client(api) as client:
+            console.print(display.keys_table(client.keys()))
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Option(help="Whose it is.")],
+    role: Annotated[Role, typer.Option()] = Role.USER,
+    expires_in_days: Annotated[int | None, typer.Option(min=1)] = None,
+    max_jobs: Annotated[
+        int | None, typer.Option(min=1, help="Jobs at once that have not ended.")
+    ] = None,
+    max_gpus: Annotated[int | None, typer.Option(min=0, help="GPUs for them.")] = None,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Make a key, and print it: it is never shown again."""
+    limits = {
+        "expires_in": None if expires_in_days is None else expires_in_days * 86400,
+        "max_jobs": max_jobs,
+        "max_gpus": max_gpus,
+    }
+    with Client(api) as client:
+        made = client.create_key(name, role.value, **limits)
+    errors.print(f"key {made.prefix} of {escape(made.name)}, {made.role.value}: keep it well")
+    print(made.key)
+
+
+@keys.command("revoke")
+def revoke_key(
+    prefix: Annotated[str, typer.Argument(help="The key's public part.")],
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """End a key's use."""
+    with Client(api) as client:
+        client.revoke_key(prefix)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to date (VICREG_DATABASE_URL)."""
+    Database(Settings.from_environment().database_url).migrate(wait_seconds=60.0)
+
+
+@app.command()
+def check_dispatcher() -> None:
+    """Fail unless a dispatcher is at work on the database (VICREG_DATABASE_URL)."""
+    from vicreg_platform.dispatcher import lease_is_held
+
+    if not lease_is_held(Database(Settings.from_environment().database_url)):
+        raise PlatformError("no dispatcher is at work")
 
 
 @app.command()

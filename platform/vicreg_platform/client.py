@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import httpx
 
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView, TrialPage
+from vicreg_platform.keys.views import KeyList, KeyView, NewKey
 from vicreg_platform.schedules.views import SchedulePage, ScheduleView, TickPage
 
 POLL_SECONDS = 0.5
@@ -35,6 +37,7 @@ class Client:
 
     Args:
         url: address of the API.
+        key: the API key, where the API asks for one; default: that of ``VICREG_API_KEY``.
         wait_seconds: how long a request that gets no answer is tried again (an API that was
             restarted is soon back). A request that must not be made twice is tried again only
             where the API cannot have had it.
@@ -45,10 +48,17 @@ class Client:
         ...     print(client.wait(job.id).summary)
     """
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", wait_seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        wait_seconds: float = 0.0,
+        key: str | None = None,
+    ) -> None:
         self.url = url
         self._wait_seconds = wait_seconds
-        self._http = httpx.Client(base_url=url, timeout=30.0)
+        key = key or os.environ.get("VICREG_API_KEY")
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=url, timeout=30.0, headers=headers)
 
     def __enter__(self) -> Client:
         return self
@@ -208,6 +218,21 @@ class Client:
     def run_schedule(self, schedule_id: str) -> JobView:
         """Make a job besides those of the schedule's times."""
         return JobView.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/run-now"))
+
+    # Keys
+
+    def create_key(self, name: str, role: str, **limits: Any) -> NewKey:
+        """Make a key: ``expires_in``, ``max_jobs``, ``max_gpus``. It is shown this once."""
+        body = _json({"name": name, "role": role} | limits)
+        return NewKey.model_validate(self._call("POST", "/v1/keys", content=body))
+
+    def keys(self) -> list[KeyView]:
+        """All keys, newest first."""
+        return KeyList.model_validate(self._call("GET", "/v1/keys")).items
+
+    def revoke_key(self, prefix: str) -> KeyView:
+        """End a key's use."""
+        return KeyView.model_validate(self._call("DELETE", f"/v1/keys/{prefix}"))
 
     # Waiting
 

@@ -499,6 +499,12 @@ def _because(reason: str | None) -> str:
     return f": {reason}" if reason else ""
 
 
+def lease_is_held(database: Database) -> bool:
+    """Whether some dispatcher is at work on a database."""
+    with database.read() as session:
+        return JobRepository(session, utc_now()).lease_is_held(LEASE)
+
+
 def main() -> None:
     """Run a dispatcher until it is told to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -511,7 +517,10 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     dispatcher = Dispatcher(
-        database, RayCluster(settings.ray_url), Tracking(settings.mlflow_url), settings
+        database,
+        RayCluster(settings.ray_url, settings.ray_token),
+        Tracking(settings.mlflow_url),
+        settings,
     )
     logger.info("dispatching to %s", settings.ray_url)
     dispatcher.run(stop)

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from vicreg_platform.client import ApiError
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView, TrialView
+from vicreg_platform.keys.views import KeyView
 from vicreg_platform.schedules.views import ScheduleState, ScheduleView, TickView
 from vicreg_platform.trials import TrialState
 
@@ -120,6 +121,26 @@ def jobs_table(jobs: list[JobView]) -> Table:
             escape(job.experiment),
             "" if job.kind == "evaluate" else progress,
             escape((job.reason or "")[:80]),
+        )
+    return table
+
+
+def keys_table(keys: list[KeyView]) -> Table:
+    """API keys, one a row."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("KEY", "NAME", "ROLE", "JOBS", "GPUS", "EXPIRES", "LAST USED", "REVOKED"):
+        table.add_column(column, overflow="fold")
+    for key in keys:
+        table.add_row(
+            key.prefix,
+            escape(key.name),
+            key.role.value,
+            "" if key.max_jobs is None else str(key.max_jobs),
+            "" if key.max_gpus is None else str(key.max_gpus),
+            *(
+                "" if at is None else f"{at:%Y-%m-%d %H:%M}"
+                for at in (key.expires_at, key.last_used_at, key.revoked_at)
+            ),
         )
     return table
 

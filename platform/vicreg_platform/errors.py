@@ -5,12 +5,16 @@
     PlatformError
     ├── InvalidSpec                422  invalid_spec
     ├── InvalidRequest             422  invalid_request
+    ├── InvalidKey                 401  invalid_key
+    ├── Forbidden                  403  forbidden
+    │   └── QuotaExceeded          403  quota_exceeded
     ├── NotFound                   404  not_found
     ├── TrackingRefused            409  tracking_refused
     ├── Conflict                   409  conflict
     │   ├── IllegalTransition      409  illegal_transition
     │   └── IdempotencyConflict    409  idempotency_conflict
     ├── BodyTooLarge               413  body_too_large
+    ├── TooManyRequests            429  too_many_requests
     ├── Unavailable                503  unavailable
     │   ├── DatabaseUnavailable    503  database_unavailable
     │   ├── ClusterUnavailable     503  cluster_unavailable
@@ -58,6 +62,29 @@ class InvalidRequest(PlatformError):
     title = "The request is not valid"
 
 
+class InvalidKey(PlatformError):
+    """A request without a key, or with one that opens nothing."""
+
+    status = 401
+    code = "invalid_key"
+    title = "A valid API key is needed"
+
+
+class Forbidden(PlatformError):
+    """The key's role does not allow this."""
+
+    status = 403
+    code = "forbidden"
+    title = "Not allowed"
+
+
+class QuotaExceeded(Forbidden):
+    """The owner of the key has as much as they may have."""
+
+    code = "quota_exceeded"
+    title = "The quota is used up"
+
+
 class NotFound(PlatformError):
     """There is no such thing."""
 
@@ -102,6 +129,18 @@ class BodyTooLarge(PlatformError):
     status = 413
     code = "body_too_large"
     title = "The body is too large"
+
+
+class TooManyRequests(PlatformError):
+    """The key has made too many requests in a short time."""
+
+    status = 429
+    code = "too_many_requests"
+    title = "Too many requests"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"too many requests with this key: try again in {seconds:.0f} s")
 
 
 class Unavailable(PlatformError):

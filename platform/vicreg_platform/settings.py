@@ -24,6 +24,12 @@ class Settings:
     """Where workers keep checkpoints: a path or an fsspec URL that all of them reach."""
     data_root: Path
     """Where workers find data; no spec's path can leave it."""
+    ray_token: str | None = None
+    """Ray's token, where the cluster asks for one (``RAY_AUTH_MODE=token``)."""
+    api_key: str | None = None
+    """The first API key, an administrator's; on a client, the key that it uses."""
+    posts_per_minute: int = 120
+    """How many POSTs a minute an API key may make."""
     retry_backoff_seconds: float = 5.0
     """Wait before the second attempt; each further wait is twice as long, up to 5 minutes."""
 
@@ -36,10 +42,13 @@ class Settings:
         return cls(
             database_url=given.get("VICREG_DATABASE_URL", f"sqlite:///{home}/platform.db"),
             ray_url=given.get("VICREG_RAY_URL", "http://127.0.0.1:8265"),
+            ray_token=given.get("VICREG_RAY_TOKEN") or None,
             mlflow_url=mlflow_url,
             mlflow_public_url=given.get("VICREG_MLFLOW_PUBLIC_URL", mlflow_url),
             storage=given.get("VICREG_STORAGE", str(home / "storage")),
             data_root=Path(given.get("VICREG_DATA_ROOT", str(home / "data"))),
+            api_key=given.get("VICREG_API_KEY") or None,
+            posts_per_minute=int(given.get("VICREG_POSTS_PER_MINUTE", "120")),
             retry_backoff_seconds=float(given.get("VICREG_RETRY_BACKOFF_SECONDS", "5")),
         )
 
@@ -48,6 +57,7 @@ class Settings:
         return {
             "VICREG_DATABASE_URL": self.database_url,
             "VICREG_RAY_URL": self.ray_url,
+            "VICREG_RAY_TOKEN": self.ray_token or "",
             "VICREG_MLFLOW_URL": self.mlflow_url,
             "VICREG_MLFLOW_PUBLIC_URL": self.mlflow_public_url,
             "VICREG_STORAGE": self.storage,

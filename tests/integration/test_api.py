@@ -24,6 +24,7 @@ from vicreg_platform.database import Database
 from vicreg_platform.dispatcher import Dispatcher
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.keys.service import KeyService
 from vicreg_platform.local import free_ports
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
@@ -64,7 +65,7 @@ def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> 
     cluster, tracking = FakeCluster(), Tracking(mlflow_server.url)
     jobs = JobService(database, data_root, settings.mlflow_public_url)
     schedules = ScheduleService(database, jobs)
-    app = create_app(Services(database, cluster, tracking, jobs, schedules))
+    app = create_app(Services(database, cluster, tracking, jobs, schedules, KeyService(database)))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,16 +1,21 @@
 """Tune's schedulers, told by the ledger, judge as if the driver had never been lost."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
+from vicreg_platform.assignment import Assignment
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_platform.trials import TrialState
+from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.ledger import Entry, Ledger
 from vicreg_workers.sweep import _scheduler, _Trials
+from vicreg_workers.sweep import sweep as run_sweep
 
 
 def sweep(**changes: Any) -> SweepSpec:
@@ -104,3 +109,42 @@ def test_best_counts_the_whole_curve_and_last_its_end(tmp_path: Path) -> None:
         judging = Judging(spec, tmp_path / value)
         judging.train(0, 0.2, 0.9, 0.3)
         assert judging.ledger[0].objective == expected
+
+
+@pytest.mark.parametrize("drops", [1, 99])
+def test_a_trial_that_tune_drops_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drops: int
+) -> None:
+    """Tune says nothing of a trial whose process could not be had for it."""
+    fits: list[int] = []
+
+    def fit(assignment: Assignment, spec: SweepSpec, ledger: Ledger, trials: _Trials) -> None:
+        fits.append(trials.left())
+        while (drawn := trials.suggest(f"{len(fits)}")) != Searcher.FINISHED:
+            trials.report(drawn["number"], {"epoch": 8, "objective": 0.5, "run_id": "run"})
+            if drawn["number"] == 1 and len(fits) <= drops:
+                return
+            trials.on_trial_complete(f"{len(fits)}")
+
+    monkeypatch.setattr("vicreg_workers.sweep._fit", fit)
+    monkeypatch.setattr("vicreg_workers.sweep.ray.init", lambda **_: None)
+    quiet: Any = SimpleNamespace(changed=lambda entry: None)
+    monkeypatch.setattr("vicreg_workers.sweep.SweepRun", lambda *_: nullcontext(quiet))
+    spec = sweep(
+        space={"method.variance": {"grid": [1, 5, 25]}},
+        search={"algorithm": "grid", "trials": 3},
+        scheduler={"name": "fifo"},
+    )
+    assignment = Assignment(
+        job_id="sweep", attempt=1, spec=spec, run_id="run", tracking_uri="",
+        storage=str(tmp_path), data_root="",
+    )  # fmt: skip
+    if drops > 1:
+        with pytest.raises(InfrastructureFailure, match="1 trials could not be run"):
+            run_sweep(assignment)
+        return
+    run_sweep(assignment)
+    ledger = Ledger(str(tmp_path), "sweep", spec.objective)
+    assert [entry.state for entry in ledger] == [TrialState.SUCCEEDED] * 3
+    assert [entry.starts for entry in ledger] == [1, 2, 1]
+    assert fits == [3, 2]

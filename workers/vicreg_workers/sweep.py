@@ -33,7 +33,7 @@ from vicreg_platform.assignment import Assignment, FailureClass
 from vicreg_platform.specs import Asha, Median, SweepSpec
 from vicreg_platform.trials import TrialState
 from vicreg_workers.checkpoints import remove_checkpoints
-from vicreg_workers.failures import UserFailure
+from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.ledger import Entry, Ledger
 from vicreg_workers.pretrain import MAX_RESTARTS
 from vicreg_workers.search import build_search, next_trial
@@ -57,8 +57,17 @@ def sweep(assignment: Assignment) -> None:
         trials = _Trials(assignment, spec, ledger, run)
         if trials.left():
             _fit(assignment, spec, ledger, trials)
+        for _ in range(MAX_RESTARTS):
+            if trials.error is not None or not ledger.open():
+                break
+            # Tune drops a trial whose process cannot be had, and tells nobody.
+            logger.warning("%d trials were dropped: going on with them", len(ledger.open()))
+            trials = _Trials(assignment, spec, ledger, run)
+            _fit(assignment, spec, ledger, trials)
         if trials.error is not None:
             raise trials.error
+    if ledger.open():
+        raise InfrastructureFailure(f"{len(ledger.open())} trials could not be run")
     if not any(entry.objective is not None for entry in ledger):
         failed = [entry for entry in ledger if entry.reason]
         reason = f"; the first: {failed[0].reason}" if failed else ""

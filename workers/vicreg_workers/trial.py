@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 from typing import Any
+
+# Read by Tune in the trial's process when the next trial is to have it: how many seconds a stopped
+# trial may take to send what it has logged. Its own 2 fail a trial on a busy machine.
+os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
 
 import torch
 from ray import tune

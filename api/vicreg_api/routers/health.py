@@ -9,10 +9,8 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
 
 from vicreg_api.services import InjectedServices, Services
-from vicreg_platform.dispatcher import LEASE
+from vicreg_platform.dispatcher import lease_is_held
 from vicreg_platform.errors import PlatformError
-from vicreg_platform.jobs.repository import JobRepository
-from vicreg_platform.jobs.service import utc_now
 
 router = APIRouter(tags=["health"])
 
@@ -55,9 +53,8 @@ def readyz(services: InjectedServices, response: Response) -> Readiness:
 
 
 def _dispatcher(services: Services) -> str:
-    with services.database.read() as session:
-        if JobRepository(session, utc_now()).lease_is_held(LEASE):
-            return "ok"
+    if lease_is_held(services.database):
+        return "ok"
     return "no dispatcher is at work: queued jobs will wait"
 
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
 
+from vicreg_api.access import InjectedCaller, check_owner
 from vicreg_api.body import parsed_body
 from vicreg_api.examples import JOB_BODY
 from vicreg_api.logs import follow_log, read_log
@@ -73,6 +74,7 @@ class Clone(BaseModel):
 def submit(
     services: InjectedServices,
     response: Response,
+    caller: InjectedCaller,
     spec: Annotated[Any, Depends(parsed_body)],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
     dry_run: bool = False,
@@ -81,7 +83,7 @@ def submit(
     if dry_run:
         response.status_code = status.HTTP_200_OK
         return services.jobs.check(spec)
-    job, replayed = services.jobs.submit(spec, idempotency_key)
+    job, replayed = services.jobs.submit(spec, idempotency_key, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
@@ -185,11 +187,14 @@ def trials(
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The sweep has not ended, or found nothing"}},
 )
-def promote(services: InjectedServices, response: Response, job_id: Identifier) -> JobView:
+def promote(
+    services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
+) -> JobView:
     """The job that trains the best configuration of an ended sweep; the same one every time."""
     job = services.jobs.get(job_id)
     if job.kind != "sweep":
         raise InvalidRequest(f"job {job_id} is no sweep: there is nothing to promote")
+    check_owner(caller, job.owner, f"sweep {job_id}")
     promoted = services.jobs.promote(job_id, best_trial(services.tracking, job))
     response.headers["Location"] = f"/v1/jobs/{promoted.id}"
     return promoted
@@ -198,8 +203,9 @@ def promote(services: InjectedServices, response: Response, job_id: Identifier) 
 @router.post(
     "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
 )
-def cancel(services: InjectedServices, job_id: Identifier) -> JobView:
+def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifier) -> JobView:
     """End a job. One that is on the cluster is `stopping` until it is gone."""
+    check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     return services.jobs.cancel(job_id)
 
 
@@ -208,18 +214,24 @@ def cancel(services: InjectedServices, job_id: Identifier) -> JobView:
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The job has not failed"}},
 )
-def retry(services: InjectedServices, response: Response, job_id: Identifier) -> JobView:
+def retry(
+    services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
+) -> JobView:
     """A new job that goes on from the last checkpoint of a failed or cancelled one."""
-    job = services.jobs.retry(job_id)
+    job = services.jobs.retry(job_id, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job
 
 
 @router.post("/{job_id}/clone", status_code=status.HTTP_201_CREATED)
 def clone(
-    services: InjectedServices, response: Response, job_id: Identifier, changes: Clone | None = None
+    services: InjectedServices,
+    response: Response,
+    caller: InjectedCaller,
+    job_id: Identifier,
+    changes: Clone | None = None,
 ) -> JobView:
     """A new job with the same spec, some fields changed."""
-    job = services.jobs.clone(job_id, changes.overrides if changes else {})
+    job = services.jobs.clone(job_id, changes.overrides if changes else {}, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response, status
 
+from vicreg_api.access import InjectedCaller, check_owner
 from vicreg_api.body import parsed_body
 from vicreg_api.examples import SCHEDULE_BODY
 from vicreg_api.parameters import Cursor, Identifier, Limit
@@ -26,12 +27,24 @@ router = APIRouter(
 )
 
 
+def _own(services: InjectedServices, caller: InjectedCaller, schedule_id: Identifier) -> str:
+    """The id of a schedule that the caller may change."""
+    check_owner(caller, services.schedules.get(schedule_id).owner, f"schedule {schedule_id}")
+    return schedule_id
+
+
+OwnSchedule = Annotated[str, Depends(_own)]
+
+
 @router.post("", status_code=status.HTTP_201_CREATED, openapi_extra=SCHEDULE_BODY)
 def create(
-    services: InjectedServices, response: Response, spec: Annotated[Any, Depends(parsed_body)]
+    services: InjectedServices,
+    response: Response,
+    caller: InjectedCaller,
+    spec: Annotated[Any, Depends(parsed_body)],
 ) -> ScheduleView:
     """Make a schedule. The body is JSON, or YAML with `Content-Type: application/yaml`."""
-    schedule = services.schedules.create(spec)
+    schedule = services.schedules.create(spec, caller.name)
     response.headers["Location"] = f"/v1/schedules/{schedule.id}"
     return schedule
 
@@ -69,7 +82,7 @@ def ticks(
 @router.patch("/{schedule_id}", openapi_extra=SCHEDULE_BODY)
 def update(
     services: InjectedServices,
-    schedule_id: Identifier,
+    schedule_id: OwnSchedule,
     changes: Annotated[Any, Depends(parsed_body)],
 ) -> ScheduleView:
     """Change some fields, by a merge patch (RFC 7396): null gives a field its default again."""
@@ -79,19 +92,19 @@ def update(
 
 
 @router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT)
-def delete(services: InjectedServices, schedule_id: Identifier) -> None:
+def delete(services: InjectedServices, schedule_id: OwnSchedule) -> None:
     """Remove a schedule; the jobs that it has made stay, and go on."""
     services.schedules.delete(schedule_id)
 
 
 @router.post("/{schedule_id}/pause")
-def pause(services: InjectedServices, schedule_id: Identifier) -> ScheduleView:
+def pause(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleView:
     """Make no more jobs until it is resumed."""
     return services.schedules.pause(schedule_id)
 
 
 @router.post("/{schedule_id}/resume")
-def resume(services: InjectedServices, schedule_id: Identifier) -> ScheduleView:
+def resume(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleView:
     """Make jobs again, from the next time on."""
     return services.schedules.resume(schedule_id)
 
@@ -101,7 +114,7 @@ def resume(services: InjectedServices, schedule_id: Identifier) -> ScheduleView:
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The last job has not ended"}},
 )
-def run_now(services: InjectedServices, response: Response, schedule_id: Identifier) -> JobView:
+def run_now(services: InjectedServices, response: Response, schedule_id: OwnSchedule) -> JobView:
     """Make a job besides those of the schedule's times."""
     job = services.schedules.run_now(schedule_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"

@@ -34,11 +34,13 @@ class RayCluster:
 
     Args:
         url: address of its dashboard, such as ``http://127.0.0.1:8265``.
+        token: Ray's token, where it asks for one.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         self._url = url
-        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, headers=headers)
 
     def submit(self, submission: Submission) -> None:
         """See ``Cluster.submit``."""

@@ -42,6 +42,8 @@ class Job(Base):
     """The ended job that this one tries again, from its last checkpoint."""
     promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The sweep whose best configuration this one trains."""
+    owner: Mapped[str | None] = mapped_column(String(200))
+    """Whose key it was submitted with."""
     schedule_id: Mapped[str | None] = mapped_column(String(64))
     """The schedule that made it, which may have been deleted since."""
     start_after: Mapped[datetime | None]
@@ -71,6 +73,12 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_queue", "state", "priority", "id"),
         Index("ux_jobs_promoted_from", "promoted_from", unique=True),
+        Index(
+            "ix_jobs_owner",
+            "owner",
+            sqlite_where=text("finished_at IS NULL"),
+            postgresql_where=text("finished_at IS NULL"),
+        ),
         Index("ix_jobs_schedule_id", "schedule_id", "id"),
         Index(
             "ix_jobs_deadline",

@@ -23,6 +23,7 @@ from vicreg_platform.jobs.models import (
     Lease,
 )
 from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
+from vicreg_platform.keys.repository import KeyRepository
 
 _WITH_PARTS = (selectinload(Job.attempts), selectinload(Job.dependencies))
 _OTHER = aliased(Job)
@@ -195,6 +196,15 @@ class JobRepository:
             .limit(limit)
         )
         return list(self._session.scalars(query))
+
+    def unfinished_of_owner(self, owner: str) -> list[Job]:
+        """Jobs of an owner that have not ended."""
+        query = select(Job).where(Job.owner == owner, Job.finished_at.is_(None))
+        return list(self._session.scalars(query))
+
+    def quota(self, owner: str) -> tuple[int | None, int | None]:
+        """How many jobs, and how many GPUs for them, an owner may have at once."""
+        return KeyRepository(self._session, self._now).quota(owner)
 
     def unfinished_of_schedule(self, schedule_id: str) -> list[Job]:
         """Jobs that a schedule made, directly or by way of one that it made, oldest first."""

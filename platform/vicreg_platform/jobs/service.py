@@ -12,12 +12,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vicreg_platform.cluster.needs import needs_of
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
     IdempotencyConflict,
     IllegalTransition,
     InvalidSpec,
     NotFound,
+    QuotaExceeded,
 )
 from vicreg_platform.jobs.models import Job, new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
@@ -48,6 +50,7 @@ class Origin:
     retry_of: str | None = None
     promoted_from: str | None = None
     schedule_id: str | None = None
+    owner: str | None = None
 
     def __str__(self) -> str:
         if self.retry_of is not None:
@@ -98,12 +101,15 @@ class JobService:
         spec, warnings = self.checked(request)
         return DryRun(spec=spec.model_dump(mode="json"), warnings=warnings)
 
-    def submit(self, request: Any, idempotency_key: str | None = None) -> tuple[JobView, bool]:
+    def submit(
+        self, request: Any, idempotency_key: str | None = None, owner: str | None = None
+    ) -> tuple[JobView, bool]:
         """Store a job, and the evaluations that its spec asks for.
 
         Args:
             request: the spec as its user wrote it.
             idempotency_key: with the key of an earlier request, that one's answer is given again.
+            owner: whose job it is.
 
         Returns:
             The answer, and whether it is an earlier one.
@@ -111,7 +117,16 @@ class JobService:
         Raises:
             InvalidSpec: with every fault.
             IdempotencyConflict: the key was used before with another body.
+            QuotaExceeded: the owner has as much as they may have.
         """
+        if idempotency_key is not None and owner is not None:
+            # Each owner's keys are their own.
+            idempotency_key = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).hexdigest()
+        return self._submit(request, idempotency_key, owner)
+
+    def _submit(
+        self, request: Any, idempotency_key: str | None, owner: str | None
+    ) -> tuple[JobView, bool]:
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         if idempotency_key is not None:
             with self._database.read() as session:
@@ -123,14 +138,14 @@ class JobService:
         try:
             with self._database.write() as session:
                 jobs = JobRepository(session, self._now())
-                answer = self.store(jobs, spec, request)
+                answer = self.store(jobs, spec, request, Origin(owner=owner))
                 if idempotency_key is not None and not jobs.keep_answer(
                     idempotency_key, digest, answer.model_dump(mode="json")
                 ):
                     raise _QuickerTwin
                 return answer, False
         except _QuickerTwin:
-            return self.submit(request, idempotency_key)
+            return self._submit(request, idempotency_key, owner)
 
     def get(self, job_id: str) -> JobView:
         """One job.
@@ -186,7 +201,7 @@ class JobService:
                 job_id, JobState.STOPPING if on_cluster else JobState.CANCELLED, message=message
             )
 
-    def retry(self, job_id: str) -> JobView:
+    def retry(self, job_id: str, owner: str | None = None) -> JobView:
         """A new job with the spec of an ended one, which goes on from that one's last checkpoint.
 
         Its ``start_after`` and ``deadline`` were that one's: the new job has none.
@@ -207,7 +222,7 @@ class JobService:
         request = {name: value for name, value in ended.request.items() if name not in timeless}
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
-            return self.store(jobs, spec, request, Origin(retry_of=job_id))
+            return self.store(jobs, spec, request, Origin(retry_of=job_id, owner=owner))
 
     def promote(self, sweep_id: str, best: Trial | None) -> JobView:
         """The job that trains the best configuration of a sweep, with the base's evaluations.
@@ -237,7 +252,7 @@ class JobService:
         request |= {"name": f"{sweep.name}-best"[:200], "experiment": sweep.experiment}
         request["labels"] = sweep.spec["labels"] | request.get("labels", {})
         spec, _ = self.checked(request)
-        origin = Origin(promoted_from=sweep_id, schedule_id=sweep.schedule_id)
+        origin = Origin(promoted_from=sweep_id, schedule_id=sweep.schedule_id, owner=sweep.owner)
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
             jobs.lock(sweep_id)  # of two requests at once, the second finds the first one's job
@@ -246,12 +261,13 @@ class JobService:
                 return self._view(promoted)
             return self.store(jobs, spec, request, origin)
 
-    def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
+    def clone(self, job_id: str, overrides: dict[str, Any], owner: str | None = None) -> JobView:
         """A new job with the spec of another, some fields changed.
 
         Args:
             job_id: the job to copy.
             overrides: values by nested or dotted names.
+            owner: whose the new job is.
 
         Raises:
             NotFound: there is no such job.
@@ -259,7 +275,7 @@ class JobService:
         """
         with self._database.read() as session:
             request = JobRepository(session, self._now()).get(job_id).request
-        answer, _ = self.submit(overridden(request, overrides))
+        answer, _ = self.submit(overridden(request, overrides), owner=owner)
         return answer
 
     def checked(self, request: Any) -> tuple[AnySpec, list[str]]:
@@ -359,7 +375,12 @@ class JobService:
             request: the spec as its user wrote it.
             origin: where the job comes from.
             after: jobs whose end it waits for besides those of its spec.
+
+        Raises:
+            QuotaExceeded: the owner has as much as they may have.
         """
+        if origin.owner is not None:
+            _check_quota(jobs, spec, origin.owner)
         stored = self._add(jobs, spec, request, origin, after)
         if isinstance(spec, PretrainSpec):
             for evaluation in spec.evaluation_specs(stored.id):
@@ -367,7 +388,7 @@ class JobService:
                     jobs,
                     evaluation,
                     evaluation.model_dump(mode="json"),
-                    Origin(schedule_id=origin.schedule_id),
+                    Origin(schedule_id=origin.schedule_id, owner=origin.owner),
                 )
         return self._view(jobs.get(stored.id))
 
@@ -400,6 +421,7 @@ class JobService:
             retry_of=origin.retry_of,
             promoted_from=origin.promoted_from,
             schedule_id=origin.schedule_id,
+            owner=origin.owner,
             start_after=spec.start_after,
             deadline=spec.deadline,
             max_runtime=spec.max_runtime and spec.max_runtime.total_seconds(),
@@ -424,6 +446,27 @@ class JobService:
 
 class _QuickerTwin(Exception):
     """Another request with the same idempotency key committed first: this one rolls back."""
+
+
+def _check_quota(jobs: JobRepository, spec: AnySpec, owner: str) -> None:
+    max_jobs, max_gpus = jobs.quota(owner)
+    if max_jobs is None and max_gpus is None:
+        return
+    live = jobs.unfinished_of_owner(owner)
+    new = 1 + (len(spec.evaluations) if isinstance(spec, PretrainSpec) else 0)
+    if max_jobs is not None and len(live) + new > max_jobs:
+        raise QuotaExceeded(
+            f"{owner} may have {max_jobs} jobs that have not ended, and has {len(live)}: "
+            f"this would make {new} more"
+        )
+    if max_gpus is not None:
+        used = sum(needs_of(parse_spec(job.spec)).gpus for job in live)
+        asked = needs_of(spec).gpus
+        if used + asked > max_gpus:
+            raise QuotaExceeded(
+                f"{owner} may ask for {max_gpus} GPUs at once, and has asked for {used:g}: "
+                f"this would take {asked:g} more"
+            )
 
 
 def _data_of(spec: AnySpec) -> dict[str, Data]:

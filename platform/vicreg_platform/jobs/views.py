@@ -80,6 +80,8 @@ class JobView(View):
     """The sweep whose best configuration this one trains."""
     schedule_id: str | None = None
     """The schedule that made it."""
+    owner: str | None = None
+    """Whose key it was submitted with."""
     attempts: list[AttemptView]
     mlflow: RunView | None
     progress: Progress | None
@@ -117,6 +119,7 @@ class JobView(View):
             retry_of=job.retry_of,
             promoted_from=job.promoted_from,
             schedule_id=job.schedule_id,
+            owner=job.owner,
             attempts=[AttemptView.of(attempt) for attempt in job.attempts],
             mlflow=run,
             progress=Progress(**job.progress) if job.progress else None,

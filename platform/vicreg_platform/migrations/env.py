@@ -3,6 +3,7 @@
 from alembic import context
 
 import vicreg_platform.jobs.models
+import vicreg_platform.keys.models
 import vicreg_platform.schedules.models  # noqa: F401
 from vicreg_platform.database import Base
 

@@ -20,6 +20,8 @@ class Schedule(Base):
     name: Mapped[str] = mapped_column(String(200))
     spec: Mapped[dict[str, Any]]
     """Fully resolved, but for the job in it, which is as its user wrote it."""
+    owner: Mapped[str | None] = mapped_column(String(200))
+    """Whose key it was made with; its jobs are theirs."""
     paused: Mapped[bool]
     next_tick: Mapped[datetime | None]
     """When the next job is due; null where there is none: paused, or ended."""

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from vicreg_platform.database import Database
-from vicreg_platform.errors import Conflict, InvalidSpec, Unavailable
+from vicreg_platform.errors import Conflict, InvalidSpec, QuotaExceeded, Unavailable
 from vicreg_platform.jobs.models import new_id
 from vicreg_platform.jobs.repository import JobRepository
 from vicreg_platform.jobs.service import JobService, Origin, utc_now
@@ -53,7 +53,7 @@ class ScheduleService:
         self._jobs = jobs
         self._now = now
 
-    def create(self, request: Any) -> ScheduleView:
+    def create(self, request: Any, owner: str | None = None) -> ScheduleView:
         """Store a schedule; its first job is made at its next time.
 
         Raises:
@@ -65,6 +65,7 @@ class ScheduleService:
             id=new_id(),
             name=spec.name,
             spec=spec.model_dump(mode="json"),
+            owner=owner,
             paused=False,
             next_tick=_next(spec, now, runs=0),
             runs=0,
@@ -172,11 +173,11 @@ class ScheduleService:
         job_spec, _ = self._jobs.checked(request)
         with self._database.write() as session:
             repository = ScheduleRepository(session, now)
-            repository.get(schedule_id, lock=True)
+            owner = repository.get(schedule_id, lock=True).owner
             repository.claim(schedule_id, now)
             tick = repository.tick(schedule_id, now)
             jobs = JobRepository(session, now)
-            job = self._make(jobs, tick, spec, job_spec, request)
+            job = self._make(jobs, tick, owner, spec, job_spec, request)
             if job is None:
                 raise Conflict(f"{tick.reason}, and the schedule's overlap is skip")
             return job
@@ -246,17 +247,28 @@ class ScheduleService:
                 tick = repository.tick(schedule_id, at)
                 tick.outcome, tick.reason = outcome.value, reason
                 jobs = JobRepository(session, self._now())
-                if job is not None and self._make(jobs, tick, spec, *job) is not None:
-                    schedule.runs += 1
+                if job is not None:
+                    made = self._make_or_refuse(jobs, tick, schedule.owner, spec, *job)
+                    schedule.runs += made
                 logger.info(
                     "schedule %s at %s: %s %s", schedule_id, at, tick.outcome, tick.job_id or ""
                 )
             schedule.next_tick = _next(spec, at, schedule.runs)
 
+    def _make_or_refuse(
+        self, jobs: JobRepository, tick: Tick, owner: str | None, *what: Any
+    ) -> bool:
+        try:
+            return self._make(jobs, tick, owner, *what) is not None
+        except QuotaExceeded as error:
+            tick.outcome, tick.reason = TickOutcome.REFUSED.value, str(error)
+            return False
+
     def _make(
         self,
         jobs: JobRepository,
         tick: Tick,
+        owner: str | None,
         spec: ScheduleSpec,
         job_spec: AnySpec,
         request: dict[str, Any],
@@ -275,7 +287,7 @@ class ScheduleService:
             jobs,
             job_spec,
             request,
-            Origin(schedule_id=tick.schedule_id),
+            Origin(schedule_id=tick.schedule_id, owner=owner),
             after=[job.id for job in unfinished],
         )
         tick.job_id = made.id

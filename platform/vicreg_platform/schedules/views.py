@@ -29,7 +29,7 @@ class TickOutcome(enum.StrEnum):
     MISSED = "missed"
     """No dispatcher was at work, and the schedule does not catch up."""
     REFUSED = "refused"
-    """The job's spec is no longer valid."""
+    """The job's spec is no longer valid, or its owner's quota is used up."""
 
 
 class TickView(View):
@@ -59,6 +59,8 @@ class ScheduleView(View):
     id: str
     name: str
     state: ScheduleState
+    owner: str | None
+    """Whose key it was made with; its jobs are theirs."""
     spec: ScheduleSpec
     runs: int
     """Jobs made, those of `run-now` not counted."""
@@ -91,6 +93,7 @@ class ScheduleView(View):
             id=schedule.id,
             name=schedule.name,
             state=state,
+            owner=schedule.owner,
             spec=ScheduleSpec.model_validate(schedule.spec),
             runs=schedule.runs,
             next=schedule.next_tick,

@@ -1,0 +1,149 @@
+"""Who makes a request, and whether they may: keys, roles, rates, and the audit log."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Annotated
+
+from anyio.to_thread import run_sync
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vicreg_platform.errors import Forbidden, InvalidKey, TooManyRequests
+from vicreg_platform.keys.service import OPEN, Caller, KeyService
+from vicreg_platform.keys.views import Role
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+_bearer = HTTPBearer(auto_error=False, description="An API key, as `vicreg keys create` shows it")
+
+
+class RateLimit:
+    """A token bucket for each key: so many requests a minute, and as many at once.
+
+    Args:
+        per_minute: of each key.
+        now: seconds, of a clock that never goes back.
+    """
+
+    def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
+        self._per_minute = per_minute
+        self._now = now
+        self._buckets: dict[str, tuple[float, float]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, key: str) -> None:
+        """Count a request.
+
+        Raises:
+            TooManyRequests: with the seconds until there is room.
+        """
+        rate = self._per_minute / 60.0
+        with self._lock:
+            now = self._now()
+            tokens, since = self._buckets.get(key, (float(self._per_minute), now))
+            tokens = min(self._per_minute, tokens + (now - since) * rate)
+            if tokens < 1.0:
+                self._buckets[key] = (tokens, now)
+                raise TooManyRequests(max(1.0, (1.0 - tokens) / rate))
+            self._buckets[key] = (tokens - 1.0, now)
+
+
+class Access:
+    """The door of the API.
+
+    Args:
+        keys: who holds which key.
+        rate: of requests that make something.
+        loopback: whether only this machine reaches the API: then it is open until there is a key.
+    """
+
+    def __init__(self, keys: KeyService, rate: RateLimit, loopback: bool) -> None:
+        self.keys = keys
+        self._rate = rate
+        self._loopback = loopback
+
+    def caller(self, key: str | None) -> Caller:
+        """Who makes a request.
+
+        Raises:
+            InvalidKey: there is no key, or not a valid one.
+        """
+        if key is not None:
+            return self.keys.authenticate(key)
+        if self._loopback and not self.keys.any():
+            return OPEN
+        raise InvalidKey("an API key is needed, as in `Authorization: Bearer vk_…`")
+
+    def admit(self, caller: Caller, method: str) -> None:
+        """Let a request that changes something in.
+
+        Raises:
+            Forbidden: the caller may only look.
+            TooManyRequests: the key has made too many.
+        """
+        if caller.role is Role.VIEWER:
+            raise Forbidden("a viewer's key can change nothing")
+        if method == "POST" and caller.key is not None:
+            self._rate.take(caller.key)
+
+
+def authenticated(
+    request: Request,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """The caller of a request; one that changes something is written to the audit log first."""
+    access: Access = request.app.state.access
+    caller = access.caller(credentials.credentials if credentials else None)
+    if request.method not in SAFE_METHODS:
+        address = request.client.host if request.client else "unknown"
+        request.state.audit = access.keys.begin_audit(
+            caller, address, request.method, request.url.path
+        )
+        access.admit(caller, request.method)
+    return caller
+
+
+InjectedCaller = Annotated[Caller, Depends(authenticated)]
+
+
+def administrator(caller: InjectedCaller) -> Caller:
+    """The caller, who must be an administrator."""
+    if caller.role is not Role.ADMIN:
+        raise Forbidden("only an administrator's key can do this")
+    return caller
+
+
+def check_owner(caller: Caller, owner: str | None, what: str) -> None:
+    """Let users change their own only.
+
+    Raises:
+        Forbidden: it is another one's.
+    """
+    if caller.role is not Role.ADMIN and caller.name != owner:
+        raise Forbidden(f"{what} is not yours: it can be changed by {owner or 'administrators'}")
+
+
+class AuditStatus:
+    """Writes to the audit log how a request was answered."""
+
+    def __init__(self, app: ASGIApp, keys: KeyService) -> None:
+        self._app = app
+        self._keys = keys
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, watching how it is answered."""
+        status = 0
+
+        async def watched_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        await self._app(scope, receive, watched_send)
+        entry = scope.get("state", {}).get("audit")
+        if entry is not None:
+            await run_sync(self._keys.end_audit, entry, status)

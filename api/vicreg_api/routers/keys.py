@@ -1,0 +1,65 @@
+"""``/v1/keys`` and ``/v1/audit``: for administrators."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, status
+from pydantic import BaseModel, ConfigDict, Field
+
+from vicreg_api.access import administrator
+from vicreg_api.parameters import Cursor, Limit
+from vicreg_api.problems import Problem
+from vicreg_api.services import InjectedServices
+from vicreg_platform.keys.views import AuditPage, KeyList, KeyView, NewKey, Role
+from vicreg_platform.specs.base import Name
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["keys"],
+    dependencies=[Depends(administrator)],
+    responses={403: {"model": Problem, "description": "Not an administrator's key"}},
+)
+
+
+class KeyRequest(BaseModel):
+    """A key to be made."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    name: Name
+    """Whose it is. Jobs belong to names: a second key of the same name can replace the first."""
+    role: Role
+    expires_in: Annotated[timedelta, Field(gt=timedelta(0))] | None = None
+    """Seconds, or as in `P90D`."""
+    max_jobs: int | None = Field(default=None, ge=1)
+    """Jobs that its owner may have that have not ended."""
+    max_gpus: int | None = Field(default=None, ge=0)
+    """GPUs that those jobs may ask for, all together."""
+
+
+@router.post("/keys", status_code=status.HTTP_201_CREATED)
+def create(services: InjectedServices, request: KeyRequest) -> NewKey:
+    """Make a key. It is shown this once: only its digest is kept."""
+    return services.keys.create(**request.model_dump())
+
+
+@router.get("/keys")
+def find(services: InjectedServices) -> KeyList:
+    """All keys, newest first, without the keys themselves."""
+    return services.keys.all()
+
+
+@router.delete("/keys/{prefix}")
+def revoke(
+    services: InjectedServices, prefix: Annotated[str, Path(pattern="^[0-9a-f]{8}$")]
+) -> KeyView:
+    """End a key's use, from the next request on."""
+    return services.keys.revoke(prefix)
+
+
+@router.get("/audit")
+def audit(services: InjectedServices, limit: Limit = 100, cursor: Cursor = None) -> AuditPage:
+    """Every request that changed something or was refused: who, what, when, from where."""
+    return services.keys.audit(limit, cursor)

@@ -1,0 +1,105 @@
+"""All SQL of keys and of the audit log. Every method runs inside the caller's transaction."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import exists, or_, select, update
+from sqlalchemy.orm import Session
+
+from vicreg_platform.database import insert_if_absent
+from vicreg_platform.errors import NotFound
+from vicreg_platform.keys.models import ApiKey, AuditEntry
+
+
+class KeyRepository:
+    """Keys and the audit log.
+
+    Args:
+        session: an open transaction.
+        now: the moment that every row written by it carries.
+    """
+
+    def __init__(self, session: Session, now: datetime) -> None:
+        self._session = session
+        self._now = now
+
+    def add(self, **values: Any) -> bool:
+        """Store a key; False where one with its prefix is there."""
+        return insert_if_absent(self._session, ApiKey, values | {"created_at": self._now})
+
+    def get(self, prefix: str) -> ApiKey:
+        """One key.
+
+        Raises:
+            NotFound: there is none of this prefix.
+        """
+        key = self._session.get(ApiKey, prefix)
+        if key is None:
+            raise NotFound(f"there is no key {prefix}")
+        return key
+
+    def live(self, prefix: str) -> ApiKey | None:
+        """A key that is neither revoked nor expired."""
+        return self._session.scalar(select(ApiKey).where(ApiKey.prefix == prefix, *self._live()))
+
+    def any_live(self) -> bool:
+        """Whether there is a key that can be used."""
+        return bool(self._session.scalar(select(exists().where(*self._live()))))
+
+    def all(self) -> list[ApiKey]:
+        """All keys, newest first."""
+        query = select(ApiKey).order_by(ApiKey.created_at.desc(), ApiKey.prefix)
+        return list(self._session.scalars(query))
+
+    def quota(self, name: str) -> tuple[int | None, int | None]:
+        """How many jobs and GPUs an owner may have: as their newest key says."""
+        query = (
+            select(ApiKey.max_jobs, ApiKey.max_gpus)
+            .where(ApiKey.name == name, *self._live())
+            .order_by(ApiKey.created_at.desc())
+            .limit(1)
+        )
+        found = self._session.execute(query).first()
+        return (None, None) if found is None else (found.max_jobs, found.max_gpus)
+
+    def used(self, prefix: str) -> None:
+        """A key was used."""
+        self._session.execute(
+            update(ApiKey).where(ApiKey.prefix == prefix).values(last_used_at=self._now)
+        )
+
+    def revoke(self, prefix: str) -> None:
+        """End a key's use."""
+        self._session.execute(
+            update(ApiKey)
+            .where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
+            .values(revoked_at=self._now)
+        )
+
+    def begin_audit(self, **values: Any) -> int:
+        """Write what is about to be done."""
+        entry = AuditEntry(at=self._now, **values)
+        self._session.add(entry)
+        self._session.flush()
+        return entry.id
+
+    def end_audit(self, entry: int, status: int) -> None:
+        """Write how it was answered."""
+        self._session.execute(
+            update(AuditEntry).where(AuditEntry.id == entry).values(status=status)
+        )
+
+    def audit(self, limit: int, before: int | None) -> list[AuditEntry]:
+        """Up to ``limit`` entries, newest first, older than the entry ``before``."""
+        query = select(AuditEntry).order_by(AuditEntry.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(AuditEntry.id < before)
+        return list(self._session.scalars(query))
+
+    def _live(self) -> tuple[Any, ...]:
+        return (
+            ApiKey.revoked_at.is_(None),
+            or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > self._now),
+        )

@@ -1,0 +1,190 @@
+"""What can be done with keys. One use case is one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from vicreg_platform.database import Database
+from vicreg_platform.errors import InvalidKey
+from vicreg_platform.jobs.service import utc_now
+from vicreg_platform.keys.models import ApiKey
+from vicreg_platform.keys.repository import KeyRepository
+from vicreg_platform.keys.views import AuditPage, AuditView, KeyList, KeyView, NewKey, Role
+
+KEY = re.compile(r"vk_([0-9a-f]{8})_[A-Za-z0-9_-]{32,}")
+USED_SECONDS = 60
+"""The last use is kept to this many seconds: not every request writes."""
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who makes a request."""
+
+    name: str | None
+    """Whose key it is; None where the API is open."""
+    role: Role
+    key: str | None = None
+    """The key's public part."""
+
+
+OPEN = Caller(None, Role.ADMIN)
+"""Everyone, where the API has no keys and listens on loopback."""
+
+
+def new_key() -> str:
+    """A key that nobody can guess: 256 random bits behind a public prefix."""
+    return f"vk_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+
+
+class KeyService:
+    """The use cases of keys.
+
+    Args:
+        database: where they are stored.
+        now: the clock.
+    """
+
+    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+        self._database = database
+        self._now = now
+
+    def any(self) -> bool:
+        """Whether there is a key that can be used."""
+        with self._database.read() as session:
+            return KeyRepository(session, self._now()).any_live()
+
+    def authenticate(self, key: str) -> Caller:
+        """Who holds a key.
+
+        Raises:
+            InvalidKey: it is not known, was revoked, or has expired; which of these is not said.
+        """
+        match = KEY.fullmatch(key)
+        prefix = match[1] if match else ""
+        with self._database.read() as session:
+            found = KeyRepository(session, self._now()).live(prefix)
+        # The same work whether or not there is such a key.
+        if not hmac.compare_digest(found.digest if found else "", _digest(key)) or found is None:
+            raise InvalidKey("the API key is not valid: unknown, revoked or expired")
+        self._note_use(found)
+        return Caller(found.name, Role(found.role), found.prefix)
+
+    def create(
+        self,
+        name: str,
+        role: Role,
+        expires_in: timedelta | None = None,
+        max_jobs: int | None = None,
+        max_gpus: int | None = None,
+    ) -> NewKey:
+        """Make a key. What is returned holds it, and nothing else ever will."""
+        key = new_key()
+        expires_at = None if expires_in is None else self._now() + expires_in
+        self._add(key, name, role, expires_at, max_jobs, max_gpus)
+        with self._database.read() as session:
+            stored = KeyRepository(session, self._now()).get(_prefix(key))
+        return NewKey(key=key, **_view(stored).model_dump())
+
+    def ensure(self, key: str) -> None:
+        """Make an administrator's key of one that was made elsewhere, if it is new.
+
+        Raises:
+            InvalidKey: it has not the form of a key.
+        """
+        if not KEY.fullmatch(key):
+            raise InvalidKey(
+                "VICREG_API_KEY has not the form of a key, vk_ and 8 hex digits, _ and 32 or more "
+                "random characters: `make compose-env` makes one"
+            )
+        self._add(key, "first", Role.ADMIN)
+
+    def all(self) -> KeyList:
+        """All keys, newest first."""
+        with self._database.read() as session:
+            keys = KeyRepository(session, self._now()).all()
+        return KeyList(items=[_view(key) for key in keys])
+
+    def revoke(self, prefix: str) -> KeyView:
+        """End a key's use.
+
+        Raises:
+            NotFound: there is no such key.
+        """
+        with self._database.write() as session:
+            repository = KeyRepository(session, self._now())
+            repository.get(prefix)
+            repository.revoke(prefix)
+            session.expire_all()
+            return _view(repository.get(prefix))
+
+    def begin_audit(self, caller: Caller, address: str, method: str, path: str) -> int:
+        """Write what is about to be done: who, from where, what."""
+        with self._database.write() as session:
+            return KeyRepository(session, self._now()).begin_audit(
+                name=caller.name or "anyone",
+                key=caller.key,
+                address=address,
+                method=method,
+                path=path,
+            )
+
+    def end_audit(self, entry: int, status: int) -> None:
+        """Write how it was answered."""
+        with self._database.write() as session:
+            KeyRepository(session, self._now()).end_audit(entry, status)
+
+    def audit(self, limit: int, cursor: str | None) -> AuditPage:
+        """A page of the audit log, newest first."""
+        before = int(cursor[:18]) if cursor is not None and cursor.isdecimal() else None
+        with self._database.read() as session:
+            found = KeyRepository(session, self._now()).audit(limit + 1, before)
+        items = [
+            AuditView(**{name: getattr(entry, name) for name in AuditView.model_fields})
+            for entry in found[:limit]
+        ]
+        more = len(found) > limit
+        return AuditPage(items=items, next_cursor=str(items[-1].id) if more else None)
+
+    def _add(
+        self,
+        key: str,
+        name: str,
+        role: Role,
+        expires_at: datetime | None = None,
+        max_jobs: int | None = None,
+        max_gpus: int | None = None,
+    ) -> None:
+        with self._database.write() as session:
+            KeyRepository(session, self._now()).add(
+                prefix=_prefix(key),
+                digest=_digest(key),
+                name=name,
+                role=role.value,
+                expires_at=expires_at,
+                max_jobs=max_jobs,
+                max_gpus=max_gpus,
+            )
+
+    def _note_use(self, key: ApiKey) -> None:
+        now = self._now()
+        if key.last_used_at is None or now - key.last_used_at > timedelta(seconds=USED_SECONDS):
+            with self._database.write() as session:
+                KeyRepository(session, now).used(key.prefix)
+
+
+def _prefix(key: str) -> str:
+    return key.split("_")[1]
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _view(key: ApiKey) -> KeyView:
+    return KeyView(**{name: getattr(key, name) for name in KeyView.model_fields})
