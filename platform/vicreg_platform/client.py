@@ -223,8 +223,8 @@ class Client:
 
     def create_key(self, name: str, role: str, **limits: Any) -> NewKey:
         """Make a key: ``expires_in``, ``max_jobs``, ``max_gpus``. It is shown this once."""
-        body = _json({"name": name, "role": role} | limits)
-        return NewKey.model_validate(self._call("POST", "/v1/keys", content=body))
+        body = {"name": name, "role": role} | limits
+        return NewKey.model_validate(self._call("POST", "/v1/keys", json=body))
 
     def keys(self) -> list[KeyView]:
         """All keys, newest first."""
