@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test bench check format lock compose-env clean
+.PHONY: help install demo test bench check format lock compose-env compose-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make bench     the benchmarks, printed as ratios of one run"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    let ruff rewrite the code"
+	@echo "make compose-test  the cluster of containers, with kills in the middle"
 	@echo "make compose-env  random secrets for docker compose, in .env"
 	@echo "make lock      make requirements.lock anew"
 
@@ -58,6 +59,11 @@ lock:
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 		--no-header --all-extras pyproject.toml -o requirements.lock
+
+compose-test: install
+	@if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then \
+		$(BIN)/python -m pytest -m compose tests/compose -s; \
+	else echo "compose-test: skipped, there is no Docker engine with Compose"; fi
 
 # Random secrets for docker compose; one that is there is kept.
 compose-env:

@@ -127,9 +127,10 @@ class Client:
         ]
         return items
 
-    def logs(self, job_id: str) -> str:
-        """What the job's last attempt has printed."""
-        return self._request("GET", f"/v1/jobs/{job_id}/logs").text
+    def logs(self, job_id: str, attempt: int | None = None) -> str:
+        """What an attempt of the job has printed, by default the last one."""
+        params = {} if attempt is None else {"attempt": attempt}
+        return self._request("GET", f"/v1/jobs/{job_id}/logs", params=params).text
 
     def follow_logs(self, job_id: str) -> Iterator[str]:
         """What the job prints, until it has ended."""

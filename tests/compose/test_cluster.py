@@ -1,0 +1,159 @@
+"""The cluster trains across containers, and survives the loss of any of them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from tests.compose.conftest import Cluster
+from tests.e2e.conftest import STEPS_PER_EPOCH, logged_steps
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.views import JobView
+
+pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
+EPOCHS = 16
+AWAY_SECONDS = 20.0
+CUT_OFF_SECONDS = 60.0
+
+
+def test_two_workers_in_different_containers_and_its_run_in_a_browser(cluster: Cluster) -> None:
+    job = cluster.submit(
+        name="spread",
+        evaluations=[{"protocol": {"name": "knn"}}, {"protocol": {"name": "linear"}}],
+    )
+    ended = cluster.client.wait(job.id, timeout=420)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    log = cluster.client.logs(job.id)
+    ranks = re.findall(r"\(ip=([\d.]+), pid=\d+\) world_rank=\d", log)
+    assert sorted(ranks) == sorted(cluster.addresses("ray-worker"))
+    evaluations = [e for e in cluster.client.find_all(kind="evaluate") if e.depends_on == [job.id]]
+    done = [cluster.client.wait(each.id, timeout=420) for each in evaluations]
+    assert {each.state for each in done} == {JobState.SUCCEEDED}
+    assert {"knn/top1", "linear/top1"} <= {name for each in done for name in each.summary}
+
+    assert ended.mlflow is not None
+    address, _, _ = ended.mlflow.url.partition("/#/")
+    mlflow = MlflowClient(address)  # by the public address, as a browser would
+    assert mlflow.get_run(ended.mlflow.run_id).info.status == "FINISHED"
+    assert "encoder" in {file.path for file in mlflow.list_artifacts(ended.mlflow.run_id)}
+
+
+def kill(service: str) -> Callable[[Cluster], None]:
+    """Kill a container; it is started again at once, as its restart policy does after a crash."""
+
+    def do(cluster: Cluster) -> None:
+        cluster.docker("kill", cluster.container(service))
+        cluster.docker("start", cluster.container(service))
+
+    return do
+
+
+def kill_for_a_while(service: str) -> Callable[[Cluster], None]:
+    def do(cluster: Cluster) -> None:
+        cluster.docker("kill", cluster.container(service))
+        time.sleep(AWAY_SECONDS)
+        cluster.docker("start", cluster.container(service))
+
+    return do
+
+
+def cut_off(cluster: Cluster) -> None:
+    network = "vicreg-test_vicreg"
+    cluster.docker("network", "disconnect", "--force", network, cluster.container("ray-worker"))
+    time.sleep(CUT_OFF_SECONDS)
+    cluster.docker("network", "connect", network, cluster.container("ray-worker"))
+
+
+def down_and_up(cluster: Cluster) -> None:
+    cluster.compose("down", "--timeout", "30")
+    cluster.up()
+
+
+@dataclass(frozen=True)
+class Fault:
+    what: str
+    do: Callable[[Cluster], None]
+    attempts: int = 1
+    """How many the job may need."""
+
+
+FAULTS = [
+    Fault("ray-worker killed", kill("ray-worker"), attempts=2),
+    Fault("dispatcher killed", kill("dispatcher")),
+    Fault("api killed", kill("api")),
+    Fault("mlflow away for 20 s", kill_for_a_while("mlflow")),
+    Fault("postgres away for 20 s", kill_for_a_while("postgres")),
+    Fault("ray-head killed", kill("ray-head"), attempts=2),
+    Fault("ray-worker cut off for 60 s", cut_off, attempts=2),
+    Fault("down and up", down_and_up, attempts=2),
+]
+
+
+@pytest.fixture(scope="module")
+def table() -> Iterator[list[str]]:
+    """What docs/reliability.md holds."""
+    rows: list[str] = []
+    yield rows
+    print("\n| fault | attempts | steps trained again | seconds until training went on |")
+    print("|---|---|---|---|", *rows, sep="\n")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what.replace(" ", "-"))
+def test_training_goes_on_after(cluster: Cluster, fault: Fault, table: list[str]) -> None:
+    """Every step is logged once, by one live attempt at a time, whatever is lost."""
+    job = cluster.submit(name=fault.what, training={"epochs": EPOCHS, "batch_size": 128})
+    cluster.until(job.id, lambda view: view.progress and view.progress.epoch >= 2)
+    before = cluster.client.get(job.id)
+    assert before.progress is not None
+    at, since = before.progress.step, time.monotonic()
+    unavailable: list[int] = []
+    watching = threading.Event()
+    watcher = threading.Thread(target=watch, args=(cluster, job.id, watching, unavailable))
+    watcher.start()
+    try:
+        fault.do(cluster)
+    finally:
+        watching.set()
+        watcher.join()
+    # From an epoch that was not yet trained when the fault came.
+    cluster.until(job.id, lambda view: view.progress and view.progress.step > at + STEPS_PER_EPOCH)
+    seconds = time.monotonic() - since
+    ended = cluster.client.wait(job.id, timeout=420)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None), cluster.client.logs(job.id)
+    assert len(ended.attempts) <= fault.attempts
+    assert all(attempt.ended_at is not None for attempt in ended.attempts)
+    points = [int(point["step"]) for point in cluster.client.metrics(job.id)["train/loss"]]
+    assert points == logged_steps(EPOCHS)
+    if "postgres" in fault.what:
+        assert 503 in unavailable
+    resumed = re.findall(r"from the checkpoint after step (\d+)", logs(cluster, ended))
+    again = max(0, at - int(resumed[-1])) if resumed else 0
+    table.append(f"| {fault.what} | {len(ended.attempts)} | {again} | {seconds:.0f} |")
+
+
+def watch(cluster: Cluster, job_id: str, end: threading.Event, statuses: list[int]) -> None:
+    """Ask the API throughout the fault; note what it answers that is not a job."""
+    import httpx
+
+    headers = {"Authorization": f"Bearer {cluster.environment['VICREG_API_KEY']}"}
+    while not end.wait(0.5):
+        try:
+            answer = httpx.get(
+                f"{cluster.client.url}/v1/jobs/{job_id}", headers=headers, timeout=30
+            )
+        except httpx.TransportError:
+            continue
+        if not answer.is_success:
+            assert answer.status_code != 503 or answer.headers["retry-after"]
+            statuses.append(answer.status_code)
+
+
+def logs(cluster: Cluster, job: JobView) -> str:
+    """Of all attempts."""
+    return "".join(cluster.client.logs(job.id, attempt=attempt.number) for attempt in job.attempts)
