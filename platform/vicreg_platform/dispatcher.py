@@ -14,7 +14,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from typing import Any
 
+from prometheus_client import REGISTRY, start_http_server
 from sqlalchemy.orm import Session
 
 from vicreg_platform.assignment import FAILURE_LINE, Assignment, FailureClass
@@ -38,10 +40,19 @@ from vicreg_platform.errors import (
     Unavailable,
 )
 from vicreg_platform.jobs.leaderboard import best_trial
+from vicreg_platform.jobs.live import LiveJobs
 from vicreg_platform.jobs.models import Attempt, Job, new_id
 from vicreg_platform.jobs.repository import JobRepository
 from vicreg_platform.jobs.service import JobService, utc_now
 from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
+from vicreg_platform.metrics import (
+    ATTEMPTS,
+    FIRST_STEP,
+    LAST_ROUND,
+    QUEUE_WAIT,
+    ROUND_SECONDS,
+    ROUNDS,
+)
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.specs import AnySpec, EvaluateSpec, JobEncoder, SweepSpec, parse_spec
@@ -52,7 +63,7 @@ logger = logging.getLogger(__name__)
 
 LEASE = "dispatcher"
 LEASE_SECONDS = 15.0
-ROUND_SECONDS = 1.0
+PAUSE_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 300.0
 TOO_LARGE_SECONDS = 600.0
 """How long a job that the whole cluster cannot hold waits: nodes come back, or are added."""
@@ -99,15 +110,20 @@ class Dispatcher:
         complaint = ""
         while not stop.is_set():
             try:
-                self.round()
+                with ROUND_SECONDS.time():
+                    self.round()
                 complaint = ""
+                ROUNDS.labels("whole").inc()
+                LAST_ROUND.set_to_current_time()
             except Unavailable as error:
+                ROUNDS.labels("unavailable").inc()
                 if str(error) != complaint:
                     logger.warning("%s; trying on", error)
                 complaint = str(error)
             except Exception:
+                ROUNDS.labels("failed").inc()
                 logger.exception("a round failed; trying on")
-            stop.wait(ROUND_SECONDS)
+            stop.wait(PAUSE_SECONDS)
         with self._database.write() as session:
             self._jobs(session).give_up_lease(LEASE, self._holder)
 
@@ -242,6 +258,7 @@ class Dispatcher:
                     failure=failure.value,
                 )
             jobs.end_attempt(attempt, outcome, reason)
+        ATTEMPTS.labels(job.kind, outcome).inc()
         logger.info("attempt %s ended: %s%s", attempt.submission_id, outcome, _because(reason))
 
     def _backoff(self, number: int) -> float:
@@ -260,6 +277,8 @@ class Dispatcher:
             return
         with self._database.write() as session:
             self._jobs(session).set_reading(job.id, reading.progress, reading.metrics)
+        if job.kind == "pretrain" and not _steps(job.progress) and _steps(reading.progress):
+            FIRST_STEP.observe((self._now() - job.created_at).total_seconds())
 
     # Attempts that have ended
 
@@ -410,6 +429,8 @@ class Dispatcher:
             jobs = self._jobs(session)
             jobs.transition(job.id, JobState.STARTING, message=None)
             attempt = jobs.open_attempt(job.id, len(job.attempts) + 1)
+        if attempt.number == 1:
+            QUEUE_WAIT.observe((self._now() - job.created_at).total_seconds())
         self._submit(attempt, job)
 
     def _ensure_run(self, job: Job) -> None:
@@ -495,6 +516,10 @@ def _encoder_job(spec: AnySpec) -> str | None:
     return None
 
 
+def _steps(progress: dict[str, Any] | None) -> int:
+    return int(progress["step"]) if progress else 0
+
+
 def _because(reason: str | None) -> str:
     return f": {reason}" if reason else ""
 
@@ -513,6 +538,9 @@ def main() -> None:
     settings = Settings.from_environment()
     database = Database(settings.database_url)
     database.migrate(wait_seconds=60.0)
+    if settings.metrics_port is not None:
+        REGISTRY.register(LiveJobs(database))
+        start_http_server(settings.metrics_port)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

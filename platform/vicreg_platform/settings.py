@@ -30,6 +30,8 @@ class Settings:
     """The first API key, an administrator's; on a client, the key that it uses."""
     posts_per_minute: int = 120
     """How many POSTs a minute an API key may make."""
+    metrics_port: int | None = None
+    """Where the dispatcher serves its metrics for Prometheus; default: nowhere."""
     retry_backoff_seconds: float = 5.0
     """Wait before the second attempt; each further wait is twice as long, up to 5 minutes."""
 
@@ -49,6 +51,9 @@ class Settings:
             data_root=Path(given.get("VICREG_DATA_ROOT", str(home / "data"))),
             api_key=given.get("VICREG_API_KEY") or None,
             posts_per_minute=int(given.get("VICREG_POSTS_PER_MINUTE", "120")),
+            metrics_port=int(given["VICREG_METRICS_PORT"])
+            if given.get("VICREG_METRICS_PORT")
+            else None,
             retry_backoff_seconds=float(given.get("VICREG_RETRY_BACKOFF_SECONDS", "5")),
         )
 

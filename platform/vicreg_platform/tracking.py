@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
+from vicreg_platform.metrics import CALL_FAILURES, CALL_SECONDS
 from vicreg_platform.run_tags import JOB_TAG, PROGRESS_TAG
 from vicreg_platform.trials import TRIAL_TAG, Trial, TrialState
 
@@ -219,16 +220,19 @@ class Tracking:
     @contextmanager
     def _answering(self) -> Iterator[None]:
         try:
-            yield
+            with CALL_SECONDS.labels("mlflow").time():
+                yield
         except RestException as error:
             if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 raise NotFound(f"MLflow: {error.message}") from error
             if error.get_http_status_code() in _TRANSIENT:
+                CALL_FAILURES.labels("mlflow").inc()
                 raise TrackingUnavailable(
                     f"MLflow cannot answer at {self._url}: {error.message}"
                 ) from error
             raise TrackingRefused(f"MLflow refused at {self._url}: {error.message}") from error
         except (MlflowException, requests.RequestException, OSError) as error:
+            CALL_FAILURES.labels("mlflow").inc()
             raise TrackingUnavailable(f"MLflow does not answer at {self._url}") from error
 
 

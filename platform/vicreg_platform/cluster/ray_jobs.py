@@ -18,6 +18,7 @@ from vicreg_platform.cluster import (
     SubmissionStatus,
 )
 from vicreg_platform.errors import ClusterUnavailable, SubmissionRefused
+from vicreg_platform.metrics import CALL_FAILURES, CALL_SECONDS
 
 TIMEOUT_SECONDS = 15.0
 _STATES = {
@@ -102,8 +103,10 @@ class RayCluster:
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
-            return self._client.request(method, path, **arguments)
+            with CALL_SECONDS.labels("ray").time():
+                return self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
+            CALL_FAILURES.labels("ray").inc()
             reason = str(error) or type(error).__name__
             raise ClusterUnavailable(f"Ray does not answer at {self._url}: {reason}") from error
 

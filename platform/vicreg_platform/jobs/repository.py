@@ -197,6 +197,20 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
+    def live_counts(self) -> dict[tuple[str, str], int]:
+        """How many jobs have not ended, by kind and state."""
+        query = (
+            select(Job.kind, Job.state, func.count())
+            .where(Job.finished_at.is_(None))
+            .group_by(Job.kind, Job.state)
+        )
+        return {(kind, state): count for kind, state, count in self._session.execute(query)}
+
+    def oldest_queued(self) -> datetime | None:
+        """Since when the oldest queued job is there."""
+        query = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value)
+        return self._session.scalar(query)
+
     def unfinished_of_owner(self, owner: str) -> list[Job]:
         """Jobs of an owner that have not ended."""
         query = select(Job).where(Job.owner == owner, Job.finished_at.is_(None))

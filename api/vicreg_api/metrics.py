@@ -1,0 +1,52 @@
+"""``/metrics``, for Prometheus."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import FastAPI
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram, make_asgi_app
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vicreg_api.services import Services
+from vicreg_platform.jobs.live import LiveJobs
+
+REQUEST_SECONDS = Histogram(
+    "vicreg_http_request_seconds",
+    "Requests to the API, until the answer begins.",
+    ["method", "route", "status"],
+)
+
+
+class Timed:
+    """Times requests by their route."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, watching when it is answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+
+        async def watched_send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                # By the route, not the path: ids would make a time series each.
+                route = getattr(scope.get("route"), "path", "none")
+                labels = (scope["method"], route, str(message["status"]))
+                REQUEST_SECONDS.labels(*labels).observe(time.perf_counter() - began)
+            await send(message)
+
+        await self._app(scope, receive, watched_send)
+
+
+def install(app: FastAPI, services: Services) -> None:
+    """Serve the metrics of this process and of the jobs in the database."""
+    # Of its own, since a process may make several apps.
+    registry = CollectorRegistry()
+    registry.register(LiveJobs(services.database))
+    registry.register(REGISTRY)
+    app.add_middleware(Timed)
+    app.mount("/metrics", make_asgi_app(registry))
