@@ -55,10 +55,16 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# What each image holds, at the versions of requirements.lock: a change elsewhere in
+# pyproject.toml must not install torch anew.
+IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
+	--no-header --no-annotate --constraint requirements.lock pyproject.toml
 lock:
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 		--no-header --all-extras pyproject.toml -o requirements.lock
+	$(IMAGE_LOCK) -o deploy/platform.lock
+	$(IMAGE_LOCK) --extra workers -o deploy/workers.lock
 
 compose-test: install
 	@if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then \
