@@ -70,10 +70,20 @@ def test_a_database_in_use_keeps_its_rows_when_it_is_migrated(database_url: str)
     database = Database(database_url)
     database._upgrade("0001")
     columns = "id, kind, name, experiment, priority, spec, request, max_attempts, state, summary"
-    values = "'one', 'pretrain', 'n', 'e', 0, '{}', '{}', 3, 'queued', '{}'"
+    values = "'pretrain', 'n', 'e', 0, '{}', '{}', 3, 'queued', '{}', '2026-01-01'"
     with database.write() as session:
         session.execute(
-            text(f"INSERT INTO jobs ({columns}, created_at) VALUES ({values}, '2026-01-01')")
+            text(
+                f"INSERT INTO jobs ({columns}, created_at, depends_on) "
+                f"VALUES ('one', {values}, NULL), ('two', {values}, 'one')"
+            )
+        )
+        session.execute(
+            text(
+                "INSERT INTO idempotency_keys (key, request_digest, answer, created_at) "
+                "VALUES ('key', 'digest', :answer, '2026-01-01')"
+            ),
+            {"answer": '{"id": "two", "depends_on": "one"}'},
         )
         session.execute(
             text(
@@ -86,6 +96,10 @@ def test_a_database_in_use_keeps_its_rows_when_it_is_migrated(database_url: str)
         jobs = JobRepository(session, NOW)
         assert jobs.get("one").promoted_from is None
         assert [event.after for event in jobs.events("one", 10, 0)] == ["queued", "cancelled"]
+        (dependency,) = jobs.get("two").dependencies
+        assert (dependency.depends_on, dependency.condition) == ("one", "succeeded")
+        assert jobs.get("one").dependencies == []
+        assert jobs.answer_for("key").answer["depends_on"] == ["one"]  # type: ignore[union-attr]
     with database.write() as session, pytest.raises(IntegrityError):
         session.execute(text("DELETE FROM jobs"))  # its events still point to it
     database.dispose()

@@ -26,6 +26,7 @@ def upgrade() -> None:
         "INSERT INTO dependencies (job_id, depends_on, condition) "
         "SELECT id, depends_on, 'succeeded' FROM jobs WHERE depends_on IS NOT NULL"
     )
+    _change_answers()
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("ix_jobs_depends_on")
         batch_op.drop_column("depends_on")
@@ -66,6 +67,16 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["job_id"], ["jobs.id"]),
         sa.PrimaryKeyConstraint("schedule_id", "at"),
     )
+
+
+def _change_answers() -> None:
+    """Answers that are given again have a list where they had one job or none."""
+    keys = sa.table("idempotency_keys", sa.column("key", sa.String), sa.column("answer", sa.JSON))
+    connection = op.get_bind()
+    for key, answer in connection.execute(sa.select(keys.c.key, keys.c.answer)).all():
+        one = answer.get("depends_on")
+        changed = answer | {"depends_on": [] if one is None else [one]}
+        connection.execute(sa.update(keys).where(keys.c.key == key).values(answer=changed))
 
 
 def downgrade() -> None:
