@@ -41,7 +41,9 @@ class Ledger:
         self._folder = f"{root.rstrip('/')}/{job_id}/trials"
         self._objective = objective
         self._fs.makedirs(self._folder, exist_ok=True)
-        files = [name for name in self._fs.ls(self._folder, detail=False) if name.endswith(".json")]
+        # An object store has no empty folders, and lists are cached.
+        self._fs.invalidate_cache()
+        files = self._fs.glob(f"{self._folder}/*.json")
         entries = [Entry.model_validate_json(self._fs.cat_file(name)) for name in files]
         self._entries = {entry.number: entry for entry in entries}
 

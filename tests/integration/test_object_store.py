@@ -1,0 +1,88 @@
+"""Checkpoints on an object store: moto's S3 server, by a path-style endpoint."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import fsspec
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+
+from tests.unit.selfsup.test_images import make_folder
+from tests.unit.selfsup.test_train import Recorder, assert_same, spec_for, train
+from vicreg_platform.specs import Objective
+from vicreg_workers.checkpoints import Checkpoints, remove_checkpoints
+from vicreg_workers.ledger import Entry, Ledger
+from vicreg_workers.stop import Stop
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An empty bucket, reached as compose has it: by variables alone."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    yield f"s3://{name}/storage"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+class OnStore(Recorder):
+    """A run whose checkpoints are there."""
+
+    def __init__(self, storage: str, folder: Path, killed_after: int | None = None) -> None:
+        super().__init__(folder, killed_after)
+        self._checkpoints = Checkpoints(storage, "job", keep=2)
+
+
+def test_a_run_killed_and_resumed_there_is_the_same_bit_for_bit(
+    bucket: str, tmp_path: Path
+) -> None:
+    make_folder(tmp_path / "set", classes=2, images=9)
+    spec = spec_for(epochs=3, checkpoint={"every_epochs": 1})
+    whole = train(tmp_path, Recorder(tmp_path / "a"), spec)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, OnStore(bucket, tmp_path, killed_after=4), spec)
+    torch.manual_seed(99)
+    resumed = OnStore(bucket, tmp_path)
+    assert_same(whole, train(tmp_path, resumed, spec))
+    assert min(step for step, _ in resumed.points) > 4
+    kept = {path.rsplit("/", 1)[-1] for path in Checkpoints(bucket, "job", 2)._complete()}
+    assert kept == {"step-00000004", "step-00000006"}
+    remove_checkpoints(bucket, "job")
+    assert Checkpoints(bucket, "job", 2).load() is None
+
+
+def test_what_one_process_marks_another_sees(bucket: str) -> None:
+    driver, worker = Stop(bucket, "job", 1), Stop(bucket, "job", 1)
+    worker.training()
+    assert not worker.requested()
+    driver._fs.touch(driver._mark("stop"))
+    worker._looked = 0.0
+    assert worker.requested()
+    driver.clear()
+
+
+def test_a_sweeps_ledger_outlives_its_driver_there(bucket: str) -> None:
+    ledger = Ledger(bucket, "sweep", Objective())
+    ledger.add(Entry(number=0, parameters={"method.variance": 5}, epochs=2))
+    ledger.started(0)
+    ledger.report(0, 1, 0.5, "run")
+    (entry,) = Ledger(bucket, "sweep", Objective())
+    assert (entry.objective, entry.starts) == (0.5, 1)
