@@ -107,3 +107,18 @@ def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None
     assert "going on from the checkpoint after step" in running.client.logs(retried.id)
     running.client.cancel(retried.id)
     assert running.wait(retried).state is JobState.CANCELLED
+
+
+def test_a_job_whose_time_is_over_is_stopped_and_can_go_on(running: Running) -> None:
+    """Fails without: the dispatcher's look at ``max_runtime``, the way from stopping to failed."""
+    job = running.submit(
+        name="timeout", training={"epochs": 4000, "batch_size": 128}, max_runtime=60
+    )
+    ended = running.wait(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, "timeout")
+    assert ended.reason == "attempt 1 took longer than 60 s"
+    assert running.processes(f'"job_id":"{job.id}"') == []
+    again = running.client.retry(job.id)
+    running.until(again, lambda _: "going on from the checkpoint" in running.client.logs(again.id))
+    running.client.cancel(again.id)
+    assert running.wait(again).state is JobState.CANCELLED
