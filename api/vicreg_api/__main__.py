@@ -25,7 +25,7 @@ def is_loopback(host: str) -> bool:
 
 
 def open_keys(services: Services, first_key: str | None, host: str, loopback: bool) -> None:
-    """See to it that there is a key where others can reach the API.
+    """See to it that there is an administrator's key where others can reach the API.
 
     Raises:
         InvalidKey: there is none, or the first one has not the form of a key.
@@ -34,9 +34,9 @@ def open_keys(services: Services, first_key: str | None, host: str, loopback: bo
     services.database.migrate(wait_seconds=MIGRATION_WAIT_SECONDS)
     if first_key is not None:
         services.keys.ensure(first_key)
-    if not loopback and not services.keys.any():
+    if not loopback and not services.keys.any_administrator():
         raise InvalidKey(
-            f"others can reach {host}, and there is no API key: make one with "
+            f"others can reach {host}, and there is no administrator's API key: make one with "
             "`vicreg keys create --role admin --name …` while the API listens on 127.0.0.1, "
             "or give the first one in VICREG_API_KEY"
         )

@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable
 from typing import Annotated
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_platform.errors import Forbidden, InvalidKey, TooManyRequests
@@ -100,7 +102,7 @@ def authenticated(
     if request.method not in SAFE_METHODS:
         address = request.client.host if request.client else "unknown"
         request.state.audit = access.keys.begin_audit(
-            caller, address, request.method, request.url.path
+            caller, address, request.method, quote(request.url.path)
         )
         access.admit(caller, request.method)
     return caller
@@ -135,15 +137,17 @@ class AuditStatus:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, watching how it is answered."""
-        status = 0
+        status, made = 500, None
 
         async def watched_send(message: Message) -> None:
-            nonlocal status
+            nonlocal status, made
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, made = message["status"], Headers(raw=message["headers"]).get("location")
             await send(message)
 
-        await self._app(scope, receive, watched_send)
-        entry = scope.get("state", {}).get("audit")
-        if entry is not None:
-            await run_sync(self._keys.end_audit, entry, status)
+        try:
+            await self._app(scope, receive, watched_send)
+        finally:
+            entry = scope.get("state", {}).get("audit")
+            if entry is not None:
+                await run_sync(self._keys.end_audit, entry, status, made)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import time
 
-from fastapi import FastAPI
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram, make_asgi_app
+from fastapi import FastAPI, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Histogram,
+    generate_latest,
+)
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_api.services import Services
@@ -49,4 +55,8 @@ def install(app: FastAPI, services: Services) -> None:
     registry.register(LiveJobs(services.database))
     registry.register(REGISTRY)
     app.add_middleware(Timed)
-    app.mount("/metrics", make_asgi_app(registry))
+
+    # Not a coroutine: the database may take its time, and other requests must not wait.
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

@@ -20,6 +20,7 @@ from sqlalchemy.types import TypeDecorator
 from vicreg_platform.errors import DatabaseUnavailable
 
 BUSY_TIMEOUT_SECONDS = 30
+CONNECT_SECONDS = 10
 MIGRATION_LOCK = 0x7663_7265_67
 """Key of the PostgreSQL advisory lock that lets one process migrate at a time."""
 
@@ -168,7 +169,12 @@ def _foreign_keys_off(connection: Connection) -> Iterator[None]:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True, pool_recycle=1800)
+        return create_engine(
+            url,
+            pool_pre_ping=True,
+            pool_recycle=1800,
+            connect_args={"connect_timeout": CONNECT_SECONDS},
+        )
     path = url.removeprefix("sqlite:///")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})

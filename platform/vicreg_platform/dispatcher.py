@@ -34,6 +34,7 @@ from vicreg_platform.errors import (
     IllegalTransition,
     InvalidSpec,
     NotFound,
+    QuotaExceeded,
     SubmissionRefused,
     TrackingRefused,
     TrackingUnavailable,
@@ -304,9 +305,9 @@ class Dispatcher:
 
     def _close_run(self, run_id: str, attempt: Attempt, job: Job) -> None:
         log = self._cluster.log(attempt.submission_id)
-        if log is None:
-            log = "the log was lost with the Ray head\n"
-        self._tracking.keep_log(run_id, attempt.number, log)
+        if log is not None or not self._tracking.has_log(run_id, attempt.number):
+            log = "the log was lost with the Ray head\n" if log is None else log
+            self._tracking.keep_log(run_id, attempt.number, log)
         if JobState(job.state) in TERMINAL:
             if job.kind == "sweep":
                 self._close_sweep(job, run_id)
@@ -320,7 +321,7 @@ class Dispatcher:
             try:
                 promoted = self._service.promote(job.id, best_trial(self._tracking, view))
                 logger.info("sweep %s: job %s trains its best", job.id, promoted.id)
-            except InvalidSpec as error:
+            except (InvalidSpec, IllegalTransition, QuotaExceeded) as error:
                 logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)
         for trial, trial_run, _ in self._tracking.trials(run_id):
             if trial.state is TrialState.RUNNING:

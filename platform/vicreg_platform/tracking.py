@@ -183,16 +183,21 @@ class Tracking:
         with self._answering():
             self._client.log_text(run_id, log, _log_path(attempt))
 
+    def has_log(self, run_id: str, attempt: int) -> bool:
+        """Whether an attempt's log is kept with the run."""
+        with self._answering():
+            kept = {artifact.path for artifact in self._client.list_artifacts(run_id, "logs")}
+        return _log_path(attempt) in kept
+
     def log(self, run_id: str, attempt: int) -> str:
         """An attempt's log.
 
         Raises:
             NotFound: none was kept.
         """
+        if not self.has_log(run_id, attempt):
+            raise NotFound(f"no log of attempt {attempt} was kept")
         with self._answering(), tempfile.TemporaryDirectory() as folder:
-            kept = {artifact.path for artifact in self._client.list_artifacts(run_id, "logs")}
-            if _log_path(attempt) not in kept:
-                raise NotFound(f"no log of attempt {attempt} was kept")
             file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
             return Path(file).read_text()
 

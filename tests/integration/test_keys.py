@@ -118,17 +118,58 @@ def test_a_key_ends_when_it_is_revoked_or_expires(platform: Platform, admin: Hol
     assert admin.ask("DELETE", "/v1/keys/00000000").status_code == 404
 
 
+def test_there_is_always_an_administrator(platform: Platform) -> None:  # noqa: F811
+    early = platform.http.post("/v1/keys", json={"name": "a", "role": "user"})
+    assert (early.status_code, early.json()["code"]) == (409, "conflict")
+    made = platform.http.post("/v1/keys", json={"name": "root", "role": "admin"}).json()
+    root = Holder(platform, made["key"])
+    assert root.ask("DELETE", f"/v1/keys/{made['prefix']}").status_code == 409
+    other = root.ask("POST", "/v1/keys", json={"name": "second", "role": "admin"}).json()
+    assert root.ask("DELETE", f"/v1/keys/{made['prefix']}").status_code == 200
+    assert Holder(platform, other["key"]).ask("GET", "/v1/keys").status_code == 200
+
+
+def test_a_revoked_keys_quota_still_bounds_its_owners_schedules(
+    platform: Platform,  # noqa: F811
+    admin: Holder,
+) -> None:
+    alice = holder(platform, admin, "alice", "user", max_jobs=1)
+    schedule = alice.ask("POST", "/v1/schedules", json=SCHEDULE | {"overlap": "queue"}).json()
+    admin.ask("DELETE", f"/v1/keys/{alice.key.split('_')[1]}")
+    run = f"/v1/schedules/{schedule['id']}/run-now"
+    assert admin.ask("POST", run).status_code == 201
+    assert admin.ask("POST", run).json()["code"] == "quota_exceeded"
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"expires_in": 1e15},
+        {"expires_in": -1},
+        {"max_jobs": 2**40},
+        {"max_gpus": 2**40},
+        {"role": "god"},
+        {"name": "a\x00b"},
+    ],
+    ids=str,
+)
+def test_an_odd_key_is_refused(platform: Platform, odd: dict[str, Any]) -> None:  # noqa: F811
+    answer = platform.http.post("/v1/keys", json={"name": "a", "role": "user"} | odd)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+
+
 def test_an_expired_key_opens_nothing(database_url: str) -> None:
     database = Database(database_url)
     database.migrate()
     moment = datetime(2026, 1, 1, tzinfo=UTC)
     keys = KeyService(database, lambda: moment)
-    made = keys.create("alice", Role.USER, expires_in=timedelta(days=1))
+    made = keys.create("alice", Role.ADMIN, expires_in=timedelta(days=1))
     assert keys.authenticate(made.key).name == "alice"
     moment += timedelta(days=1)
     with pytest.raises(InvalidKey):
         keys.authenticate(made.key)
-    assert not keys.any()
+    assert keys.any()
+    assert not keys.any_administrator()
 
 
 def test_a_quota_bounds_jobs_and_gpus_that_have_not_ended(
@@ -141,6 +182,9 @@ def test_a_quota_bounds_jobs_and_gpus_that_have_not_ended(
     refused = alice.submit(**two)
     assert (refused.status_code, refused.json()["code"]) == (403, "quota_exceeded")
     assert "2 GPUs" in refused.json()["detail"]
+    cloud = {"resources": {"gpus_per_worker": 1}, "evaluations": [{"protocol": {"name": "knn"}}]}
+    bob = holder(platform, admin, "bob", "user", max_gpus=1)
+    assert "would take 2 more" in bob.submit(**cloud).json()["detail"]
     assert alice.submit(evaluations=[{"protocol": {"name": "knn"}}]).status_code == 403
     assert alice.submit().status_code == 201
     assert "2 jobs" in alice.submit().json()["detail"]
@@ -188,6 +232,13 @@ def test_every_change_is_in_the_audit_log_with_how_it_ended(
     assert newest["items"][0]["key"] == alice.key.split("_")[1]
     older = admin.ask("GET", "/v1/audit", params={"cursor": newest["next_cursor"]}).json()
     assert older["items"][0]["path"] == "/v1/jobs"
+    assert older["items"][0]["made"] == f"/v1/jobs/{job['id']}"
+
+
+def test_an_odd_path_is_written_too(platform: Platform, admin: Holder) -> None:  # noqa: F811
+    assert admin.ask("POST", "/v1/jobs/%00/cancel").status_code == 422
+    (entry,) = admin.ask("GET", "/v1/audit", params={"limit": 1}).json()["items"]
+    assert entry["path"] == "/v1/jobs/%00/cancel"
 
 
 def test_one_owners_idempotency_keys_are_not_anothers(platform: Platform, admin: Holder) -> None:  # noqa: F811
@@ -213,7 +264,7 @@ def test_where_others_reach_it_the_api_does_not_start_without_a_key(tmp_path: Pa
     refused = serve(tmp_path, *place)
     assert refused.wait(60) == 2
     assert (
-        "there is no API key: make one with `vicreg keys create"
+        "there is no administrator's API key: make one with `vicreg keys create"
         in (tmp_path / "api.log").read_text()
     )
     weak = serve(tmp_path, *place, VICREG_API_KEY="secret")

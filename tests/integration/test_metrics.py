@@ -9,7 +9,7 @@ from vicreg_platform.cluster import SubmissionState
 
 
 def read(platform: Platform) -> dict[tuple[str, ...], float]:  # noqa: F811
-    text = platform.http.get("/metrics/").text
+    text = platform.http.get("/metrics").text
     return {
         (sample.name, *sorted(sample.labels.values())): sample.value
         for family in text_string_to_metric_families(text)

@@ -60,6 +60,10 @@ def test_a_schedule_is_made_changed_run_and_removed(platform: Platform) -> None:
     (tick,) = platform.http.get(f"{path}/ticks").json()["items"]
     assert (tick["outcome"], tick["job_state"]) == ("created", "queued")
 
+    assert platform.http.get(f"{path}/ticks", params={"cursor": tick["at"]}).json()["items"] == []
+    assert platform.http.get(f"{path}/ticks", params={"cursor": "2026-01-01"}).status_code == 422
+    assert platform.http.get(f"{path}/ticks", params={"cursor": "soon"}).status_code == 422
+
     (listed,) = platform.http.get("/v1/schedules").json()["items"]
     assert listed["last_run"]["job_id"] == job.json()["id"]
     assert platform.http.delete(path).status_code == 204

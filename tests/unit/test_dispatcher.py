@@ -20,6 +20,8 @@ from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView
+from vicreg_platform.keys.service import KeyService
+from vicreg_platform.keys.views import Role
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import RunReading, Tracking
 from vicreg_platform.trials import Trial, TrialState
@@ -64,6 +66,10 @@ class FakeTracking(Tracking):
         if run_id == self.gone:
             raise NotFound("the run was deleted")
         self.logs[run_id, attempt] = log
+
+    def has_log(self, run_id: str, attempt: int) -> bool:
+        self._answer()
+        return (run_id, attempt) in self.logs
 
     def finish(self, run_id: str, status: str) -> None:
         self._answer()
@@ -635,3 +641,45 @@ def test_a_retry_has_the_time_that_the_first_had_not(world: World) -> None:
     world.round(120)
     again = world.jobs.retry(job)
     assert (again.deadline, again.spec["deadline"]) == (None, None)
+
+
+def test_the_run_of_a_job_that_ends_between_attempts_is_closed(world: World) -> None:
+    for end in (lambda job: world.jobs.cancel(job), lambda job: world.round(60)):
+        deadline = (world.moment + timedelta(seconds=30)).isoformat()
+        job, submission = started(world, deadline=deadline, retry={"max_attempts": 9})
+        world.cluster.logs[submission] = "epoch 1\n"
+        world.ends(submission, 67)
+        world.round()
+        assert world.states(job)[-1] == "queued"
+        assert world.tracking.runs[f"run-{job}"] is None
+        world.cluster.lose_everything()
+        end(job)
+        world.round()
+        status = "KILLED" if world.states(job)[-1] == "cancelled" else "FAILED"
+        assert world.tracking.runs[f"run-{job}"] == status
+        assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
+
+
+def test_a_sweep_whose_best_is_over_the_quota_is_closed_all_the_same(world: World) -> None:
+    keys = KeyService(world.database, world.now)
+    keys.create("root", Role.ADMIN)
+    keys.create("alice", Role.USER, max_jobs=1)
+    base = {"data": {"source": "digits"}, "evaluations": [{"protocol": {"name": "knn"}}]}
+    request = {
+        "kind": "sweep",
+        "base": base,
+        "space": {"method.variance": {"uniform": [1, 25]}},
+        "promote": True,
+    }
+    job = world.jobs.submit(request, owner="alice")[0].id
+    world.round()
+    world.tracking.tried = {
+        "trial": Trial(
+            number=0, state=TrialState.SUCCEEDED, objective=0.5, epochs=1,
+            parameters={"method.variance": 5.0},
+        )
+    }  # fmt: skip
+    world.ends(f"{job}-1", 0)
+    world.round()
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert [each.id for each in world.all_jobs()] == [job]

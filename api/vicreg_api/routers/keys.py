@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, status
+from fastapi import APIRouter, Depends, Path, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from vicreg_api.access import administrator
@@ -31,18 +31,20 @@ class KeyRequest(BaseModel):
     name: Name
     """Whose it is. Jobs belong to names: a second key of the same name can replace the first."""
     role: Role
-    expires_in: Annotated[timedelta, Field(gt=timedelta(0))] | None = None
+    expires_in: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=3650))] | None = None
     """Seconds, or as in `P90D`."""
-    max_jobs: int | None = Field(default=None, ge=1)
+    max_jobs: int | None = Field(default=None, ge=1, le=1_000_000)
     """Jobs that its owner may have that have not ended."""
-    max_gpus: int | None = Field(default=None, ge=0)
+    max_gpus: int | None = Field(default=None, ge=0, le=1_000_000)
     """GPUs that those jobs may ask for, all together."""
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
-def create(services: InjectedServices, request: KeyRequest) -> NewKey:
+def create(services: InjectedServices, response: Response, request: KeyRequest) -> NewKey:
     """Make a key. It is shown this once: only its digest is kept."""
-    return services.keys.create(**request.model_dump())
+    made = services.keys.create(**request.model_dump())
+    response.headers["Location"] = f"/v1/keys/{made.prefix}"
+    return made
 
 
 @router.get("/keys")
@@ -61,5 +63,5 @@ def revoke(
 
 @router.get("/audit")
 def audit(services: InjectedServices, limit: Limit = 100, cursor: Cursor = None) -> AuditPage:
-    """Every request that changed something or was refused: who, what, when, from where."""
+    """Every request of a key, or of anyone where the API is open, that is not a mere look."""
     return services.keys.audit(limit, cursor)

@@ -15,6 +15,7 @@ from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
 from vicreg_platform.jobs.views import JobView
 from vicreg_platform.schedules.views import SchedulePage, ScheduleView, TickPage
+from vicreg_platform.specs.base import Moment
 
 router = APIRouter(
     prefix="/v1/schedules",
@@ -70,13 +71,10 @@ def ticks(
     services: InjectedServices,
     schedule_id: Identifier,
     limit: Limit = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of a page")] = None,
+    cursor: Annotated[Moment | None, Query(description="`next_cursor` of a page")] = None,
 ) -> TickPage:
     """What became of each of its times, newest first."""
-    try:
-        return services.schedules.ticks(schedule_id, limit, cursor)
-    except ValueError:
-        raise InvalidRequest(f"cursor: '{cursor}' is not the next_cursor of a page") from None
+    return services.schedules.ticks(schedule_id, limit, cursor)
 
 
 @router.patch("/{schedule_id}", openapi_extra=SCHEDULE_BODY)

@@ -217,7 +217,10 @@ class JobRepository:
         return list(self._session.scalars(query))
 
     def quota(self, owner: str) -> tuple[int | None, int | None]:
-        """How many jobs, and how many GPUs for them, an owner may have at once."""
+        """How many jobs, and how many GPUs for them, an owner may have at once.
+
+        Others that ask for the same owner wait until this transaction ends.
+        """
         return KeyRepository(self._session, self._now).quota(owner)
 
     def unfinished_of_schedule(self, schedule_id: str) -> list[Job]:
@@ -288,6 +291,15 @@ class JobRepository:
         assert isinstance(result, CursorResult)
         if result.rowcount == 0:
             raise IllegalTransition(f"job {job_id} is {before}: it cannot become {after.value}")
+        if after in TERMINAL and attempt is None:
+            # Its run is closed with its last attempt, which was kept while the job went on.
+            last = select(func.max(Attempt.number)).where(Attempt.job_id == job_id)
+            self._session.execute(
+                update(Attempt)
+                .where(Attempt.job_id == job_id, Attempt.number == last.scalar_subquery())
+                .values(archived_at=None)
+                .execution_options(synchronize_session=False)
+            )
         self._record(job_id, JobState(before), after, attempt, message)
 
     def set_run(self, job_id: str, run_id: str, experiment_id: str) -> None:

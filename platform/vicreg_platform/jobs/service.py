@@ -187,15 +187,18 @@ class JobService:
         """
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
+            jobs.lock(job_id)
             state = JobState(jobs.get(job_id).state)
             if state in TERMINAL:
                 raise IllegalTransition(f"job {job_id} has ended: it is {state.value}")
-            self.stop(jobs, job_id, state, "cancelled by the user")
+            self.stop(jobs, job_id, "cancelled by the user")
             return self._view(jobs.get(job_id))
 
-    def stop(self, jobs: JobRepository, job_id: str, state: JobState, message: str) -> None:
-        """Cancel a job that has not ended, in the caller's transaction."""
-        if state is not JobState.STOPPING:
+    def stop(self, jobs: JobRepository, job_id: str, message: str) -> None:
+        """Cancel a job, unless it has ended, in the caller's transaction."""
+        jobs.lock(job_id)
+        state = JobState(jobs.get(job_id).state)
+        if state is not JobState.STOPPING and state not in TERMINAL:
             on_cluster = state in ON_CLUSTER
             jobs.transition(
                 job_id, JobState.STOPPING if on_cluster else JobState.CANCELLED, message=message
@@ -461,7 +464,8 @@ def _check_quota(jobs: JobRepository, spec: AnySpec, owner: str) -> None:
         )
     if max_gpus is not None:
         used = sum(needs_of(parse_spec(job.spec)).gpus for job in live)
-        asked = needs_of(spec).gpus
+        evaluations = spec.evaluation_specs("new") if isinstance(spec, PretrainSpec) else []
+        asked = sum(needs_of(each).gpus for each in (spec, *evaluations))
         if used + asked > max_gpus:
             raise QuotaExceeded(
                 f"{owner} may ask for {max_gpus} GPUs at once, and has asked for {used:g}: "

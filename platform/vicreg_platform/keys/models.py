@@ -51,3 +51,5 @@ class AuditEntry(Base):
     path: Mapped[str] = mapped_column(Text)
     status: Mapped[int | None] = mapped_column(Integer)
     """How it was answered; null where the API died before it could say."""
+    made: Mapped[str | None] = mapped_column(Text)
+    """Where what it made is."""

@@ -44,9 +44,14 @@ class KeyRepository:
         """A key that is neither revoked nor expired."""
         return self._session.scalar(select(ApiKey).where(ApiKey.prefix == prefix, *self._live()))
 
-    def any_live(self) -> bool:
-        """Whether there is a key that can be used."""
-        return bool(self._session.scalar(select(exists().where(*self._live()))))
+    def any(self) -> bool:
+        """Whether there has ever been a key."""
+        return bool(self._session.scalar(select(exists().where(ApiKey.prefix.is_not(None)))))
+
+    def live_admins(self) -> list[str]:
+        """Prefixes of administrators' keys that can be used; held until the transaction ends."""
+        query = select(ApiKey.prefix).where(ApiKey.role == "admin", *self._live())
+        return list(self._session.scalars(query.with_for_update()))
 
     def all(self) -> list[ApiKey]:
         """All keys, newest first."""
@@ -54,12 +59,16 @@ class KeyRepository:
         return list(self._session.scalars(query))
 
     def quota(self, name: str) -> tuple[int | None, int | None]:
-        """How many jobs and GPUs an owner may have: as their newest key says."""
+        """How many jobs and GPUs an owner may have: as their newest key says, used up or not.
+
+        The key is held until this transaction ends: of two jobs at once, one counts the other.
+        """
         query = (
             select(ApiKey.max_jobs, ApiKey.max_gpus)
-            .where(ApiKey.name == name, *self._live())
+            .where(ApiKey.name == name)
             .order_by(ApiKey.created_at.desc())
             .limit(1)
+            .with_for_update()
         )
         found = self._session.execute(query).first()
         return (None, None) if found is None else (found.max_jobs, found.max_gpus)
@@ -85,10 +94,10 @@ class KeyRepository:
         self._session.flush()
         return entry.id
 
-    def end_audit(self, entry: int, status: int) -> None:
+    def end_audit(self, entry: int, status: int, made: str | None) -> None:
         """Write how it was answered."""
         self._session.execute(
-            update(AuditEntry).where(AuditEntry.id == entry).values(status=status)
+            update(AuditEntry).where(AuditEntry.id == entry).values(status=status, made=made)
         )
 
     def audit(self, limit: int, before: int | None) -> list[AuditEntry]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vicreg_platform.database import Database
-from vicreg_platform.errors import InvalidKey
+from vicreg_platform.errors import Conflict, InvalidKey
 from vicreg_platform.jobs.service import utc_now
 from vicreg_platform.keys.models import ApiKey
 from vicreg_platform.keys.repository import KeyRepository
@@ -55,9 +55,14 @@ class KeyService:
         self._now = now
 
     def any(self) -> bool:
-        """Whether there is a key that can be used."""
+        """Whether there has ever been a key."""
         with self._database.read() as session:
-            return KeyRepository(session, self._now()).any_live()
+            return KeyRepository(session, self._now()).any()
+
+    def any_administrator(self) -> bool:
+        """Whether there is an administrator's key that can be used."""
+        with self._database.read() as session:
+            return bool(KeyRepository(session, self._now()).live_admins())
 
     def authenticate(self, key: str) -> Caller:
         """Who holds a key.
@@ -83,7 +88,13 @@ class KeyService:
         max_jobs: int | None = None,
         max_gpus: int | None = None,
     ) -> NewKey:
-        """Make a key. What is returned holds it, and nothing else ever will."""
+        """Make a key. What is returned holds it, and nothing else ever will.
+
+        Raises:
+            Conflict: it would be the first, and nobody could make others.
+        """
+        if role is not Role.ADMIN and not self.any():
+            raise Conflict("the first key must be an administrator's: it makes the others")
         key = new_key()
         expires_at = None if expires_in is None else self._now() + expires_in
         self._add(key, name, role, expires_at, max_jobs, max_gpus)
@@ -115,10 +126,13 @@ class KeyService:
 
         Raises:
             NotFound: there is no such key.
+            Conflict: it is the last administrator's.
         """
         with self._database.write() as session:
             repository = KeyRepository(session, self._now())
             repository.get(prefix)
+            if repository.live_admins() == [prefix]:
+                raise Conflict(f"key {prefix} is the last administrator's: make another one first")
             repository.revoke(prefix)
             session.expire_all()
             return _view(repository.get(prefix))
@@ -134,10 +148,10 @@ class KeyService:
                 path=path,
             )
 
-    def end_audit(self, entry: int, status: int) -> None:
-        """Write how it was answered."""
+    def end_audit(self, entry: int, status: int, made: str | None) -> None:
+        """Write how it was answered, and where what it made is."""
         with self._database.write() as session:
-            KeyRepository(session, self._now()).end_audit(entry, status)
+            KeyRepository(session, self._now()).end_audit(entry, status, made)
 
     def audit(self, limit: int, cursor: str | None) -> AuditPage:
         """A page of the audit log, newest first."""

@@ -51,7 +51,7 @@ class KeyList(View):
 
 
 class AuditView(View):
-    """A request that changed something, or was refused."""
+    """A request that changed something, or that its key did not allow."""
 
     id: int
     at: datetime
@@ -63,6 +63,8 @@ class AuditView(View):
     path: str
     status: int | None
     """How it was answered; null where the API died before it could say."""
+    made: str | None
+    """Where what it made is."""
 
 
 class AuditPage(View):

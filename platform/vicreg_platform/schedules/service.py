@@ -14,7 +14,6 @@ from vicreg_platform.errors import Conflict, InvalidSpec, QuotaExceeded, Unavail
 from vicreg_platform.jobs.models import new_id
 from vicreg_platform.jobs.repository import JobRepository
 from vicreg_platform.jobs.service import JobService, Origin, utc_now
-from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView
 from vicreg_platform.schedules.models import Schedule, Tick
 from vicreg_platform.schedules.repository import ScheduleRepository
@@ -95,20 +94,19 @@ class ScheduleService:
             items = [self._view(repository, schedule) for schedule in found[:limit]]
         return SchedulePage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
 
-    def ticks(self, schedule_id: str, limit: int, cursor: str | None) -> TickPage:
-        """A page of what became of a schedule's times, newest first.
+    def ticks(self, schedule_id: str, limit: int, before: datetime | None) -> TickPage:
+        """A page of what became of a schedule's times before ``before``, newest first.
 
         Raises:
             NotFound: there is no such schedule.
         """
-        before = datetime.fromisoformat(cursor) if cursor is not None else None
         with self._database.read() as session:
             repository = ScheduleRepository(session, self._now())
             repository.get(schedule_id)
             found = repository.ticks(schedule_id, limit + 1, before)
         items = [TickView.of(tick, state) for tick, state in found[:limit]]
         more = len(found) > limit
-        return TickPage(items=items, next_cursor=items[-1].at.isoformat() if more else None)
+        return TickPage(items=items, next_cursor=items[-1].at if more else None)
 
     def update(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleView:
         """Change a schedule by a merge patch (RFC 7396): null gives a field its default again.
@@ -116,6 +114,7 @@ class ScheduleService:
         Raises:
             NotFound: there is no such schedule.
             InvalidSpec: the result is not valid.
+            Conflict: another change came in between.
         """
         with self._database.read() as session:
             before = ScheduleRepository(session, self._now()).get(schedule_id).spec
@@ -124,6 +123,8 @@ class ScheduleService:
         with self._database.write() as session:
             repository = ScheduleRepository(session, self._now())
             schedule = repository.get(schedule_id, lock=True)
+            if schedule.spec != before:
+                raise Conflict(f"schedule {schedule_id} was changed meanwhile: try again")
             schedule.name, schedule.spec, schedule.updated_at = spec.name, after, self._now()
             if not schedule.paused and any(before[name] != after[name] for name in _WHEN):
                 schedule.next_tick = _next(spec, self._now(), schedule.runs)
@@ -204,7 +205,8 @@ class ScheduleService:
         spec = ScheduleSpec.model_validate(schedule.spec)
         now = self._now()
         wanted = spec.catch_up_limit if spec.catch_up == "all" else 1
-        latest = itertools.islice(spec.times.until(now), wanted)
+        end = now if spec.ends_at is None else min(now, spec.ends_at)
+        latest = itertools.islice(spec.times.until(end), wanted)
         due = list(itertools.takewhile(lambda at: at >= first, latest))[::-1]
         for at in due:
             if spec.catch_up == "none" and now - at > ON_TIME:
@@ -282,7 +284,7 @@ class ScheduleService:
         if spec.overlap == "cancel":
             for job in unfinished:
                 message = f"cancelled for the next job of schedule {tick.schedule_id}"
-                self._jobs.stop(jobs, job.id, JobState(job.state), message)
+                self._jobs.stop(jobs, job.id, message)
         made = self._jobs.store(
             jobs,
             job_spec,

@@ -6,11 +6,11 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vicreg_platform.errors import InvalidSpec
 from vicreg_platform.schedules.cron import Cron
-from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel, field_faults
+from vicreg_platform.specs.base import CrossFieldError, Moment, Name, SpecModel, field_faults
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w*)\s*\}\}")
 SCHEDULED_TIME = "scheduled_time"
@@ -36,7 +36,7 @@ class ScheduleSpec(SpecModel):
     """With ``all``: the latest so many."""
     jitter: Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
     """Each job starts up to this much later, by chance: seconds, or as in ``PT5M``."""
-    ends_at: AwareDatetime | None = None
+    ends_at: Moment | None = None
     """No job is made after this moment."""
     max_runs: int | None = Field(default=None, ge=1)
     """No more than so many jobs are made; those of ``run-now`` don't count."""

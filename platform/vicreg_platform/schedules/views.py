@@ -116,4 +116,4 @@ class TickPage(View):
     """Some ticks of a schedule, newest first."""
 
     items: list[TickView]
-    next_cursor: str | None
+    next_cursor: datetime | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
-from vicreg_platform.specs.base import CrossFieldError, Labels, Name, SpecModel
+from vicreg_platform.specs.base import CrossFieldError, Labels, Moment, Name, SpecModel
 from vicreg_platform.specs.retry import Retry
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -29,9 +29,9 @@ class JobSpec(SpecModel):
     condition: Literal["succeeded", "finished"] = "succeeded"
     """How they must have ended: a job whose dependency has not ``succeeded`` is cancelled;
     ``finished`` is any end."""
-    start_after: AwareDatetime | None = None
+    start_after: Moment | None = None
     """The job does not start before this moment."""
-    deadline: AwareDatetime | None = None
+    deadline: Moment | None = None
     """A job that has not ended by this moment fails as ``timeout``."""
     max_runtime: Duration | None = None
     """An attempt that takes longer fails as ``timeout``, and the job with it: seconds, or as in

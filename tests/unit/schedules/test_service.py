@@ -159,6 +159,16 @@ def test_what_was_missed_is_made_up_for(
     assert clockwork.get(schedule).next == datetime(2026, 1, 1, 7, tzinfo=UTC)
 
 
+def test_what_is_after_its_end_is_not_made_up_for(clockwork: Clockwork) -> None:
+    end = {"ends_at": "2026-01-01T02:00:00Z"}
+    last = clockwork.create(overlap="queue", **end)
+    every = clockwork.create(overlap="queue", catch_up="all", catch_up_limit=2, **end)
+    clockwork.be_away(5.2)
+    assert clockwork.outcomes(last) == [(2, "created")]
+    assert clockwork.outcomes(every) == [(1, "created"), (2, "created")]
+    assert clockwork.get(last).state is ScheduleState.ENDED
+
+
 def test_jitter_delays_each_job_by_chance_within_its_bound(clockwork: Clockwork) -> None:
     clockwork.create(jitter=600, overlap="queue")
     clockwork.pass_time(40)

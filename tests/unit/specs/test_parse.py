@@ -202,3 +202,16 @@ def test_overrides_go_by_nested_and_by_dotted_names() -> None:
         "method": {"variance": 1},
     }
     assert spec["training"] == {"epochs": 1, "seed": 2}
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_moment_that_is_none_in_utc_is_refused(moment: str) -> None:
+    with pytest.raises(InvalidSpec, match="out of range"):
+        parse_spec({"kind": "pretrain", "data": {"source": "digits"}, "start_after": moment})
+
+
+def test_a_deadline_is_later_than_the_start() -> None:
+    times = {"start_after": "2027-01-01T00:00:00Z", "deadline": "2027-01-01T00:00:00+01:00"}
+    with pytest.raises(InvalidSpec, match="later than start_after") as refusal:
+        parse_spec({"kind": "pretrain", "data": {"source": "digits"}} | times)
+    assert [fault.field for fault in refusal.value.faults] == ["deadline"]

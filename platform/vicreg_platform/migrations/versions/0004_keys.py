@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("method", sa.String(length=8), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=True),
+        sa.Column("made", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )  # fmt: skip
     op.add_column("jobs", sa.Column("owner", sa.String(length=200), nullable=True))
