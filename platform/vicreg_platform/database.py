@@ -110,6 +110,9 @@ class Database:
         Raises:
             DatabaseUnavailable: it did not answer in that time.
         """
+        if self.engine.dialect.name == "sqlite":
+            # Its own wait does not cover the switch to WAL, which several may make at once.
+            wait_seconds = max(wait_seconds, BUSY_TIMEOUT_SECONDS)
         deadline = time.monotonic() + wait_seconds
         while True:
             try:
