@@ -56,7 +56,7 @@ from vicreg_platform.metrics import (
 )
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs import AnySpec, EvaluateSpec, JobEncoder, SweepSpec, parse_spec
+from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_platform.tracking import Tracking
 from vicreg_platform.trials import TrialState
 
@@ -112,10 +112,11 @@ class Dispatcher:
         while not stop.is_set():
             try:
                 with ROUND_SECONDS.time():
-                    self.round()
+                    at_work = self.round()
                 complaint = ""
-                ROUNDS.labels("whole").inc()
-                LAST_ROUND.set_to_current_time()
+                if at_work:
+                    ROUNDS.labels("whole").inc()
+                    LAST_ROUND.set_to_current_time()
             except Unavailable as error:
                 ROUNDS.labels("unavailable").inc()
                 if str(error) != complaint:
@@ -128,15 +129,18 @@ class Dispatcher:
         with self._database.write() as session:
             self._jobs(session).give_up_lease(LEASE, self._holder)
 
-    def round(self) -> None:
+    def round(self) -> bool:
         """One look at everything that is not at rest.
+
+        Returns:
+            False where another dispatcher is at work, and nothing was done.
 
         Raises:
             Unavailable: something did not answer; what was done until then stays done.
         """
         with self._database.write() as session:
             if not self._jobs(session).hold_lease(LEASE, self._holder, LEASE_SECONDS):
-                return
+                return False
         # What needs the database alone comes first: it goes on while Ray or MLflow is away.
         self._schedules.tick()
         self._fail_overdue()
@@ -148,6 +152,7 @@ class Dispatcher:
         self._archive()
         self._release_waiting()
         self._start_queued()
+        return True
 
     # Attempts on the cluster
 
@@ -437,7 +442,7 @@ class Dispatcher:
     def _ensure_run(self, job: Job) -> None:
         if job.run_id is not None:
             return
-        parent = self._run_of(_encoder_job(parse_spec(job.spec)))
+        parent = self._run_of(parse_spec(job.spec).encoder_job)
         run_id, experiment_id = self._tracking.ensure_run(
             job.id, job.name, job.experiment, job.spec, parent
         )
@@ -457,7 +462,7 @@ class Dispatcher:
             spec=spec,
             concurrency=concurrency,
             run_id=job.run_id,
-            encoder_run_id=self._run_of(_encoder_job(spec)),
+            encoder_run_id=self._run_of(spec.encoder_job),
             resume_from=job.retry_of,
             tracking_uri=self._settings.mlflow_url,
             storage=self._settings.storage,
@@ -508,13 +513,6 @@ def _contained(job: Job) -> Iterator[None]:
         logger.info("overtaken: %s", error)
     except Exception:
         logger.exception("job %s is left as it is in this round", job.id)
-
-
-def _encoder_job(spec: AnySpec) -> str | None:
-    """The job whose encoder an evaluation is of."""
-    if isinstance(spec, EvaluateSpec) and isinstance(spec.encoder, JobEncoder):
-        return spec.encoder.job
-    return None
 
 
 def _steps(progress: dict[str, Any] | None) -> int:

@@ -33,7 +33,6 @@ from vicreg_platform.specs import (
     EvaluateSpec,
     FieldFault,
     ImageFolderData,
-    JobEncoder,
     PathEncoder,
     PretrainSpec,
     SweepSpec,
@@ -348,10 +347,10 @@ class JobService:
                 resolve_inside(self._data_root, encoder.path)
             except ValueError as error:
                 faults.append(FieldFault("encoder.path", str(error)))
-        if not isinstance(encoder, JobEncoder):
+        if spec.encoder_job is None:
             return
         try:
-            job = self.get(encoder.job)
+            job = self.get(spec.encoder_job)
         except NotFound as error:
             faults.append(FieldFault("encoder.job", str(error)))
             return
@@ -405,8 +404,8 @@ class JobService:
     ) -> Job:
         dependencies = dict.fromkeys(after, "finished")
         dependencies |= dict.fromkeys(spec.depends_on, spec.condition)
-        if isinstance(spec, EvaluateSpec) and isinstance(spec.encoder, JobEncoder):
-            dependencies[spec.encoder.job] = "succeeded"
+        if spec.encoder_job is not None:
+            dependencies[spec.encoder_job] = "succeeded"
         waits = [f"for job {other}" for other in dependencies]
         if spec.start_after is not None and spec.start_after > self._now():
             waits.append(f"until {spec.start_after.isoformat()}")

@@ -76,6 +76,11 @@ class EvaluateSpec(JobSpec):
     data: EvaluationData
     resources: EvaluateResources = EvaluateResources()
 
+    @property
+    def encoder_job(self) -> str | None:
+        """The job whose encoder is evaluated; None where it comes from elsewhere."""
+        return self.encoder.job if isinstance(self.encoder, JobEncoder) else None
+
     @model_validator(mode="after")
     def _images_fit_encoder(self) -> EvaluateSpec:
         if isinstance(self.encoder, UntrainedEncoder):

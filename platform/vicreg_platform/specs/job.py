@@ -38,6 +38,11 @@ class JobSpec(SpecModel):
     ``PT12H``."""
     retry: Retry = Retry()
 
+    @property
+    def encoder_job(self) -> str | None:
+        """The job whose encoder this one is about."""
+        return None
+
     @model_validator(mode="after")
     def _deadline_after_start(self) -> JobSpec:
         if self.start_after and self.deadline and self.deadline <= self.start_after:
