@@ -35,7 +35,7 @@ class Services:
         jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
         return cls(
             database=database,
-            cluster=RayCluster(settings.ray_url, settings.ray_token),
+            cluster=RayCluster(settings.ray_url, settings.ray_token, settings.ray_nodes),
             tracking=Tracking(settings.mlflow_url),
             jobs=jobs,
             schedules=ScheduleService(database, jobs),

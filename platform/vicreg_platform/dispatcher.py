@@ -545,7 +545,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     dispatcher = Dispatcher(
         database,
-        RayCluster(settings.ray_url, settings.ray_token),
+        RayCluster(settings.ray_url, settings.ray_token, settings.ray_nodes),
         Tracking(settings.mlflow_url),
         settings,
     )

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vicreg_platform.cluster import Bundle, nodes_of
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,6 +28,9 @@ class Settings:
     """Where workers find data; no spec's path can leave it."""
     ray_token: str | None = None
     """Ray's token, where the cluster asks for one (``RAY_AUTH_MODE=token``)."""
+    ray_nodes: tuple[Bundle, ...] | None = None
+    """The nodes of a cluster that scales, when it is at its largest, written as ``nodes_of`` reads
+    them; default: those that are there."""
     api_key: str | None = None
     """The first API key, an administrator's; on a client, the key that it uses."""
     posts_per_minute: int = 120
@@ -45,6 +50,9 @@ class Settings:
             database_url=given.get("VICREG_DATABASE_URL", f"sqlite:///{home}/platform.db"),
             ray_url=given.get("VICREG_RAY_URL", "http://127.0.0.1:8265"),
             ray_token=given.get("VICREG_RAY_TOKEN") or None,
+            ray_nodes=nodes_of(given["VICREG_RAY_NODES"])
+            if given.get("VICREG_RAY_NODES")
+            else None,
             mlflow_url=mlflow_url,
             mlflow_public_url=given.get("VICREG_MLFLOW_PUBLIC_URL", mlflow_url),
             storage=given.get("VICREG_STORAGE", str(home / "storage")),

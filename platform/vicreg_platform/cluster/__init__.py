@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass, field
 from typing import Protocol
+
+_NODES = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Capacity:
     """What the cluster has, and what of it is in use."""
 
     nodes: tuple[Bundle, ...]
+    """Those that are there; of a cluster that scales, those that there can be."""
     used: Bundle
 
     @property
@@ -63,6 +67,24 @@ class Capacity:
         total = self.total
         text = f"{len(self.nodes)} node(s) with {_amount(total.cpus, 'CPU')}"
         return f"{text} and {_amount(total.gpus, 'GPU')}"
+
+
+def nodes_of(text: str) -> tuple[Bundle, ...]:
+    """Nodes written as ``COUNTxCPUS`` or ``COUNTxCPUSxGPUS``, with commas: ``8x4,2x16x1``.
+
+    Raises:
+        ValueError: the text is written otherwise.
+    """
+    nodes: list[Bundle] = []
+    for group in text.split(","):
+        match = _NODES.fullmatch(group.strip())
+        if match is None:
+            raise ValueError(
+                f"'{group.strip()}' is not COUNTxCPUS or COUNTxCPUSxGPUS, such as 8x4 or 2x16x1"
+            )
+        count, cpus, gpus = (int(number or 0) for number in match.groups())
+        nodes += [Bundle(cpus, gpus)] * count
+    return tuple(nodes)
 
 
 @dataclass(frozen=True)

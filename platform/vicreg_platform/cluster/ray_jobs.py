@@ -36,10 +36,15 @@ class RayCluster:
     Args:
         url: address of its dashboard, such as ``http://127.0.0.1:8265``.
         token: Ray's token, where it asks for one.
+        nodes: those that the cluster has when it is scaled to its largest; None where it does not
+            scale, and is what it is.
     """
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, nodes: tuple[Bundle, ...] | None = None
+    ) -> None:
         self._url = url
+        self._nodes = nodes
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, headers=headers)
 
@@ -88,17 +93,20 @@ class RayCluster:
 
     def capacity(self) -> Capacity:
         """See ``Cluster.capacity``."""
-        # Ray's own limit is 100 nodes, those that are long dead among them.
-        answer = self._call("GET", "/api/v0/nodes?detail=1&limit=10000")
-        nodes = self._body(answer)["data"]["result"]["result"]
         status = self._body(self._call("GET", "/api/cluster_status"))["data"]["clusterStatus"]
         usage = ((status or {}).get("loadMetricsReport") or {}).get("usage") or {}
         return Capacity(
-            nodes=tuple(
-                Bundle(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-                for resources in (node["resources_total"] for node in nodes if _alive(node))
-            ),
+            nodes=self._nodes or self._present_nodes(),
             used=Bundle(usage.get("CPU", [0.0])[0], usage.get("GPU", [0.0])[0]),
+        )
+
+    def _present_nodes(self) -> tuple[Bundle, ...]:
+        # Ray's own limit is 100 nodes, those that are long dead among them.
+        answer = self._call("GET", "/api/v0/nodes?detail=1&limit=10000")
+        nodes = self._body(answer)["data"]["result"]["result"]
+        return tuple(
+            Bundle(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
+            for resources in (node["resources_total"] for node in nodes if _alive(node))
         )
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:

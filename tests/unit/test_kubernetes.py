@@ -1,0 +1,114 @@
+"""The Kubernetes manifests, as kustomize makes them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import ray
+import yaml
+
+from vicreg_platform.cluster import Bundle
+from vicreg_platform.settings import Settings
+
+MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes"
+MADE_BY_KUBERAY = {"vicreg-head-svc"}
+SECRET = {"POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
+"""What ``make compose-env`` writes, and so what the secret holds."""
+
+
+@pytest.fixture(scope="module", params=["base", "postgres"])
+def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed: it makes the manifests")
+    folder = MANIFESTS / request.param
+    built = subprocess.run(["kubectl", "kustomize", folder], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return list(yaml.safe_load_all(built.stdout))
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [each for each in objects if each["kind"] == kind]
+
+
+def pod_templates(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for each in objects:
+        if each["kind"] == "RayCluster":
+            groups = [each["spec"]["headGroupSpec"], *each["spec"]["workerGroupSpecs"]]
+            yield from (group["template"] for group in groups)
+        elif "template" in each.get("spec", {}):
+            yield each["spec"]["template"]
+
+
+def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
+
+
+def test_every_object_and_every_ray_pod_is_as_the_schema_says(
+    objects: list[dict[str, Any]],
+) -> None:
+    pods = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, "spec": template["spec"]}
+        for template in pod_templates(of_kind(objects, "RayCluster"))
+    ]
+    assert len(pods) == 3
+    for each in [*objects, *pods]:
+        if each["kind"] != "RayCluster":
+            kubernetes_validate.validate(each, "1.34", strict=True)
+
+
+def test_what_a_pod_refers_to_is_there(objects: list[dict[str, Any]]) -> None:
+    maps = {each["metadata"]["name"] for each in of_kind(objects, "ConfigMap")}
+    claims = {each["metadata"]["name"] for each in of_kind(objects, "PersistentVolumeClaim")}
+    for pod in pod_templates(objects):
+        volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes", [])}
+        for volume in volumes.values():
+            if "persistentVolumeClaim" in volume:
+                assert volume["persistentVolumeClaim"]["claimName"] in claims
+            if "configMap" in volume:
+                assert volume["configMap"]["name"] in maps
+        for container in containers(pod):
+            for source in container.get("envFrom", []):
+                assert source["configMapRef"]["name"] in maps
+            for variable in container.get("env", []):
+                key = variable.get("valueFrom", {}).get("secretKeyRef")
+                assert key is None or key.get("optional") or key["key"] in SECRET
+    assert {each["metadata"]["namespace"] for each in objects if each["kind"] != "Namespace"} == {
+        "vicreg"
+    }
+
+
+def test_the_dispatcher_knows_the_largest_cluster(objects: list[dict[str, Any]]) -> None:
+    (settings,) = (
+        each["data"] for each in of_kind(objects, "ConfigMap") if "VICREG_RAY_URL" in each["data"]
+    )
+    (cluster,) = of_kind(objects, "RayCluster")
+    largest: list[Bundle] = []
+    for group in cluster["spec"]["workerGroupSpecs"]:
+        limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+        node = Bundle(float(limits["cpu"]), float(limits.get("nvidia.com/gpu", 0)))
+        largest += [node] * group["maxReplicas"]
+    assert Settings.from_environment(settings).ray_nodes == tuple(largest)
+
+
+def test_ray_is_of_the_version_that_the_image_holds(objects: list[dict[str, Any]]) -> None:
+    (cluster,) = of_kind(objects, "RayCluster")
+    assert cluster["spec"]["rayVersion"] == ray.__version__
+    assert f"{cluster['metadata']['name']}-head-svc" in MADE_BY_KUBERAY
+
+
+def test_addresses_are_those_of_services(objects: list[dict[str, Any]]) -> None:
+    services = {each["metadata"]["name"] for each in of_kind(objects, "Service")}
+    (settings,) = (
+        each["data"] for each in of_kind(objects, "ConfigMap") if "VICREG_RAY_URL" in each["data"]
+    )
+    for name in ("VICREG_RAY_URL", "VICREG_MLFLOW_URL"):
+        host = settings[name].removeprefix("http://").partition(":")[0]
+        assert host in services | MADE_BY_KUBERAY
+    if of_kind(objects, "StatefulSet"):
+        assert settings["POSTGRES_HOST"] in services
