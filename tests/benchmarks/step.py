@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,12 +28,15 @@ from tests.benchmarks.loss import authors_loss
 from vicreg_platform.specs import DigitsData, PretrainSpec, parse_spec
 from vicreg_workers.context import NullContext
 from vicreg_workers.selfsup import train
-from vicreg_workers.selfsup.images import Digits
+from vicreg_workers.selfsup.diagnostics import Diagnostics
+from vicreg_workers.selfsup.images import Digits, Subset
 from vicreg_workers.selfsup.train import Pretraining
 
 IMAGES = 1024
+SETS = (3_000, 50_000)
+"""Sizes of training sets whose once-a-checkpoint measurements are timed."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-Step = Callable[[], None]
+Step = Callable[[], object]
 
 
 class Pictures:
@@ -247,7 +251,8 @@ def timed(step: Step, settings: argparse.Namespace) -> float:
     return time.perf_counter() - started
 
 
-def compare(steps: dict[str, Step], settings: argparse.Namespace, title: str) -> None:
+def compare(steps: dict[str, Step], settings: argparse.Namespace, title: str) -> float:
+    """Print how long each takes; ours is returned, in seconds."""
     for step in steps.values():
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -262,6 +267,27 @@ def compare(steps: dict[str, Step], settings: argparse.Namespace, title: str) ->
             f"| {seconds / middle['ours']:.2f} |",
             flush=True,
         )
+    return middle["ours"]
+
+
+def diagnoses(pretraining: Pretraining, step_seconds: float, settings: argparse.Namespace) -> None:
+    """What is measured once an epoch, and every fifth with nearest neighbours, as its share."""
+    pictures = Pictures(settings.size)
+    device = torch.device(settings.device)
+    print(
+        "\n| images of the training set | a diagnosis, as a share of the epoch | with neighbours |"
+    )
+    print("|---|---|---|")
+    for count in SETS:
+        images = Subset(pictures, [index % IMAGES for index in range(count)])
+        diagnostics = Diagnostics(images, settings.size, device, loaders=0)
+        epoch = count // settings.batch * step_seconds
+        shares = []
+        for neighbours in (False, True):
+            measure = partial(diagnostics.of, pretraining.network, neighbours)
+            times = [timed(measure, settings) for _ in range(3)]
+            shares.append(statistics.median(times) / epoch)
+        print(f"| {count} | {shares[0]:.3f} | {shares[1]:.3f} |", flush=True)
 
 
 def parts(pretraining: Pretraining, settings: argparse.Namespace) -> None:
@@ -332,9 +358,10 @@ def main() -> None:
     steps = {name: pair[0] for name, pair in compared.items() if pair}
     inputs = {name: pair[1] for name, pair in compared.items() if pair}
     compare(inputs | {"ours": batch}, settings, "input")  # type: ignore[operator]
-    compare(steps | {"ours": step}, settings, "step")
+    step_seconds = compare(steps | {"ours": step}, settings, "step")
     print("\n| part of our step | ms | share |\n|---|---|---|")
     parts(pretraining, settings)
+    diagnoses(pretraining, step_seconds, settings)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.e2e.conftest import small
 from vicreg_platform.client import ApiError, ApiUnreachable, Client
@@ -31,9 +30,11 @@ class Cluster:
 
     environment: dict[str, str]
     client: Client
+    files: tuple[str, ...]
 
     def compose(self, *arguments: str) -> str:
-        return run(["docker", "compose", "-p", PROJECT, *arguments], self.environment)
+        files = (argument for file in self.files for argument in ("-f", file))
+        return run(["docker", "compose", "-p", PROJECT, *files, *arguments], self.environment)
 
     def docker(self, *arguments: str) -> str:
         return run(["docker", *arguments], self.environment)
@@ -88,9 +89,9 @@ def run(command: list[str], environment: dict[str, str]) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Built and brought up once; its volumes go with it."""
+@contextmanager
+def brought_up(*files: str, **variables: str) -> Iterator[Cluster]:
+    """The cluster of docker-compose.yml and of more files; built first. Its volumes go with it."""
     secrets = run([sys.executable, "deploy/environment.py"], dict(os.environ))
     api, mlflow, ray = free_ports(3)
     environment = dict(os.environ) | {
@@ -101,14 +102,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         "VICREG_RAY_PORT": str(ray),
         "VICREG_MLFLOW_PUBLIC_URL": f"http://localhost:{mlflow}",
     }
-    environment |= dict(line.split("=", 1) for line in secrets.splitlines())
+    environment |= dict(line.split("=", 1) for line in secrets.splitlines()) | variables
     client = Client(f"http://127.0.0.1:{api}", wait_seconds=60.0, key=environment["VICREG_API_KEY"])
-    made = Cluster(environment, client)
+    cluster = Cluster(environment, client, ("docker-compose.yml", *files))
     try:
-        made.compose("build")
-        made.up()
-        yield made
+        cluster.compose("build")
+        cluster.up()
+        yield cluster
     finally:
-        made.compose("logs", "--no-color")
-        made.compose("down", "--volumes", "--timeout", "5")
+        cluster.compose("down", "--volumes", "--timeout", "5")
         client.close()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from mlflow.tracking import MlflowClient
 
-from tests.compose.conftest import Cluster
+from tests.compose.conftest import Cluster, brought_up
 from tests.e2e.conftest import STEPS_PER_EPOCH, logged_steps
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView
@@ -21,6 +21,12 @@ EPOCHS = 2000
 """More than are trained before the last fault."""
 AWAY_SECONDS = 20.0
 CUT_OFF_SECONDS = 60.0
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with brought_up() as made:
+        yield made
 
 
 def test_two_workers_in_different_containers_and_its_run_in_a_browser(cluster: Cluster) -> None:

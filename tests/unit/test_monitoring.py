@@ -35,7 +35,10 @@ def test_prometheus_takes_configuration_and_rules() -> None:
 
 ALARMS = {
     "VicregApiDown": (["up" + API, "0x60"], "5m"),
-    "VicregDispatcherStands": (["vicreg_dispatch_last_round_timestamp" + DISPATCHER, "60x60"], "9m"),
+    "VicregDispatcherStands": (
+        ["vicreg_dispatch_last_round_timestamp" + DISPATCHER, "60x60"],
+        "9m",
+    ),
     "VicregRayDoesNotAnswer": (
         [labelled("vicreg_call_failures_total" + DISPATCHER, service="ray"), "0+1x60"],
         "12m",
@@ -80,8 +83,8 @@ def rule_test(tmp_path: Path, series: list[str], alarms: list[str], at: str) -> 
                 # Not alert_rule_test, which compares every text of an alert too.
                 "promql_expr_test": [
                     {
-                        "expr": f'count(ALERTS{{alertname="{rule["alert"]}", alertstate="firing"}}) '
-                        "or vector(0)",
+                        "expr": f'count(ALERTS{{alertname="{rule["alert"]}", '
+                        'alertstate="firing"}) or vector(0)',
                         "eval_time": at,
                         "exp_samples": [{"labels": "{}", "value": int(rule["alert"] in alarms)}],
                     }
