@@ -19,6 +19,7 @@ from vicreg_platform.local import Child, free_ports
 WAIT_SECONDS = 90.0
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
+    "RAY_enable_autoscaler_v2": "1",  # as KubeRay runs it
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
 }
@@ -28,7 +29,7 @@ class ScalingCluster:
     """A head that runs drivers only, and nodes when they are asked for."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._children: list[Child] = []
         dashboard, self._gcs, client = free_ports(3)
         self.url = f"http://127.0.0.1:{dashboard}"
@@ -63,7 +64,7 @@ class ScalingCluster:
             "--disable-usage-stats",
             *arguments,
         ]  # fmt: skip
-        child = Child(name, command, ENVIRONMENT, self._folder / f"{name}.log")
+        child = Child(name, command, ENVIRONMENT, self.folder / f"{name}.log")
         self._children.append(child)
         child.start()
 
@@ -99,7 +100,9 @@ def test_a_submission_waits_in_ray_for_the_node_that_its_cluster_can_have(
     assert as_it_is.capacity().total == Bundle(0, 0)
     assert scaling.capacity().nodes == (Bundle(1, 0), Bundle(1, 0))
 
-    scaling.submit(Submission("waits", (sys.executable, "-c", "print('ran')"), Bundle(1, 0)))
+    go = ray_cluster.folder / "go"
+    program = f"import pathlib, time\nwhile not pathlib.Path({str(go)!r}).exists(): time.sleep(0.1)"
+    scaling.submit(Submission("waits", (sys.executable, "-c", program), Bundle(1, 0)))
 
     def state() -> SubmissionState | None:
         status = scaling.status("waits")
@@ -107,6 +110,9 @@ def test_a_submission_waits_in_ray_for_the_node_that_its_cluster_can_have(
 
     until(lambda: state() is SubmissionState.PENDING)
     ray_cluster.add_node(cpus=1)
-    until(lambda: state() is SubmissionState.SUCCEEDED)
-    assert "ran" in (scaling.log("waits") or "")
+    until(lambda: state() is SubmissionState.RUNNING)
+    until(lambda: scaling.capacity().used == Bundle(1, 0))
     assert as_it_is.capacity().total == Bundle(1, 0)
+    go.touch()
+    until(lambda: state() is SubmissionState.SUCCEEDED)
+    until(lambda: scaling.capacity().used == Bundle(0, 0))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from vicreg_platform.cluster import Bundle, Capacity, Needs, nodes_of
+from vicreg_platform.cluster.ray_jobs import _in_use
 from vicreg_platform.settings import Settings
 
 
@@ -26,3 +27,15 @@ def test_bundles_lie_on_one_node_each() -> None:
     assert capacity.bundles(Bundle(3, 0)) == 4
     assert capacity.can_ever_hold(Needs(Bundle(4, 0), count=4))
     assert not capacity.can_ever_hold(Needs(Bundle(4, 1), count=2))
+
+
+def test_what_is_reserved_counts_as_used() -> None:
+    usage = (
+        "1.0/1.0 accelerator_type:A100\n"
+        "2.0/4.0 CPU (1.0 used of 2.0 reserved in placement groups)\n"
+        "0.5/2.0 GPU\n"
+        "0B/17.85GiB memory"
+    )
+    assert _in_use(usage, "CPU") == 3.0
+    assert _in_use(usage, "GPU") == 0.5
+    assert _in_use("0B/17.85GiB memory", "GPU") == 0.0

@@ -5,6 +5,7 @@ The control plane needs no Ray of its own, so it can serve clusters of other ver
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import Any
 
@@ -93,11 +94,15 @@ class RayCluster:
 
     def capacity(self) -> Capacity:
         """See ``Cluster.capacity``."""
-        status = self._body(self._call("GET", "/api/cluster_status"))["data"]["clusterStatus"]
-        usage = ((status or {}).get("loadMetricsReport") or {}).get("usage") or {}
+        # Structured figures are at /api/cluster_status, but not where the autoscaler is Ray's v2.
+        answer = self._call("GET", "/nodes?view=summary")
+        by_node = self._body(answer)["data"]["nodeLogicalResources"]
         return Capacity(
             nodes=self._nodes or self._present_nodes(),
-            used=Bundle(usage.get("CPU", [0.0])[0], usage.get("GPU", [0.0])[0]),
+            used=Bundle(
+                cpus=sum(_in_use(text, "CPU") for text in by_node.values()),
+                gpus=sum(_in_use(text, "GPU") for text in by_node.values()),
+            ),
         )
 
     def _present_nodes(self) -> tuple[Bundle, ...]:
@@ -124,6 +129,21 @@ class RayCluster:
                 f"Ray answered {answer.status_code} at {answer.url}: {_last_line(answer.text)}"
             )
         return answer.json()
+
+
+def _in_use(usage: str, resource: str) -> float:
+    """How much of a resource is taken; what a placement group reserves counts as taken.
+
+    Args:
+        usage: a node's, one resource a line: ``2.0/4.0 CPU (1.0 used of 2.0 reserved in placement
+            groups)``.
+        resource: ``CPU`` or ``GPU``.
+    """
+    line = re.search(rf"^([\d.]+)/[\d.]+ {resource}(?: \(([\d.]+) used of ([\d.]+))?", usage, re.M)
+    if line is None:
+        return 0.0
+    used, reserved_and_used, reserved = (float(number or 0) for number in line.groups())
+    return used - reserved_and_used + reserved
 
 
 def _alive(node: dict[str, Any]) -> bool:
