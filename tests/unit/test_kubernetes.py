@@ -22,7 +22,7 @@ SECRET = {"POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
 """What ``make compose-env`` writes, and so what the secret holds."""
 
 
-@pytest.fixture(scope="module", params=["base", "postgres"])
+@pytest.fixture(scope="module", params=["base", "postgres", "example"])
 def objects(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     if shutil.which("kubectl") is None:
         pytest.skip("kubectl is not installed: it makes the manifests")
