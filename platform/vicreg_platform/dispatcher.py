@@ -172,6 +172,8 @@ class Dispatcher:
                 self._time_out(job, reason, attempt.number)
             elif status.state is SubmissionState.RUNNING:
                 self._follow_running(attempt, job)
+            elif self._settings.ray_nodes is not None:
+                self._explain(job, "waits for a node of the cluster to come up")
             return
         self._settle(attempt, job, status)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,21 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     assert world.job(job).summary == {"train/loss": 3.0}
     assert world.tracking.runs[f"run-{job}"] == "FINISHED"
     assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
+
+
+def test_a_job_on_a_cluster_that_scales_says_that_it_waits_for_a_node(world: World) -> None:
+    world.settings = replace(world.settings, ray_nodes=(Bundle(cpus=4, gpus=0),))
+    world.dispatcher = world.new_dispatcher()
+    job = world.submit()
+    world.round()
+    world.round()
+    assert (world.job(job).state, world.job(job).reason) == (
+        JobState.STARTING,
+        "waits for a node of the cluster to come up",
+    )
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.round()
+    assert (world.job(job).state, world.job(job).reason) == (JobState.RUNNING, None)
 
 
 def test_the_driver_is_told_all_it_needs(world: World) -> None:

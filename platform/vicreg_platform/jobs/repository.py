@@ -313,10 +313,10 @@ class JobRepository:
         self._update(job_id, progress=progress, summary=summary)
 
     def set_reason(self, job_id: str, reason: str) -> None:
-        """Say why a queued job is still there."""
+        """Say why a job that is to run does not yet."""
         self._session.execute(
             update(Job)
-            .where(Job.id == job_id, Job.state == JobState.QUEUED.value)
+            .where(Job.id == job_id, Job.state.in_([JobState.QUEUED, JobState.STARTING]))
             .values(reason=reason)
             .execution_options(synchronize_session=False)
         )
