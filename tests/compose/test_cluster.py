@@ -17,8 +17,7 @@ from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.views import JobView
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
-EPOCHS = 2000
-"""More than are trained before the last fault."""
+EPOCHS = 16
 AWAY_SECONDS = 20.0
 CUT_OFF_SECONDS = 60.0
 
@@ -86,30 +85,20 @@ def down_and_up(cluster: Cluster) -> None:
 class Fault:
     what: str
     do: Callable[[Cluster], None]
-    attempts: int = 0
-    """How many new ones the job may need."""
+    attempts: int = 1
+    """How many the job may need."""
 
 
 FAULTS = [
-    Fault("ray-worker killed", kill("ray-worker"), attempts=1),
+    Fault("ray-worker killed", kill("ray-worker"), attempts=2),
     Fault("dispatcher killed", kill("dispatcher")),
     Fault("api killed", kill("api")),
     Fault("mlflow away for 20 s", kill_for_a_while("mlflow")),
     Fault("postgres away for 20 s", kill_for_a_while("postgres")),
-    Fault("ray-head killed", kill("ray-head"), attempts=1),
-    Fault("ray-worker cut off for 60 s", cut_off, attempts=1),
-    Fault("down and up", down_and_up, attempts=1),
+    Fault("ray-head killed", kill("ray-head"), attempts=2),
+    Fault("ray-worker cut off for 60 s", cut_off, attempts=2),
+    Fault("down and up", down_and_up, attempts=2),
 ]
-
-
-@pytest.fixture(scope="module")
-def training(cluster: Cluster) -> JobView:
-    """A job that outlasts all faults."""
-    return cluster.submit(
-        name="faults",
-        training={"epochs": EPOCHS, "batch_size": 128},
-        retry={"max_attempts": 1 + sum(fault.attempts for fault in FAULTS)},
-    )
 
 
 @pytest.fixture(scope="module")
@@ -117,30 +106,21 @@ def table() -> Iterator[list[str]]:
     """What docs/reliability.md holds."""
     rows: list[str] = []
     yield rows
-    print("\n| fault | new attempts | steps trained again | seconds until training went on |")
+    print("\n| fault | attempts | steps trained again | seconds until training went on |")
     print("|---|---|---|---|", *rows, sep="\n")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what.replace(" ", "-"))
-def test_training_goes_on_after(
-    cluster: Cluster, training: JobView, fault: Fault, table: list[str]
-) -> None:
-    """One live attempt at a time logs every step once, whatever is lost."""
-    first = training.progress.step if training.progress else 0
-    before = cluster.until(
-        training.id,
-        lambda job: (
-            job.state is JobState.RUNNING
-            and job.progress
-            and job.progress.step > first + 2 * STEPS_PER_EPOCH
-        ),
-    )
+def test_training_goes_on_after(cluster: Cluster, fault: Fault, table: list[str]) -> None:
+    """Every step is logged once, by one live attempt at a time, whatever is lost."""
+    job = cluster.submit(name=fault.what, training={"epochs": EPOCHS, "batch_size": 128})
+    cluster.until(job.id, lambda view: view.progress and view.progress.epoch >= 2)
+    before = cluster.client.get(job.id)
     assert before.progress is not None
-    resumed_before = resumed(cluster, before, before.attempts[-1].number)
     at, since = before.progress.step, time.monotonic()
     unavailable: list[int] = []
     watching = threading.Event()
-    watcher = threading.Thread(target=watch, args=(cluster, training.id, watching, unavailable))
+    watcher = threading.Thread(target=watch, args=(cluster, job.id, watching, unavailable))
     watcher.start()
     try:
         fault.do(cluster)
@@ -149,35 +129,22 @@ def test_training_goes_on_after(
         watcher.join()
     # From an epoch that was not yet trained when the fault came.
     after = cluster.until(
-        training.id, lambda job: job.progress and job.progress.step > at + STEPS_PER_EPOCH
+        job.id, lambda view: view.progress and view.progress.step > at + STEPS_PER_EPOCH
     )
     seconds = time.monotonic() - since
-    assert after.state is JobState.RUNNING
-    assert [attempt.number for attempt in after.attempts if attempt.ended_at is None] == [
-        len(after.attempts)
-    ]
-    new = len(after.attempts) - len(before.attempts)
-    assert new <= fault.attempts
-    assert_every_step_once(cluster, training.id)
+    live = [attempt for attempt in after.attempts if attempt.ended_at is None]
+    assert len(live) == (0 if after.ended else 1)
+    ended = cluster.client.wait(job.id, timeout=420)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None), cluster.client.logs(job.id)
+    assert len(ended.attempts) <= fault.attempts
+    assert all(attempt.ended_at is not None for attempt in ended.attempts)
+    points = [int(point["step"]) for point in cluster.client.metrics(job.id)["train/loss"]]
+    assert points == logged_steps(EPOCHS)
     if "postgres" in fault.what:
         assert 503 in unavailable
-    resumed_now = resumed(cluster, after, before.attempts[-1].number)
-    again = max(0, at - resumed_now[-1]) if resumed_now and resumed_now != resumed_before else 0
-    table.append(f"| {fault.what} | {new} | {again} | {seconds:.0f} |")
-
-
-def test_after_all_of_it_the_job_is_its_user_s_to_end(cluster: Cluster, training: JobView) -> None:
-    cluster.client.cancel(training.id)
-    ended = cluster.client.wait(training.id, timeout=120)
-    assert ended.state is JobState.CANCELLED
-    assert all(attempt.ended_at is not None for attempt in ended.attempts)
-    assert_every_step_once(cluster, training.id)
-
-
-def assert_every_step_once(cluster: Cluster, job_id: str) -> None:
-    """No point of the loss curve is missing, and none is there twice."""
-    points = [int(point["step"]) for point in cluster.client.metrics(job_id)["train/loss"]]
-    assert points == [step for step in logged_steps(EPOCHS) if step <= points[-1]]
+    resumed = re.findall(r"from the checkpoint after step (\d+)", logs(cluster, ended))
+    again = max(0, at - int(resumed[-1])) if resumed else 0
+    table.append(f"| {fault.what} | {len(ended.attempts)} | {again} | {seconds:.0f} |")
 
 
 def watch(cluster: Cluster, job_id: str, end: threading.Event, statuses: list[int]) -> None:
@@ -197,8 +164,6 @@ def watch(cluster: Cluster, job_id: str, end: threading.Event, statuses: list[in
             statuses.append(answer.status_code)
 
 
-def resumed(cluster: Cluster, job: JobView, since: int) -> list[int]:
-    """The steps that a job has gone on from, in its attempts from number ``since`` on."""
-    numbers = [attempt.number for attempt in job.attempts if attempt.number >= since]
-    text = "".join(cluster.client.logs(job.id, attempt=number) for number in numbers)
-    return [int(step) for step in re.findall(r"from the checkpoint after step (\d+)", text)]
+def logs(cluster: Cluster, job: JobView) -> str:
+    """Of all attempts."""
+    return "".join(cluster.client.logs(job.id, attempt=attempt.number) for attempt in job.attempts)
