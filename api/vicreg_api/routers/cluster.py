@@ -24,7 +24,7 @@ class Amount(BaseModel):
 
 
 class ClusterView(BaseModel):
-    """What the Ray cluster has, and what of it is in use."""
+    """What the Ray cluster has (one that scales: can have), and what of it is in use."""
 
     nodes: list[Amount]
     total: Amount

@@ -314,9 +314,10 @@ class JobRepository:
 
     def set_reason(self, job_id: str, reason: str) -> None:
         """Say why a job that is to run does not yet."""
+        states = [JobState.QUEUED.value, JobState.STARTING.value]
         self._session.execute(
             update(Job)
-            .where(Job.id == job_id, Job.state.in_([JobState.QUEUED, JobState.STARTING]))
+            .where(Job.id == job_id, Job.state.in_(states))
             .values(reason=reason)
             .execution_options(synchronize_session=False)
         )

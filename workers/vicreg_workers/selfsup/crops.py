@@ -162,6 +162,8 @@ class _ReadCrops:
         except UserFailure as error:
             # A loader process's failure comes with its traceback: its last line is the reason.
             reason = str(error).strip().splitlines()[-1]
+            # Its frames would keep the loader, and with it the processes, until the next gc.
+            error.__traceback__ = None
             raise UserFailure(reason.rpartition("UserFailure: ")[2]) from None
 
 
