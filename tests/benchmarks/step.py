@@ -34,7 +34,7 @@ from vicreg_workers.selfsup.train import Pretraining
 
 IMAGES = 1024
 SETS = (3_000, 50_000)
-"""Sizes of training sets whose once-a-checkpoint measurements are timed."""
+"""Sizes of training sets whose measurements every few epochs are timed."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Step = Callable[[], object]
 
@@ -271,23 +271,20 @@ def compare(steps: dict[str, Step], settings: argparse.Namespace, title: str) ->
 
 
 def diagnoses(pretraining: Pretraining, step_seconds: float, settings: argparse.Namespace) -> None:
-    """What is measured once an epoch, and every fifth with nearest neighbours, as its share."""
+    """What is measured of the network every so many epochs, as a share of the training."""
     pictures = Pictures(settings.size)
     device = torch.device(settings.device)
-    print(
-        "\n| images of the training set | a diagnosis, as a share of the epoch | with neighbours |"
-    )
-    print("|---|---|---|")
+    print("\n| images of the training set | measured every … epochs | ms | share of the training |")
+    print("|---|---|---|---|")
     for count in SETS:
         images = Subset(pictures, [index % IMAGES for index in range(count)])
-        diagnostics = Diagnostics(images, settings.size, device, loaders=0)
-        epoch = count // settings.batch * step_seconds
-        shares = []
-        for neighbours in (False, True):
-            measure = partial(diagnostics.of, pretraining.network, neighbours)
-            times = [timed(measure, settings) for _ in range(3)]
-            shares.append(statistics.median(times) / epoch)
-        print(f"| {count} | {shares[0]:.3f} | {shares[1]:.3f} |", flush=True)
+        diagnostics = Diagnostics(images, settings.size, device, 0, lambda: autocast(settings))
+        measure = partial(diagnostics.of, pretraining.network, True)
+        measure()
+        seconds = statistics.median(timed(measure, settings) for _ in range(3))
+        every = diagnostics.every_epochs
+        share = seconds / (every * (count // settings.batch) * step_seconds)
+        print(f"| {count} | {every} | {seconds * 1e3:.0f} | {share:.4f} |", flush=True)
 
 
 def parts(pretraining: Pretraining, settings: argparse.Namespace) -> None:

@@ -14,8 +14,12 @@ from vicreg_platform.database import Base
 
 
 def new_id() -> str:
-    """An identifier that sorts by its moment: 12 hex digits of milliseconds, 8 of chance."""
-    return f"{time.time_ns() // 1_000_000:012x}{secrets.token_hex(4)}"
+    """An identifier that sorts by its moment: 15 hex digits of it, 5 of chance.
+
+    As in RFC 9562, section 6.2, method 3: the first 12 are milliseconds, 3 are 4096ths of one.
+    """
+    moment = (time.time_ns() << 12) // 1_000_000
+    return f"{moment:015x}{secrets.randbits(20):05x}"
 
 
 class Job(Base):

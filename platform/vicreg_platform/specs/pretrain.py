@@ -64,8 +64,11 @@ class Watch(SpecModel):
     variance term, where collapse is what was asked for."""
     collapse_steps: int = Field(default=200, ge=1, le=1_000_000)
     """How many steps it must stay there."""
-    knn_every_epochs: int = Field(default=5, ge=0, le=100_000)
-    """How often nearest neighbours are tried on images of the training set; 0 never."""
+    knn_every_epochs: int | None = Field(default=None, ge=0, le=100_000)
+    """How often nearest neighbours are tried on images of the training set, and always at the end;
+    0 never. Default: as often as the representation is measured, at most once for 25 times the
+    images that are then looked at (up to 4,000), times the workers: every 2nd epoch of 50,000
+    images, each of ImageNet, every 25th of 4,000 or fewer."""
 
 
 class Evaluation(SpecModel):

@@ -235,8 +235,9 @@ class SweepSpec(JobSpec):
         objective = data.get("objective", {})
         metric = objective.get("metric", "knn/top1") if isinstance(objective, dict) else None
         watch = base.get("watch", {})
-        # An objective that comes every fifth epoch only would leave little to stop early.
-        if isinstance(metric, str) and metric.startswith("knn/") and isinstance(watch, dict):
+        # An objective that comes in few epochs only would leave little to stop early.
+        measured = isinstance(metric, str) and metric.startswith(("knn/", "representation/"))
+        if measured and isinstance(watch, dict):
             base["watch"] = {"knn_every_epochs": 1} | watch
         space = data.get("space")
         for section, name in (("method", "vicreg"), ("optimizer", "lars")):

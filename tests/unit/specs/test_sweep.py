@@ -32,12 +32,14 @@ def test_a_resolved_sweep_is_the_same_sweep() -> None:
     assert parse_spec(spec.model_dump(mode="json")) == spec
 
 
-def test_neighbours_are_tried_in_every_epoch_of_a_trial_whose_objective_they_are() -> None:
+def test_a_trial_is_measured_in_every_epoch_where_the_objective_needs_it() -> None:
     assert sweep().trial_spec({}).watch.knn_every_epochs == 1
     given = sweep(base=BASE | {"watch": {"knn_every_epochs": 2}})
     assert given.trial_spec({}).watch.knn_every_epochs == 2
-    other = sweep(objective={"metric": "representation/rankme"})
-    assert other.trial_spec({}).watch.knn_every_epochs == 5
+    rank = sweep(objective={"metric": "representation/rankme"})
+    assert rank.trial_spec({}).watch.knn_every_epochs == 1
+    loss = sweep(objective={"metric": "train/loss", "mode": "min"})
+    assert loss.trial_spec({}).watch.knn_every_epochs is None
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from torch import Tensor
 
+from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.accuracy import top_k_accuracy
-from vicreg_workers.selfsup.features import Features, extract_features
+from vicreg_workers.selfsup.distributed import world_size
+from vicreg_workers.selfsup.features import Features
 from vicreg_workers.selfsup.images import Images, Subset
 from vicreg_workers.selfsup.knn import knn_scores
 from vicreg_workers.selfsup.loading import plain_batches
@@ -16,10 +21,14 @@ from vicreg_workers.selfsup.losses import covariance
 from vicreg_workers.selfsup.network import JointEmbedding
 from vicreg_workers.selfsup.views import PlainView
 
-SAMPLE_SIZES = (256, 2048)
-"""Fewest and most images that the representation is measured on: a tenth of the set between."""
-BANK_SIZE, QUERY_SIZE = 4096, 1024
-"""Images that vote and images that are classified, at most; of a small set, four to one."""
+MEASURED, SAMPLE, BATCH_SIZE = 4000, 2000, 250
+"""Images that are measured at most, those of them whose embeddings and spectrum are, and those that
+pass the network at once. A quarter of all is classified by the votes of the rest."""
+TRAINED_PER_MEASURED = 25
+"""Images trained on for each that is measured: one costs about eight times the other, and so the
+measurements half a percent of the training (docs/performance.md)."""
+KEPT_BYTES = 2**26
+"""Views are made once and kept where they take no more memory than this."""
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 
 
@@ -50,18 +59,32 @@ class Diagnostics:
         image_size: side of a view, in pixels.
         device: where the network is.
         loaders: processes that read images beside this one.
+        autocast: makes the context that the network is trained in.
     """
 
-    def __init__(self, images: Images, image_size: int, device: torch.device, loaders: int) -> None:
-        fewest, most = SAMPLE_SIZES
+    every_epochs: int
+    """How often the network can be measured without its training taking noticeably longer."""
+
+    def __init__(
+        self,
+        images: Images,
+        image_size: int,
+        device: torch.device,
+        loaders: int,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
-        self._sample = Subset(images, order[: min(most, max(fewest, len(images) // 10))])
-        queries = min(QUERY_SIZE, len(images) // 5)
-        self._queries = Subset(images, order[:queries])
-        self._bank = Subset(images, order[queries : queries + BANK_SIZE])
+        self._images = Subset(images, order[:MEASURED])
         self._image_size = image_size
         self._device = device
         self._loaders = loaders
+        self._autocast = autocast
+        measured = len(self._images)
+        # The other workers wait for the one that measures.
+        self.every_epochs = ceil(TRAINED_PER_MEASURED * measured * world_size() / len(images))
+        view_bytes = 3 * image_size**2 * 4
+        self._keeps = measured * view_bytes <= KEPT_BYTES
+        self._kept: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def of(self, network: JointEmbedding, neighbours: bool) -> Diagnosis:
@@ -70,41 +93,58 @@ class Diagnostics:
         Args:
             network: what to measure.
             neighbours: whether to classify by nearest neighbours too.
+
+        Raises:
+            UserFailure: none of the images can be read.
         """
         was_training = network.training
         network.eval()
-        representations, embeddings = [], []
-        for views, _, _ in plain_batches(
-            self._sample, PlainView(self._image_size), batch_size=128, loaders=self._loaders
-        ):
-            if len(views):
-                representation = network.backbone(views.to(self._device)).float()
-                representations.append(representation)
-                embeddings.append(network.expander(representation).float())
-        representation, embedding = torch.cat(representations), torch.cat(embeddings)
+        with self._autocast():
+            representations, read = [], []
+            for views, some in self._views(MEASURED if neighbours else SAMPLE):
+                representations.append(network.backbone(views.to(self._device)).float())
+                read.append(some)
+            if not read:
+                raise UserFailure(f"data: none of {len(self._images)} images can be read")
+            representation, indices = torch.cat(representations), torch.cat(read)
+            sample = representation[indices < SAMPLE]
+            embedding = network.expander(sample).float()
+        network.train(was_training)
         finite = bool(torch.isfinite(representation).all() and torch.isfinite(embedding).all())
-        diagnosis = Diagnosis(
+        return Diagnosis(
             embedding_std=embedding.std(dim=0).cpu(),
             finite=finite,
-            representation=_representation_metrics(representation) if finite else {},
-            knn_top1=self._knn(network) if finite and neighbours else None,
+            representation=_representation_metrics(sample.cpu()) if finite else {},
+            knn_top1=self._knn(representation, indices) if finite and neighbours else None,
         )
-        network.train(was_training)
-        return diagnosis
 
-    def _knn(self, network: JointEmbedding) -> float | None:
-        classes = len(self._bank.classes)
-        if classes < 2 or not len(self._queries) or self._bank.several is not None:
+    def _views(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views ``[n, 3, S, S]`` and indices ``[n]`` of the readable of the first images."""
+        if not self._keeps:
+            yield from self._made(count)
+            return
+        if not self._kept:
+            self._kept = [(views.to(self._device), some) for views, some in self._made(MEASURED)]
+        yield from ((views, some) for views, some in self._kept if some[0] < count)
+
+    def _made(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        images = Subset(self._images, range(min(count, len(self._images))))
+        for views, some, _ in plain_batches(
+            images, PlainView(self._image_size), BATCH_SIZE, self._loaders
+        ):
+            if len(views):
+                yield views.contiguous(memory_format=torch.channels_last), some
+
+    def _knn(self, representation: Tensor, indices: Tensor) -> float | None:
+        classes = len(self._images.classes)
+        asked = indices < len(self._images) // 4
+        if classes < 2 or self._images.several is not None or asked.all() or not asked.any():
             return None
-        bank, queries = (self._features(network, part) for part in (self._bank, self._queries))
+        labels = torch.tensor(self._images.labels)[indices].to(self._device)
+        bank = Features(representation[~asked], labels[~asked], indices[~asked], ())
         k = min(NEIGHBOURS, len(bank.labels))
-        scores = knn_scores(bank, queries.representations, k, TEMPERATURE, classes)
-        return top_k_accuracy(scores, queries.labels, 1)
-
-    def _features(self, network: JointEmbedding, images: Images) -> Features:
-        return extract_features(
-            network.backbone, images, self._image_size, self._device, self._loaders
-        )
+        scores = knn_scores(bank, representation[asked], k, TEMPERATURE, classes)
+        return top_k_accuracy(scores, labels[asked], 1)
 
 
 def _representation_metrics(z: Tensor) -> dict[str, float]:

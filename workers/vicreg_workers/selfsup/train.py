@@ -87,7 +87,9 @@ class Pretraining:
             device=device,
             loaders=context.loaders,
         )
-        self._diagnostics = Diagnostics(images, spec.data.image_size, device, context.loaders)
+        self._diagnostics = Diagnostics(
+            images, spec.data.image_size, device, context.loaders, self._autocast
+        )
         self._finite = FiniteWatch(self._objective.terms, device)
         self._collapse = CollapseWatch(spec.watch.collapse_std, spec.watch.collapse_steps)
         self._steps_per_epoch = len(self._batches)
@@ -115,13 +117,9 @@ class Pretraining:
             self._train_epoch(*divmod(self._step, self._steps_per_epoch))
             epoch = self._step // self._steps_per_epoch
             self._report_corrupt_images()
-            every, last = self._spec.watch.knn_every_epochs, self._step == self._steps
-            neighbours = every > 0 and (epoch % every == 0 or last)
-            saves = epoch % self._spec.checkpoint.every_epochs == 0 or last
-            if saves or neighbours:
-                self._diagnose(epoch, neighbours)
-            if saves:
-                self._context.save(self._state())
+            self._diagnose(epoch)
+            if self._due(epoch, self._spec.checkpoint.every_epochs):
+                self._save()
             self._context.epoch_ended(epoch, self._spec.training.epochs)
         backbone: nn.Module = self.network.backbone
         return backbone.eval()
@@ -194,7 +192,7 @@ class Pretraining:
         if broken:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
         if stopping:
-            self._context.save(self._state())
+            self._save()
             raise Stopped(f"asked to end: the state after step {self._step} is saved")
 
     def _log(self, losses: Losses, gradient_norm: Tensor, images_per_second: float) -> None:
@@ -244,8 +242,17 @@ class Pretraining:
                 ),
             )
 
-    def _diagnose(self, epoch: int, neighbours: bool) -> None:
+    def _due(self, epoch: int, every: int) -> bool:
+        """Whether what is done every so many epochs (0: never) is done after this one."""
+        return every > 0 and (epoch % every == 0 or self._step == self._steps)
+
+    def _diagnose(self, epoch: int) -> None:
         """Measure the network on rank 0; every worker hears of it where it is of no more use."""
+        every = self._spec.watch.knn_every_epochs
+        usual = self._diagnostics.every_epochs
+        neighbours = self._due(epoch, usual if every is None else every)
+        if not (neighbours or self._due(epoch, usual)):
+            return
         problem = self._problem_found(epoch, neighbours) if rank() == 0 else None
         for found in gather_objects(problem):
             if found is not None:
@@ -264,6 +271,17 @@ class Pretraining:
             pictures.std_histogram(diagnosis.embedding_std, epoch),
         )
         return None
+
+    def _save(self) -> None:
+        """Save the state, unless that would replace a good one by one of no use."""
+        values = [each for each in self.network.state_dict().values() if each.is_floating_point()]
+        sizes = torch.stack(torch._foreach_norm(values, torch.inf))
+        if any_over_processes([not bool(sizes.isfinite().all())])[0]:
+            raise Diverged(
+                f"a weight is not finite after step {self._step}, and the state before it is kept: "
+                "lower optimizer.base_lr, or lengthen training.warmup_epochs"
+            )
+        self._context.save(self._state())
 
     def _state(self) -> State:
         device = self._context.device

@@ -1,0 +1,85 @@
+"""A network is measured as it is, on the same images, and rarely enough."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+
+from tests.unit.selfsup.test_train import spec_for
+from vicreg_platform.specs import DigitsData
+from vicreg_workers.selfsup import diagnostics
+from vicreg_workers.selfsup.diagnostics import Diagnostics
+from vicreg_workers.selfsup.images import Digits, Subset
+from vicreg_workers.selfsup.network import JointEmbedding
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits(DigitsData(source="digits"))
+
+
+@pytest.fixture
+def network() -> JointEmbedding:
+    torch.manual_seed(0)
+    return JointEmbedding(spec_for(epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "epochs"),
+    [(1_000, 1, 25), (4_000, 1, 25), (50_000, 1, 2), (50_000, 8, 16), (1_281_167, 8, 1)],
+)
+def test_images_are_measured_for_a_25th_of_those_trained_on_at_most(
+    digits: Digits, monkeypatch: pytest.MonkeyPatch, images: int, workers: int, epochs: int
+) -> None:
+    monkeypatch.setattr(diagnostics, "world_size", lambda: workers)
+    many = Subset(digits, [0] * images)
+    assert Diagnostics(many, 8, CPU, 0, nullcontext).every_epochs == epochs
+
+
+def test_views_that_are_kept_are_those_made_anew(
+    digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Diagnostics(digits, 8, CPU, 0, nullcontext)
+    monkeypatch.setattr(diagnostics, "KEPT_BYTES", 0)
+    anew = Diagnostics(digits, 8, CPU, 0, nullcontext)
+    for neighbours in (False, True, False):
+        first, second = (each.of(network, neighbours).metrics() for each in (kept, anew))
+        assert first == second
+    assert network.training
+
+
+def test_neighbours_do_not_change_what_else_is_measured(
+    digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnostics, "SAMPLE", 500)
+    measured = Diagnostics(digits, 8, CPU, 0, nullcontext)
+    without = measured.of(network, neighbours=False)
+    with_them = measured.of(network, neighbours=True)
+    assert with_them.representation == without.representation
+    assert without.knn_top1 is None
+    assert with_them.knn_top1 is not None
+
+
+def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
+    digits: Digits, network: JointEmbedding
+) -> None:
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    top1 = Diagnostics(digits, 8, CPU, 0, nullcontext).of(network, neighbours=True).knn_top1
+    assert top1 is not None
+    assert top1 > 0.9
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_network_is_measured_in_the_precision_it_is_trained_in(
+    digits: Digits, network: JointEmbedding, dtype: torch.dtype
+) -> None:
+    seen = []
+    network.backbone.conv1.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+
+    def autocast() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+    Diagnostics(digits, 8, CPU, 0, autocast).of(network, neighbours=False)
+    assert set(seen) == {dtype}
