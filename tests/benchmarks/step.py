@@ -278,7 +278,9 @@ def diagnoses(pretraining: Pretraining, step_seconds: float, settings: argparse.
     print("|---|---|---|---|")
     for count in SETS:
         images = Subset(pictures, [index % IMAGES for index in range(count)])
-        diagnostics = Diagnostics(images, settings.size, device, 0, lambda: autocast(settings))
+        diagnostics = Diagnostics(
+            images, settings.size, device, 0, lambda: autocast(settings), epochs=100
+        )
         measure = partial(diagnostics.of, pretraining.network, True)
         measure()
         seconds = statistics.median(timed(measure, settings) for _ in range(3))

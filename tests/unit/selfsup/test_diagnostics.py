@@ -27,23 +27,37 @@ def network() -> JointEmbedding:
 
 
 @pytest.mark.parametrize(
-    ("images", "workers", "epochs"),
-    [(1_000, 1, 25), (4_000, 1, 25), (50_000, 1, 2), (50_000, 8, 16), (1_281_167, 8, 1)],
+    ("images", "workers", "epochs", "every"),
+    [
+        (1_000, 1, 1_000, 25),
+        (4_000, 1, 1_000, 25),
+        (50_000, 1, 1_000, 2),
+        (50_000, 8, 1_000, 16),
+        (1_281_167, 8, 1_000, 1),
+        (4_000, 1, 100, 20),
+        (4_000, 1, 8, 2),
+        (50_000, 1, 1, 1),
+    ],
 )
-def test_images_are_measured_for_a_25th_of_those_trained_on_at_most(
-    digits: Digits, monkeypatch: pytest.MonkeyPatch, images: int, workers: int, epochs: int
+def test_a_25th_of_the_images_trained_on_is_measured_at_most_but_five_times_in_any_training(
+    digits: Digits,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    workers: int,
+    epochs: int,
+    every: int,
 ) -> None:
     monkeypatch.setattr(diagnostics, "world_size", lambda: workers)
     many = Subset(digits, [0] * images)
-    assert Diagnostics(many, 8, CPU, 0, nullcontext).every_epochs == epochs
+    assert Diagnostics(many, 8, CPU, 0, nullcontext, epochs).every_epochs == every
 
 
 def test_views_that_are_kept_are_those_made_anew(
     digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = Diagnostics(digits, 8, CPU, 0, nullcontext)
+    kept = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000)
     monkeypatch.setattr(diagnostics, "KEPT_BYTES", 0)
-    anew = Diagnostics(digits, 8, CPU, 0, nullcontext)
+    anew = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000)
     for neighbours in (False, True, False):
         first, second = (each.of(network, neighbours).metrics() for each in (kept, anew))
         assert first == second
@@ -54,7 +68,7 @@ def test_neighbours_do_not_change_what_else_is_measured(
     digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(diagnostics, "SAMPLE", 500)
-    measured = Diagnostics(digits, 8, CPU, 0, nullcontext)
+    measured = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000)
     without = measured.of(network, neighbours=False)
     with_them = measured.of(network, neighbours=True)
     assert with_them.representation == without.representation
@@ -66,7 +80,7 @@ def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
     digits: Digits, network: JointEmbedding
 ) -> None:
     network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
-    top1 = Diagnostics(digits, 8, CPU, 0, nullcontext).of(network, neighbours=True).knn_top1
+    top1 = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
     assert top1 is not None
     assert top1 > 0.9
 
@@ -81,5 +95,5 @@ def test_the_network_is_measured_in_the_precision_it_is_trained_in(
     def autocast() -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
 
-    Diagnostics(digits, 8, CPU, 0, autocast).of(network, neighbours=False)
+    Diagnostics(digits, 8, CPU, 0, autocast, 1000).of(network, neighbours=False)
     assert set(seen) == {dtype}

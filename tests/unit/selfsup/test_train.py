@@ -176,9 +176,9 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
     train(root, between, often)
     assert len(between.named("knn/top1")) == 2  # not only where a checkpoint is made
     never = Recorder(root / "never")
-    train(root, never, spec_for(epochs=2, watch={"knn_every_epochs": 0}))
+    train(root, never, spec_for(epochs=6, watch={"knn_every_epochs": 0}))
     assert never.named("knn/top1") == []
-    assert len(never.named("representation/rankme")) == 1  # at the end, at the latest
+    assert len(never.named("representation/rankme")) == 3  # of a small set, five times at most
 
 
 @pytest.mark.parametrize("broken", ["save", "measurement"])
@@ -189,18 +189,18 @@ def test_a_network_of_no_more_use_ends_the_run_and_the_state_before_it_stays(
         """The statistics of a layer overflow; the loss, made of the batch's own, does not."""
 
         def progress(self, progress: Progress) -> None:
-            if progress.step == (4 if broken == "save" else 6):
+            if progress.step == (6 if broken == "save" else 8):
                 pretraining.network.backbone.bn1.running_mean.fill_(torch.nan)
 
     context = Breaks(root / "storage")
-    spec = spec_for(epochs=3, checkpoint={"every_epochs": 1})
+    spec = spec_for(epochs=6, checkpoint={"every_epochs": 1})
     pretraining = Pretraining(spec, open_images(spec.data, root), context)
-    message = {"save": "a weight is not finite after step 4", "measurement": "outputs are not"}
+    message = {"save": "a weight is not finite after step 6", "measurement": "outputs are not"}
     with pytest.raises(Diverged, match=message[broken]):
         pretraining.run()
     state = context.restore()
     assert state is not None
-    assert state.step == (2 if broken == "save" else 4)
+    assert state.step == (4 if broken == "save" else 6)
     assert all(torch.isfinite(value).all() for value in state.shared["network"].values())
 
 

@@ -27,6 +27,8 @@ pass the network at once. A quarter of all is classified by the votes of the res
 TRAINED_PER_MEASURED = 25
 """Images trained on for each that is measured: one costs about eight times the other, and so the
 measurements half a percent of the training (docs/performance.md)."""
+FEWEST = 5
+"""Measurements of a training in any case: a short one is worth a curve, whatever it costs."""
 KEPT_BYTES = 2**26
 """Views are made once and kept where they take no more memory than this."""
 NEIGHBOURS, TEMPERATURE = 20, 0.07
@@ -60,10 +62,11 @@ class Diagnostics:
         device: where the network is.
         loaders: processes that read images beside this one.
         autocast: makes the context that the network is trained in.
+        epochs: of the training.
     """
 
     every_epochs: int
-    """How often the network can be measured without its training taking noticeably longer."""
+    """How often to measure without the training taking noticeably longer."""
 
     def __init__(
         self,
@@ -72,6 +75,7 @@ class Diagnostics:
         device: torch.device,
         loaders: int,
         autocast: Callable[[], AbstractContextManager[object]],
+        epochs: int,
     ) -> None:
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
         self._images = Subset(images, order[:MEASURED])
@@ -81,7 +85,8 @@ class Diagnostics:
         self._autocast = autocast
         measured = len(self._images)
         # The other workers wait for the one that measures.
-        self.every_epochs = ceil(TRAINED_PER_MEASURED * measured * world_size() / len(images))
+        cheap = ceil(TRAINED_PER_MEASURED * measured * world_size() / len(images))
+        self.every_epochs = min(cheap, ceil(epochs / FEWEST))
         view_bytes = 3 * image_size**2 * 4
         self._keeps = measured * view_bytes <= KEPT_BYTES
         self._kept: list[tuple[Tensor, Tensor]] = []

@@ -88,7 +88,12 @@ class Pretraining:
             loaders=context.loaders,
         )
         self._diagnostics = Diagnostics(
-            images, spec.data.image_size, device, context.loaders, self._autocast
+            images,
+            spec.data.image_size,
+            device,
+            context.loaders,
+            self._autocast,
+            spec.training.epochs,
         )
         self._finite = FiniteWatch(self._objective.terms, device)
         self._collapse = CollapseWatch(spec.watch.collapse_std, spec.watch.collapse_steps)
