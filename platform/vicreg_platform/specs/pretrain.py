@@ -66,9 +66,9 @@ class Watch(SpecModel):
     """How many steps it must stay there."""
     knn_every_epochs: int | None = Field(default=None, ge=0, le=100_000)
     """How often nearest neighbours are tried on images of the training set, and always at the end;
-    0 never. Default: as often as the representation is measured, once for 25 times the images that
-    are then looked at (up to 4,000) and the workers that wait: every 2nd epoch of 50,000 images,
-    each of ImageNet, every 25th of 4,000 or fewer; but five times in a short training."""
+    0 never. Default: as often as the representation is measured, once for 50 times the images that
+    are then looked at (up to 4,000) and the workers that wait: every 4th epoch of 50,000 images,
+    each of ImageNet, every 50th of 4,000 or fewer; but five times in a short training."""
 
 
 class Evaluation(SpecModel):
