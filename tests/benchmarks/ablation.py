@@ -8,6 +8,7 @@ the test images by the representation and by the embedding.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,9 @@ def main() -> None:
     parser.add_argument("data_root", type=Path)
     parser.add_argument("jobs", nargs="*", help="default: all of the recipe")
     parser.add_argument("--epochs", type=int, help="default: the recipe's")
+    parser.add_argument(
+        "--optimizer", type=json.loads, help="as JSON, in place of that of the recipe"
+    )
     settings = parser.parse_args()
     data_root: Path = settings.data_root
     print(
@@ -70,6 +74,8 @@ def main() -> None:
             continue
         if settings.epochs:
             content = overridden(content, {"training.epochs": settings.epochs})
+        if settings.optimizer:
+            content = content | {"optimizer": settings.optimizer}
         spec = parse_spec(content)
         assert isinstance(spec, PretrainSpec)
         context = Last()

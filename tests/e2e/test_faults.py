@@ -81,7 +81,7 @@ def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Runnin
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert len(ended.attempts) == 1
     assert running.steps(job) == logged_steps(14)
-    assert running.steps(job, "representation/rankme") == [11 * n for n in range(1, 15)]
+    assert running.steps(job, "representation/rankme") == [22 * n for n in range(1, 8)]
 
 
 def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None:

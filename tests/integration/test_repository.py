@@ -56,6 +56,11 @@ def ids(
         return [job.id for job in JobRepository(session, NOW).find(wanted, limit, before)]
 
 
+def test_identifiers_sort_as_they_were_made() -> None:
+    made = [new_id() for _ in range(1000)]
+    assert made == sorted(made)
+
+
 def test_the_migrations_make_the_tables_of_the_models(database: Database) -> None:
     inspector = inspect(database.engine)
     assert set(Base.metadata.tables) <= set(inspector.get_table_names())

@@ -68,7 +68,7 @@ class Watch(SpecModel):
     """How often nearest neighbours are tried on images of the training set, and always at the end;
     0 never. Default: as often as the representation is measured, once for 50 times the images that
     are then looked at (up to 4,000) and the workers that wait: every 4th epoch of 50,000 images,
-    each of ImageNet, every 50th of 4,000 or fewer; but five times in a short training."""
+    each of ImageNet, every 50th of 4,000 or fewer; but at least five times."""
 
 
 class Evaluation(SpecModel):

@@ -34,6 +34,9 @@ INSIDE = 0.3819
 """Where between the ends of a range a third value is tried: what takes whole numbers only,
 refuses it."""
 
+MEASURED = ("knn/", "representation/")
+"""Metrics that a training logs as often as ``watch.knn_every_epochs`` says."""
+
 
 class Uniform(SpecModel):
     """A number between two others, all as likely."""
@@ -236,9 +239,9 @@ class SweepSpec(JobSpec):
         metric = objective.get("metric", "knn/top1") if isinstance(objective, dict) else None
         watch = base.get("watch", {})
         # An objective that comes in few epochs only would leave little to stop early.
-        measured = isinstance(metric, str) and metric.startswith(("knn/", "representation/"))
-        if measured and isinstance(watch, dict):
-            base["watch"] = {"knn_every_epochs": 1} | watch
+        measured = isinstance(metric, str) and metric.startswith(MEASURED)
+        if measured and isinstance(watch, dict) and watch.get("knn_every_epochs") is None:
+            base["watch"] = watch | {"knn_every_epochs": 1}
         space = data.get("space")
         for section, name in (("method", "vicreg"), ("optimizer", "lars")):
             if isinstance(space, dict) and any(str(path).startswith(section) for path in space):
@@ -329,10 +332,11 @@ class SweepSpec(JobSpec):
         ]
 
     def _objective_faults(self) -> list[tuple[tuple[str, ...], str]]:
-        watch = self.base.get("watch", {})
-        if self.objective.metric.startswith("knn/") and watch.get("knn_every_epochs") == 0:
-            text = "is never measured where base.watch.knn_every_epochs is 0"
-            return [(("objective.metric",), f"{self.objective.metric} {text}")]
+        watch, metric = self.base.get("watch", {}), self.objective.metric
+        if metric.startswith(MEASURED) and watch.get("knn_every_epochs") == 0:
+            often = "never" if metric.startswith("knn/") else "too seldom"
+            text = f"{metric} is {often} measured where base.watch.knn_every_epochs is 0"
+            return [(("objective.metric",), text)]
         return []
 
 

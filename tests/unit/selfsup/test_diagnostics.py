@@ -4,9 +4,11 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from PIL import Image
 
 from tests.unit.selfsup.test_train import spec_for
 from vicreg_platform.specs import DigitsData
+from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup import diagnostics
 from vicreg_workers.selfsup.diagnostics import Diagnostics
 from vicreg_workers.selfsup.images import Digits, Subset
@@ -35,7 +37,8 @@ def network() -> JointEmbedding:
         (50_000, 8, 1_000, 32),
         (1_281_167, 1, 1_000, 1),
         (4_000, 1, 100, 20),
-        (4_000, 1, 8, 2),
+        (4_000, 1, 14, 2),
+        (4_000, 1, 6, 1),
         (50_000, 1, 1, 1),
     ],
 )
@@ -55,6 +58,8 @@ def test_a_50th_of_the_images_trained_on_is_measured_at_most_but_five_times_in_a
 def test_views_that_are_kept_are_those_made_anew(
     digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(diagnostics, "SAMPLE", 50)
+    monkeypatch.setattr(diagnostics, "BATCH_SIZE", 25)
     few = Subset(digits, range(100))
     kept = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
     monkeypatch.setattr(diagnostics, "KEPT_BYTES", 0)
@@ -84,6 +89,42 @@ def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
     top1 = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
     assert top1 is not None
     assert top1 > 0.9
+
+
+class SomeUnreadable(Subset):
+    """Of every four images only one can be read."""
+
+    def read(self, index: int) -> Image.Image:
+        if index % 4:
+            raise OSError
+        return super().read(index)
+
+
+def test_images_that_cannot_be_read_are_left_out(digits: Digits, network: JointEmbedding) -> None:
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    some = SomeUnreadable(digits, range(len(digits)))
+    top1 = Diagnostics(some, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
+    assert top1 is not None
+    assert top1 > 0.8  # labels are still those of their images
+    none = SomeUnreadable(digits, [1, 2])
+    none.read = lambda _: some.read(1)  # type: ignore[method-assign]
+    with pytest.raises(UserFailure, match="fewer than two of 2 images can be read"):
+        Diagnostics(none, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=False)
+
+
+@pytest.mark.parametrize("kind", ["one class", "several labels"])
+def test_images_without_classes_have_no_neighbours(
+    digits: Digits, network: JointEmbedding, kind: str
+) -> None:
+    few = Subset(digits, range(100))
+    if kind == "one class":
+        few.classes = ["all"]
+    else:
+        few.several = torch.zeros(100, 10)
+    diagnosis = Diagnostics(few, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True)
+    assert diagnosis.knn_top1 is None
+    assert "knn/top1" not in diagnosis.metrics()
+    assert diagnosis.representation["rankme"] > 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -118,14 +118,18 @@ def test_a_run_killed_and_resumed_is_the_same_bit_for_bit(root: Path) -> None:
     assert min(step for step, _ in resumed.points) > 2  # epoch 1 was not trained again
 
 
-@pytest.mark.parametrize(("method", "steps"), [("vicreg", 1), ("byol", 3)])
+@pytest.mark.parametrize(("method", "steps"), [("vicreg", 1), ("vicreg", 2), ("byol", 3)])
 def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(root: Path, method: str, steps: int) -> None:
     spec = spec_for(epochs=2, method={"name": method}, checkpoint={"every_epochs": 9})
-    whole = train(root, Recorder(root / "a"), spec)
+    uninterrupted, stopped = Recorder(root / "a"), Recorder(root / "b", stopped_after=steps)
+    whole = train(root, uninterrupted, spec)
     with pytest.raises(Stopped, match=f"after step {steps} is saved"):
-        train(root, Recorder(root / "b", stopped_after=steps), spec)
+        train(root, stopped, spec)
     torch.manual_seed(99)
-    assert_same(whole, train(root, Recorder(root / "b"), spec))
+    resumed = Recorder(root / "b")
+    assert_same(whole, train(root, resumed, spec))
+    for name in ("representation/rankme", "knn/top1"):
+        assert stopped.named(name) + resumed.named(name) == uninterrupted.named(name)
 
 
 def test_a_seed_makes_two_runs_equal_bit_for_bit(root: Path) -> None:
@@ -178,7 +182,7 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
     never = Recorder(root / "never")
     train(root, never, spec_for(epochs=6, watch={"knn_every_epochs": 0}))
     assert never.named("knn/top1") == []
-    assert len(never.named("representation/rankme")) == 3  # of a small set, five times at most
+    assert len(never.named("representation/rankme")) == 6  # at least five times
 
 
 @pytest.mark.parametrize("broken", ["save", "measurement"])
@@ -193,7 +197,7 @@ def test_a_network_of_no_more_use_ends_the_run_and_the_state_before_it_stays(
                 pretraining.network.backbone.bn1.running_mean.fill_(torch.nan)
 
     context = Breaks(root / "storage")
-    spec = spec_for(epochs=6, checkpoint={"every_epochs": 1})
+    spec = spec_for(epochs=10, checkpoint={"every_epochs": 1})
     pretraining = Pretraining(spec, open_images(spec.data, root), context)
     message = {"save": "a weight is not finite after step 6", "measurement": "outputs are not"}
     with pytest.raises(Diverged, match=message[broken]):

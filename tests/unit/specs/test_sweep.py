@@ -34,6 +34,8 @@ def test_a_resolved_sweep_is_the_same_sweep() -> None:
 
 def test_a_trial_is_measured_in_every_epoch_where_the_objective_needs_it() -> None:
     assert sweep().trial_spec({}).watch.knn_every_epochs == 1
+    unset = sweep(base=BASE | {"watch": {"knn_every_epochs": None}})
+    assert unset.trial_spec({}).watch.knn_every_epochs == 1
     given = sweep(base=BASE | {"watch": {"knn_every_epochs": 2}})
     assert given.trial_spec({}).watch.knn_every_epochs == 2
     rank = sweep(objective={"metric": "representation/rankme"})
@@ -98,11 +100,14 @@ def test_the_base_is_checked_and_its_faults_are_named_in_it() -> None:
     assert "must be a mapping" in faults(base=3)["base"]
 
 
-def test_an_objective_that_is_never_measured_is_refused() -> None:
-    assert (
-        "never measured"
-        in faults(base=BASE | {"watch": {"knn_every_epochs": 0}})["objective.metric"]
+@pytest.mark.parametrize(
+    ("metric", "often"), [("knn/top1", "never"), ("representation/rankme", "too seldom")]
+)
+def test_an_objective_that_is_hardly_measured_is_refused(metric: str, often: str) -> None:
+    found = faults(
+        base=BASE | {"watch": {"knn_every_epochs": 0}}, objective={"metric": metric, "mode": "max"}
     )
+    assert f"{metric} is {often} measured" in found["objective.metric"]
 
 
 def test_a_grid_search_takes_grids() -> None:

@@ -29,7 +29,7 @@ TRAINED_PER_MEASURED = 50
 measurements a quarter of a percent of the training (docs/performance.md). A GPU gains less, as half
 of a measurement is no work for it."""
 FEWEST = 5
-"""Measurements of a training in any case: a short one is worth a curve, whatever it costs."""
+"""Measurements of a training, at least: a short one is worth a curve, whatever it costs."""
 KEPT_BYTES = 2**29
 """Views are made once and kept in memory where they take no more: those of 105 pixels do."""
 NEIGHBOURS, TEMPERATURE = 20, 0.07
@@ -78,8 +78,9 @@ class Diagnostics:
         autocast: Callable[[], AbstractContextManager[object]],
         epochs: int,
     ) -> None:
+        self._has_classes = len(images.classes) > 1 and images.several is None
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
-        self._images = Subset(images, order[:MEASURED])
+        self._images = Subset(images, order[: MEASURED if self._has_classes else SAMPLE])
         self._image_size = image_size
         self._device = device
         self._loaders = loaders
@@ -87,7 +88,7 @@ class Diagnostics:
         measured = len(self._images)
         # The other workers wait for the one that measures.
         cheap = ceil(TRAINED_PER_MEASURED * measured * world_size() / len(images))
-        self.every_epochs = min(cheap, ceil(epochs / FEWEST))
+        self.every_epochs = min(cheap, max(1, epochs // FEWEST))
         view_bytes = 3 * image_size**2 * 4
         self._keeps = measured * view_bytes <= KEPT_BYTES
         self._kept: list[tuple[Tensor, Tensor]] = []
@@ -98,10 +99,10 @@ class Diagnostics:
 
         Args:
             network: what to measure.
-            neighbours: whether to classify by nearest neighbours too.
+            neighbours: whether to classify by nearest neighbours too, if the images have classes.
 
         Raises:
-            UserFailure: none of the images can be read.
+            UserFailure: fewer than two of the images can be read.
         """
         was_training = network.training
         network.eval()
@@ -110,9 +111,12 @@ class Diagnostics:
             for views, some in self._views(MEASURED if neighbours else SAMPLE):
                 representations.append(network.backbone(views.to(self._device)).float())
                 read.append(some)
-            if not read:
-                raise UserFailure(f"data: none of {len(self._images)} images can be read")
-            representation, indices = torch.cat(representations), torch.cat(read)
+            indices = torch.cat(read) if read else torch.empty(0)
+            if (indices < SAMPLE).sum() < 2:
+                raise UserFailure(
+                    f"data: fewer than two of {min(SAMPLE, len(self._images))} images can be read"
+                )
+            representation = torch.cat(representations)
             sample = representation[indices < SAMPLE]
             embedding = network.expander(sample).float()
         network.train(was_training)
@@ -126,12 +130,12 @@ class Diagnostics:
 
     def _views(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Views ``[n, 3, S, S]`` and indices ``[n]`` of the readable of the first images."""
-        if not self._keeps:
-            yield from self._made(count)
-            return
-        if not self._kept:
+        if self._keeps and not self._kept:
             self._kept = list(self._made(MEASURED))
-        yield from ((views, some) for views, some in self._kept if some[0] < count)
+        if self._kept:
+            yield from ((views, some) for views, some in self._kept if some[0] < count)
+        else:
+            yield from self._made(count)
 
     def _made(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         images = Subset(self._images, range(min(count, len(self._images))))
@@ -142,14 +146,13 @@ class Diagnostics:
                 yield views.contiguous(memory_format=torch.channels_last), some
 
     def _knn(self, representation: Tensor, indices: Tensor) -> float | None:
-        classes = len(self._images.classes)
         asked = indices < len(self._images) // 4
-        if classes < 2 or self._images.several is not None or asked.all() or not asked.any():
+        if not self._has_classes or asked.all() or not asked.any():
             return None
         labels = torch.tensor(self._images.labels)[indices].to(self._device)
         bank = Features(representation[~asked], labels[~asked], indices[~asked], ())
         k = min(NEIGHBOURS, len(bank.labels))
-        scores = knn_scores(bank, representation[asked], k, TEMPERATURE, classes)
+        scores = knn_scores(bank, representation[asked], k, TEMPERATURE, len(self._images.classes))
         return top_k_accuracy(scores, labels[asked], 1)
 
 

@@ -123,9 +123,12 @@ class Pretraining:
             epoch = self._step // self._steps_per_epoch
             self._report_corrupt_images()
             self._diagnose(epoch)
-            if self._due(epoch, self._spec.checkpoint.every_epochs):
+            stopping = any_over_processes([self._context.stopping()])[0]
+            if stopping or self._due(epoch, self._spec.checkpoint.every_epochs):
                 self._save()
             self._context.epoch_ended(epoch, self._spec.training.epochs)
+            if stopping:
+                raise self._stopped()
         backbone: nn.Module = self.network.backbone
         return backbone.eval()
 
@@ -193,12 +196,19 @@ class Pretraining:
         problem = self._finite.problem() or self._collapse.note(
             self._step, float(losses.std.mean())
         )
-        broken, stopping = any_over_processes([problem is not None, self._context.stopping()])
+        # At its end an epoch is measured first: whoever goes on from there does not.
+        within = self._step % self._steps_per_epoch != 0
+        broken, stopping = any_over_processes(
+            [problem is not None, within and self._context.stopping()]
+        )
         if broken:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
         if stopping:
             self._save()
-            raise Stopped(f"asked to end: the state after step {self._step} is saved")
+            raise self._stopped()
+
+    def _stopped(self) -> Stopped:
+        return Stopped(f"asked to end: the state after step {self._step} is saved")
 
     def _log(self, losses: Losses, gradient_norm: Tensor, images_per_second: float) -> None:
         terms = torch.stack([term.detach() for term in losses.terms.values()])
