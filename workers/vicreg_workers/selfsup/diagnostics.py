@@ -26,8 +26,8 @@ MEASURED, SAMPLE, BATCH_SIZE = 4000, 2000, 250
 pass the network at once. A quarter of all is classified by the votes of the rest."""
 TRAINED_PER_MEASURED = 50
 """Images trained on for each that is measured: on a CPU one costs eight times the other, and so the
-measurements a quarter of a percent of the training (docs/performance.md). A GPU gains less, as half
-of a measurement is no work for it."""
+measurements a quarter of a percent of the training (docs/performance.md). The rest is room for
+GPUs, which do the training faster but not the figure and little of the eigenvalues."""
 FEWEST = 5
 """Measurements of a training, at least: a short one is worth a curve, whatever it costs."""
 KEPT_BYTES = 2**29
