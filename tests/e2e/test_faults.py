@@ -68,7 +68,11 @@ def test_a_driver_told_to_end_saves_the_step_it_is_at(running: Running) -> None:
 
 def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Running) -> None:
     """Fails without: RunLog's own thread and its queue."""
-    job = running.submit(name="mlflow-away", training={"epochs": 14, "batch_size": 128})
+    job = running.submit(
+        name="mlflow-away",
+        training={"epochs": 14, "batch_size": 128},
+        watch={"knn_every_epochs": 1},
+    )
     running.until_epoch(job, 2)
     mlflow = running.child("mlflow")
     mlflow.not_before = time.monotonic() + OUTAGE_SECONDS
@@ -81,7 +85,7 @@ def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Runnin
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert len(ended.attempts) == 1
     assert running.steps(job) == logged_steps(14)
-    assert running.steps(job, "representation/rankme") == [22 * n for n in range(1, 8)]
+    assert running.steps(job, "representation/rankme") == [11 * n for n in range(1, 15)]
 
 
 def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None:

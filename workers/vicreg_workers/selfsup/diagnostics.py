@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import ceil
@@ -13,17 +13,17 @@ from torch import Tensor
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.accuracy import top_k_accuracy
 from vicreg_workers.selfsup.distributed import world_size
-from vicreg_workers.selfsup.features import Features
+from vicreg_workers.selfsup.features import BATCH_SIZE, Features, features_of
 from vicreg_workers.selfsup.images import Images, Subset
 from vicreg_workers.selfsup.knn import knn_scores
-from vicreg_workers.selfsup.loading import plain_batches
+from vicreg_workers.selfsup.loading import PlainBatch, plain_batches
 from vicreg_workers.selfsup.losses import covariance
 from vicreg_workers.selfsup.network import JointEmbedding
 from vicreg_workers.selfsup.views import PlainView
 
-MEASURED, SAMPLE, BATCH_SIZE = 4000, 2000, 250
-"""Images that are measured at most, those of them whose embeddings and spectrum are, and those that
-pass the network at once. A quarter of all is classified by the votes of the rest."""
+MEASURED, SAMPLE = 4000, 2000
+"""Images that are measured at most, and those of them whose embeddings and spectrum are. A quarter
+of the former is classified by the votes of the rest."""
 TRAINED_PER_MEASURED = 50
 """Images trained on for each that is measured: on a CPU one costs eight times the other, and so the
 measurements a quarter of a percent of the training (docs/performance.md). The rest is room for
@@ -91,7 +91,7 @@ class Diagnostics:
         self.every_epochs = min(cheap, max(1, epochs // FEWEST))
         view_bytes = 3 * image_size**2 * 4
         self._keeps = measured * view_bytes <= KEPT_BYTES
-        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._kept: list[PlainBatch] = []
 
     @torch.no_grad()
     def of(self, network: JointEmbedding, neighbours: bool) -> Diagnosis:
@@ -106,54 +106,43 @@ class Diagnostics:
         """
         was_training = network.training
         network.eval()
+        batches = self._batches(MEASURED if neighbours else SAMPLE)
         with self._autocast():
-            representations, read = [], []
-            for views, some in self._views(MEASURED if neighbours else SAMPLE):
-                representations.append(network.backbone(views.to(self._device)).float())
-                read.append(some)
-            indices = torch.cat(read) if read else torch.empty(0)
-            if (indices < SAMPLE).sum() < 2:
-                raise UserFailure(
-                    f"data: fewer than two of {min(SAMPLE, len(self._images))} images can be read"
-                )
-            representation = torch.cat(representations)
-            sample = representation[indices < SAMPLE]
+            features = features_of(network.backbone, batches, self._images.labels, self._device)
+            sample = features.representations[features.indices < SAMPLE]
+            if len(sample) < 2:
+                raise UserFailure("data: fewer than two of the images measured can be read")
             embedding = network.expander(sample).float()
         network.train(was_training)
-        finite = bool(torch.isfinite(representation).all() and torch.isfinite(embedding).all())
+        outputs = (features.representations, embedding)
+        finite = all(bool(torch.isfinite(each).all()) for each in outputs)
         return Diagnosis(
             embedding_std=embedding.std(dim=0).cpu(),
             finite=finite,
             representation=_representation_metrics(sample) if finite else {},
-            knn_top1=self._knn(representation, indices) if finite and neighbours else None,
+            knn_top1=self._knn(features) if finite and neighbours else None,
         )
 
-    def _views(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Views ``[n, 3, S, S]`` and indices ``[n]`` of the readable of the first images."""
-        if self._keeps and not self._kept:
-            self._kept = list(self._made(MEASURED))
-        if self._kept:
-            yield from ((views, some) for views, some in self._kept if some[0] < count)
-        else:
-            yield from self._made(count)
+    def _batches(self, count: int) -> Iterable[PlainBatch]:
+        """The first images, or a few more to fill a batch."""
+        if not self._keeps:
+            return self._made(Subset(self._images, range(min(count, len(self._images)))))
+        if not self._kept:
+            self._kept = list(self._made(self._images))
+        return self._kept[: ceil(count / BATCH_SIZE)]
 
-    def _made(self, count: int) -> Iterator[tuple[Tensor, Tensor]]:
-        images = Subset(self._images, range(min(count, len(self._images))))
-        for views, some, _ in plain_batches(
-            images, PlainView(self._image_size), BATCH_SIZE, self._loaders
-        ):
-            if len(views):
-                yield views.contiguous(memory_format=torch.channels_last), some
+    def _made(self, images: Images) -> Iterable[PlainBatch]:
+        return plain_batches(images, PlainView(self._image_size), BATCH_SIZE, self._loaders)
 
-    def _knn(self, representation: Tensor, indices: Tensor) -> float | None:
-        asked = indices < len(self._images) // 4
+    def _knn(self, features: Features) -> float | None:
+        asked = features.indices < len(self._images) // 4
         if not self._has_classes or asked.all() or not asked.any():
             return None
-        labels = torch.tensor(self._images.labels)[indices].to(self._device)
-        bank = Features(representation[~asked], labels[~asked], indices[~asked], ())
+        bank, queries = features.only(~asked), features.only(asked)
         k = min(NEIGHBOURS, len(bank.labels))
-        scores = knn_scores(bank, representation[asked], k, TEMPERATURE, len(self._images.classes))
-        return top_k_accuracy(scores, labels[asked], 1)
+        classes = len(self._images.classes)
+        scores = knn_scores(bank, queries.representations, k, TEMPERATURE, classes)
+        return top_k_accuracy(scores, queries.labels, 1)
 
 
 def _representation_metrics(z: Tensor) -> dict[str, float]:
@@ -208,8 +197,7 @@ def alpha_req(z: Tensor) -> float:
 def _squared_singular_values(z: Tensor) -> Tensor:
     """Of ``[N, D]``, descending, float64: exact to 1e-8 of the largest singular value.
 
-    As eigenvalues of the smaller of ZᵀZ and ZZᵀ: less work than a decomposition of Z, on GPUs by
-    far.
+    As eigenvalues of the smaller of ZᵀZ and ZZᵀ: less work than a decomposition of Z.
     """
     z = z.double()
     gram = z.T @ z if z.shape[1] < z.shape[0] else z @ z.T

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.images import Images
-from vicreg_workers.selfsup.loading import plain_batches
+from vicreg_workers.selfsup.loading import PlainBatch, plain_batches
 from vicreg_workers.selfsup.views import PlainView
 
 BATCH_SIZE = 256
@@ -28,8 +28,12 @@ class Features:
     corrupt: tuple[int, ...]
     """Indices of images that could not be read and are left out."""
 
+    def only(self, which: Tensor) -> Features:
+        """Those where ``which``, ``[N]`` of bool, is true."""
+        kept = self.representations[which], self.labels[which], self.indices[which]
+        return Features(*kept, self.corrupt)
 
-@torch.no_grad()
+
 def extract_features(
     backbone: nn.Module,
     images: Images,
@@ -51,24 +55,51 @@ def extract_features(
     Raises:
         UserFailure: no image could be read.
     """
+    batches = plain_batches(images, PlainView(image_size), BATCH_SIZE, loaders)
+    return features_of(backbone, batches, images.labels, device, progress)
+
+
+@torch.no_grad()
+def features_of(
+    backbone: nn.Module,
+    batches: Iterable[PlainBatch],
+    labels: Sequence[int],
+    device: torch.device,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Features:
+    """As ``extract_features``, of the batches that ``plain_batches`` makes.
+
+    Args:
+        backbone: images to representations.
+        batches: what to pass.
+        labels: of all images, by their indices.
+        device: where the backbone is and the features will be.
+        progress: called with the number of images passed.
+
+    Raises:
+        UserFailure: no image could be read.
+    """
     backbone.eval()
     representations, indices = [], []
     done = 0
     corrupt: list[int] = []
-    for views, some, unreadable in plain_batches(
-        images, PlainView(image_size), BATCH_SIZE, loaders
-    ):
+    for views, some, unreadable in batches:
         if len(views):
-            representations.append(backbone(views.to(device)).float())
+            views = views.to(device, memory_format=torch.channels_last)
+            representations.append(backbone(views).float())
             indices.append(some)
         corrupt += unreadable
         done += len(views) + len(unreadable)
         progress(done)
     if not representations:
-        raise UserFailure(f"data: none of {len(images)} images can be read")
+        raise UserFailure(f"data: none of {done} images can be read")
     passed = torch.cat(indices)
-    labels = torch.tensor(images.labels)[passed].to(device)
-    return Features(torch.cat(representations), labels, passed, tuple(corrupt))
+    return Features(
+        torch.cat(representations),
+        torch.tensor(labels)[passed].to(device),
+        passed,
+        tuple(corrupt),
+    )
 
 
 @torch.no_grad()

@@ -10,14 +10,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from vicreg_workers.selfsup.images import Images
 
+PlainBatch = tuple[Tensor, Tensor, tuple[int, ...]]
+"""Views ``[n, 3, S, S]``, their indices ``[n]``, and the indices of images that can't be read."""
+
 
 def plain_batches(
     images: Images, transform: Callable[..., Tensor], batch_size: int, loaders: int
-) -> Iterator[tuple[Tensor, Tensor, tuple[int, ...]]]:
-    """Views ``[n, 3, S, S]`` and indices ``[n]`` of all readable images, in order.
-
-    Unreadable images are left out; the third item of a batch holds their indices.
-    """
+) -> Iterator[PlainBatch]:
+    """All images, each once and in order."""
     return iter(
         DataLoader(
             _PlainDataset(images, transform),
@@ -49,7 +49,7 @@ class _PlainDataset(Dataset[tuple[Tensor, int] | int]):
 
 def _collate_readable(
     samples: list[tuple[Tensor, int] | int],
-) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+) -> PlainBatch:
     unreadable = tuple(sample for sample in samples if isinstance(sample, int))
     readable = [sample for sample in samples if not isinstance(sample, int)]
     if not readable:

@@ -100,6 +100,7 @@ class Pretraining:
         self._steps_per_epoch = len(self._batches)
         self._steps = self._steps_per_epoch * spec.training.epochs
         self._step = 0
+        self._epochs_ended = 0
         self._corrupt: set[int] = set()
         self._skipped: set[int] = set()
 
@@ -118,19 +119,20 @@ class Pretraining:
             self._load(state)
         else:
             self._picture_views()
-        while self._step < self._steps:
-            self._train_epoch(*divmod(self._step, self._steps_per_epoch))
-            epoch = self._step // self._steps_per_epoch
-            self._report_corrupt_images()
-            self._diagnose(epoch)
-            stopping = any_over_processes([self._context.stopping()])[0]
-            if stopping or self._due(epoch, self._spec.checkpoint.every_epochs):
-                self._save()
-            self._context.epoch_ended(epoch, self._spec.training.epochs)
-            if stopping:
-                raise self._stopped()
+        while self._epochs_ended < self._spec.training.epochs:
+            epoch = self._epochs_ended
+            self._train_epoch(epoch, self._step - epoch * self._steps_per_epoch)
+            self._end_epoch(epoch + 1)
         backbone: nn.Module = self.network.backbone
         return backbone.eval()
+
+    def _end_epoch(self, epoch: int) -> None:
+        self._report_corrupt_images()
+        self._diagnose(epoch)
+        self._epochs_ended = epoch
+        if self._due(epoch, self._spec.checkpoint.every_epochs):
+            self._save()
+        self._context.epoch_ended(epoch, self._spec.training.epochs)
 
     def _train_epoch(self, epoch: int, start: int) -> None:
         self.network.train()
@@ -196,19 +198,12 @@ class Pretraining:
         problem = self._finite.problem() or self._collapse.note(
             self._step, float(losses.std.mean())
         )
-        # At its end an epoch is measured first: whoever goes on from there does not.
-        within = self._step % self._steps_per_epoch != 0
-        broken, stopping = any_over_processes(
-            [problem is not None, within and self._context.stopping()]
-        )
+        broken, stopping = any_over_processes([problem is not None, self._context.stopping()])
         if broken:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
         if stopping:
             self._save()
-            raise self._stopped()
-
-    def _stopped(self) -> Stopped:
-        return Stopped(f"asked to end: the state after step {self._step} is saved")
+            raise Stopped(f"asked to end: the state after step {self._step} is saved")
 
     def _log(self, losses: Losses, gradient_norm: Tensor, images_per_second: float) -> None:
         terms = torch.stack([term.detach() for term in losses.terms.values()])
@@ -259,7 +254,7 @@ class Pretraining:
 
     def _due(self, epoch: int, every: int) -> bool:
         """Whether what is done every so many epochs (0: never) is done after this one."""
-        return every > 0 and (epoch % every == 0 or self._step == self._steps)
+        return every > 0 and (epoch % every == 0 or epoch == self._spec.training.epochs)
 
     def _diagnose(self, epoch: int) -> None:
         """Measure the network on rank 0; every worker hears of it where it is of no more use."""
@@ -311,6 +306,8 @@ class Pretraining:
                 "scaler": self._scaler.state_dict(),
                 "corrupt": sorted(self._corrupt),
                 "low_since": self._collapse.low_since,
+                # One less than trained, where a stop came before the last was measured.
+                "epochs_ended": self._epochs_ended,
             },
             own=own,
             workers=world_size(),
@@ -324,6 +321,9 @@ class Pretraining:
         self._corrupt = set(state.shared["corrupt"])
         self._skipped = set(state.own["skipped"])
         self._step = state.step
+        # States of 0.2.0 do not say.
+        trained = self._step // self._steps_per_epoch
+        self._epochs_ended = state.shared.get("epochs_ended", trained)
         torch.set_rng_state(state.own["torch"])
         if "cuda" in state.own:
             torch.cuda.set_rng_state(state.own["cuda"], self._context.device)
