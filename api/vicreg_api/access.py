@@ -15,8 +15,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_platform.errors import Forbidden, InvalidKey, TooManyRequests
+from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import OPEN, Caller, KeyService
-from vicreg_platform.keys.views import Role
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 _bearer = HTTPBearer(auto_error=False, description="An API key, as `vicreg keys create` shows it")

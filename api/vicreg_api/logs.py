@@ -9,7 +9,7 @@ from anyio.to_thread import run_sync
 
 from vicreg_api.services import Services
 from vicreg_platform.errors import InvalidRequest, NotFound, Unavailable
-from vicreg_platform.jobs.views import AttemptView, JobView
+from vicreg_platform.jobs.schemas import AttemptView, JobView
 
 POLL_SECONDS = 1.0
 MAX_UNANSWERED = 30

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 
 from vicreg_platform.errors import PlatformError
-from vicreg_platform.jobs.views import DryRun, EventPage, JobPage, JobView, TrialPage
-from vicreg_platform.keys.views import KeyList, KeyView, NewKey
-from vicreg_platform.schedules.views import SchedulePage, ScheduleView, TickPage
+from vicreg_platform.jobs.schemas import DryRun, EventPage, JobPage, JobView, TrialPage
+from vicreg_platform.keys.schemas import KeyList, KeyView, NewKey
+from vicreg_platform.schedules.schemas import SchedulePage, ScheduleView, TickPage
 
 POLL_SECONDS = 0.5
 

@@ -22,10 +22,10 @@ from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from vicreg_platform.contract.tags import JOB_TAG, PROGRESS_TAG
+from vicreg_platform.contract.trial import TRIAL_TAG, Trial, TrialState
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
-from vicreg_platform.metrics import CALL_FAILURES, CALL_SECONDS
-from vicreg_platform.run_tags import JOB_TAG, PROGRESS_TAG
-from vicreg_platform.trials import TRIAL_TAG, Trial, TrialState
+from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
 PARENT_TAG = "mlflow.parentRunId"
 _TRIAL_STATUS = {

@@ -19,11 +19,11 @@ from torch import nn
 from vicreg_platform.recipes import load_ablation
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_platform.specs.overrides import overridden
-from vicreg_workers.context import NullContext
-from vicreg_workers.selfsup.accuracy import top_k_accuracy
-from vicreg_workers.selfsup.features import extract_features
-from vicreg_workers.selfsup.images import open_images
-from vicreg_workers.selfsup.knn import knn_scores
+from vicreg_workers.selfsup.context import NullContext
+from vicreg_workers.selfsup.data.sources import open_images
+from vicreg_workers.selfsup.evaluation.features import extract_features
+from vicreg_workers.selfsup.evaluation.knn import knn_scores
+from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
 from vicreg_workers.selfsup.train import Pretraining
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07

@@ -11,7 +11,7 @@ import time
 import torch
 from torch import nn
 
-from vicreg_workers.selfsup.convolution import multiply_small_maps
+from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
 
 BATCH, ROUNDS = 256, 15
 SHAPES = [(256, 256, 2, 1, 3), (256, 512, 2, 2, 3), (256, 512, 2, 2, 1), (512, 512, 1, 1, 3)]

@@ -19,13 +19,13 @@ from pathlib import Path
 import torch
 
 from tests.integration.conftest import MlflowServer
-from vicreg_platform.progress import Progress
+from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_platform.tracking import Tracking
-from vicreg_workers.context import NullContext
-from vicreg_workers.run_log import RunLog
-from vicreg_workers.selfsup.images import open_images
+from vicreg_workers.selfsup.context import NullContext
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.train import Pretraining
+from vicreg_workers.tracking.outbox import RunLog
 
 ROUNDS = 5
 CONDITIONS = ("answering", "hung", "dead")

@@ -26,10 +26,10 @@ from torchvision.transforms import InterpolationMode
 
 from tests.benchmarks.loss import authors_loss
 from vicreg_platform.specs import DigitsData, PretrainSpec, parse_spec
-from vicreg_workers.context import NullContext
 from vicreg_workers.selfsup import train
-from vicreg_workers.selfsup.diagnostics import Diagnostics
-from vicreg_workers.selfsup.images import Digits, Subset
+from vicreg_workers.selfsup.context import NullContext
+from vicreg_workers.selfsup.data.sources import Digits, Subset
+from vicreg_workers.selfsup.monitor.representation import Diagnostics
 from vicreg_workers.selfsup.train import Pretraining
 
 IMAGES = 1024

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.conftest import small
+from vicreg_platform.cli.local import free_ports
 from vicreg_platform.client import ApiError, ApiUnreachable, Client
-from vicreg_platform.jobs.views import JobView
-from vicreg_platform.local import free_ports
+from vicreg_platform.jobs.schemas import JobView
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "vicreg-test"

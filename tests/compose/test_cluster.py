@@ -13,8 +13,8 @@ from mlflow.tracking import MlflowClient
 
 from tests.compose.conftest import Cluster, brought_up
 from tests.e2e.conftest import STEPS_PER_EPOCH, logged_steps
+from vicreg_platform.jobs.schemas import JobView
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.views import JobView
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 EPOCHS = 16

@@ -10,9 +10,9 @@ from typing import Any
 import psutil
 import pytest
 
+from vicreg_platform.cli.local import Child, LocalOptions, LocalPlatform, free_ports
 from vicreg_platform.client import Client
-from vicreg_platform.jobs.views import JobView
-from vicreg_platform.local import Child, LocalOptions, LocalPlatform, free_ports
+from vicreg_platform.jobs.schemas import JobView
 
 JOB_SECONDS = 480.0
 STEPS_PER_EPOCH = 11

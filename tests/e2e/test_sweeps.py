@@ -10,9 +10,9 @@ from typing import Any
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.conftest import Running, small
+from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.jobs.schemas import JobView, TrialView
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.views import JobView, TrialView
-from vicreg_platform.trials import TrialState
 
 OUTAGE_SECONDS = 30.0
 OVERFLOWS = 100.0

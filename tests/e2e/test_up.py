@@ -13,9 +13,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from vicreg_platform.local import free_ports
+from vicreg_platform.cli.local import free_ports
 
-VICREG = [sys.executable, "-c", "from vicreg_platform.cli import main; main()"]
+VICREG = [sys.executable, "-c", "from vicreg_platform.cli.commands import main; main()"]
 
 
 def up(home: Path, *arguments: str) -> subprocess.Popen[str]:

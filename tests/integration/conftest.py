@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from vicreg_platform.local import Child, free_ports
+from vicreg_platform.cli.local import Child, free_ports
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:

@@ -17,19 +17,19 @@ import yaml
 from tests.integration.conftest import MlflowServer, wait_until
 from vicreg_api.app import create_app
 from vicreg_api.services import Services
-from vicreg_platform.cli import main
+from vicreg_platform.cli.commands import main
+from vicreg_platform.cli.local import free_ports
 from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.cluster.fake import FakeCluster
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
-from vicreg_platform.dispatcher import Dispatcher
+from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.service import KeyService
-from vicreg_platform.local import free_ports
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import Tracking
-from vicreg_platform.trials import Trial, TrialState
 
 DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
 

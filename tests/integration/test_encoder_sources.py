@@ -13,13 +13,13 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from tests.integration.conftest import MlflowServer
-from vicreg_platform.local import free_ports
+from vicreg_platform.cli.local import free_ports
 from vicreg_platform.specs import JobEncoder, ModelEncoder, PretrainSpec, RunEncoder, parse_spec
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.encoder import FOLDER, encoder_files, load_encoder
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
-from vicreg_workers.run_log import RunLog
-from vicreg_workers.selfsup.backbones import build_backbone
+from vicreg_workers.selfsup.model.backbones import build_backbone
+from vicreg_workers.tracking.outbox import RunLog
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import pytest
 from tests.integration.conftest import wait_until
 from tests.integration.test_api import DIGITS, Platform, platform  # noqa: F401
 from vicreg_api.access import RateLimit
+from vicreg_platform.cli.local import free_ports
 from vicreg_platform.database import Database
 from vicreg_platform.errors import InvalidKey, TooManyRequests
+from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import KeyService, new_key
-from vicreg_platform.keys.views import Role
-from vicreg_platform.local import free_ports
 
 SCHEDULE = {"name": "s", "cron": "0 0 * * *", "job": DIGITS}
 

@@ -12,12 +12,12 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
-from tests.unit.selfsup.test_images import make_folder
+from tests.unit.selfsup.data.test_sources import make_folder
 from tests.unit.selfsup.test_train import Recorder, assert_same, spec_for, train
 from vicreg_platform.specs import Objective
 from vicreg_workers.checkpoints import Checkpoints, remove_checkpoints
-from vicreg_workers.ledger import Entry, Ledger
-from vicreg_workers.stop import Stop
+from vicreg_workers.stop_signal import Stop
+from vicreg_workers.sweep.ledger import Entry, Ledger
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from sqlalchemy.exc import IntegrityError
 
 from vicreg_platform.database import Database
 from vicreg_platform.errors import DatabaseUnavailable, IllegalTransition, NotFound
-from vicreg_platform.jobs.models import Base, Job, new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.tables import Base, Job, new_id
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

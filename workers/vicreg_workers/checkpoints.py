@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 import torch
 
-from vicreg_workers.context import State
+from vicreg_workers.selfsup.context import State
 from vicreg_workers.selfsup.distributed import barrier, gather_objects, rank, world_size
 
 logger = logging.getLogger(__name__)

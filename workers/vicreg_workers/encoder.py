@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from vicreg_platform.paths import resolve_inside
+from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import (
     Backbone,
     JobEncoder,
@@ -28,13 +28,13 @@ from vicreg_platform.specs import (
 )
 from vicreg_platform.specs.evaluate import Encoder
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
-from vicreg_workers.selfsup.backbones import (
+from vicreg_workers.selfsup.data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from vicreg_workers.selfsup.model.backbones import (
     backbone_state,
     backbone_weights,
     build_backbone,
     representation_size,
 )
-from vicreg_workers.selfsup.views import IMAGENET_MEAN, IMAGENET_STD
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vicreg_workers.encoder import FOLDER, Published, load_published
 from vicreg_workers.failures import JobFailure, UserFailure
-from vicreg_workers.selfsup.backbones import backbone_state, build_backbone
+from vicreg_workers.selfsup.model.backbones import backbone_state, build_backbone
 
 TOLERANCE = 1e-4
 """Of the largest difference, relative to the largest output: the formats sum in other orders."""

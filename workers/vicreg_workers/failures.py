@@ -1,13 +1,13 @@
 """How a job can fail, and the exit code by which the driver says so.
 
-The codes are the contract with the dispatcher (``vicreg_platform.assignment``).
+The codes are the contract with the dispatcher (``vicreg_platform.contract.assignment``).
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-from vicreg_platform.assignment import FailureClass
+from vicreg_platform.contract.assignment import FailureClass
 
 
 class JobFailure(Exception):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 
-from vicreg_platform.assignment import FAILURE_LINE, Assignment
+from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment
 from vicreg_platform.specs import EvaluateSpec, SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
-from vicreg_workers.logs import configure_logging
+from vicreg_workers.log_format import configure_logging
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +35,15 @@ def main() -> None:
 def _run(assignment: Assignment) -> None:
     # Each kind imports only what it needs: Ray Train alone takes seconds.
     if isinstance(assignment.spec, EvaluateSpec):
-        from vicreg_workers.evaluate import evaluate
+        from vicreg_workers.evaluate.job import evaluate
 
         evaluate(assignment)
     elif isinstance(assignment.spec, SweepSpec):
-        from vicreg_workers.sweep import sweep
+        from vicreg_workers.sweep.driver import sweep
 
         sweep(assignment)
     else:
-        from vicreg_workers.pretrain import pretrain
+        from vicreg_workers.pretrain.driver import pretrain
 
         pretrain(assignment)
 

@@ -18,8 +18,7 @@ from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.repository import JobFilter
-from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.views import (
+from vicreg_platform.jobs.schemas import (
     DryRun,
     EventPage,
     JobPage,
@@ -27,6 +26,7 @@ from vicreg_platform.jobs.views import (
     TrialPage,
     TrialSort,
 )
+from vicreg_platform.jobs.states import JobState
 
 router = APIRouter(
     prefix="/v1/jobs",

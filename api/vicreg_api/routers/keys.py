@@ -12,7 +12,7 @@ from vicreg_api.access import administrator
 from vicreg_api.parameters import Cursor, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
-from vicreg_platform.keys.views import AuditPage, KeyList, KeyView, NewKey, Role
+from vicreg_platform.keys.schemas import AuditPage, KeyList, KeyView, NewKey, Role
 from vicreg_platform.specs.base import Name
 
 router = APIRouter(

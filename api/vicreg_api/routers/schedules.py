@@ -13,8 +13,8 @@ from vicreg_api.parameters import Cursor, Identifier, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
-from vicreg_platform.jobs.views import JobView
-from vicreg_platform.schedules.views import SchedulePage, ScheduleView, TickPage
+from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.schedules.schemas import SchedulePage, ScheduleView, TickPage
 from vicreg_platform.specs.base import Moment
 
 router = APIRouter(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vicreg_platform.assignment import Assignment
 from vicreg_platform.cluster import Bundle, Capacity, Needs, Submission
+from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.specs import AnySpec, EvaluateSpec, Resources, SweepSpec
 
 NOTHING = Bundle(cpus=0, gpus=0)

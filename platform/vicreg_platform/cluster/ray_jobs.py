@@ -19,7 +19,7 @@ from vicreg_platform.cluster import (
     SubmissionStatus,
 )
 from vicreg_platform.errors import ClusterUnavailable, SubmissionRefused
-from vicreg_platform.metrics import CALL_FAILURES, CALL_SECONDS
+from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
 TIMEOUT_SECONDS = 15.0
 _STATES = {

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from vicreg_platform.contract.trial import Trial, TrialState, ranked
 from vicreg_platform.errors import InvalidRequest
-from vicreg_platform.jobs.views import JobView, RunView, TrialPage, TrialSort, TrialView
+from vicreg_platform.jobs.schemas import JobView, RunView, TrialPage, TrialSort, TrialView
 from vicreg_platform.tracking import Tracking
-from vicreg_platform.trials import Trial, TrialState, ranked
 
 
 def leaderboard(

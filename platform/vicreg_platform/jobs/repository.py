@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session, aliased, selectinload
 
 from vicreg_platform.database import insert_if_absent
 from vicreg_platform.errors import IllegalTransition, NotFound
-from vicreg_platform.jobs.models import (
+from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
+from vicreg_platform.jobs.tables import (
     Attempt,
     Dependency,
     Event,
@@ -22,7 +23,6 @@ from vicreg_platform.jobs.models import (
     Label,
     Lease,
 )
-from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
 from vicreg_platform.keys.repository import KeyRepository
 
 _WITH_PARTS = (selectinload(Job.attempts), selectinload(Job.dependencies))

@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from vicreg_platform.cluster.needs import needs_of
+from vicreg_platform.contract.trial import Trial
+from vicreg_platform.data_root import holds_image, resolve_inside
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
     IdempotencyConflict,
@@ -21,11 +23,10 @@ from vicreg_platform.errors import (
     NotFound,
     QuotaExceeded,
 )
-from vicreg_platform.jobs.models import Job, new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
+from vicreg_platform.jobs.schemas import DryRun, EventPage, EventView, JobPage, JobView
 from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
-from vicreg_platform.jobs.views import DryRun, EventPage, EventView, JobPage, JobView
-from vicreg_platform.paths import holds_image, resolve_inside
+from vicreg_platform.jobs.tables import Job, new_id
 from vicreg_platform.specs import (
     AnySpec,
     Data,
@@ -39,7 +40,6 @@ from vicreg_platform.specs import (
     parse_spec,
 )
 from vicreg_platform.specs.overrides import overridden
-from vicreg_platform.trials import Trial
 
 
 @dataclass(frozen=True)

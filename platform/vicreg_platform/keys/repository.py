@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from vicreg_platform.database import insert_if_absent
 from vicreg_platform.errors import NotFound
-from vicreg_platform.keys.models import ApiKey, AuditEntry
+from vicreg_platform.keys.tables import ApiKey, AuditEntry
 
 
 class KeyRepository:

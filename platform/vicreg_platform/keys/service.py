@@ -13,9 +13,9 @@ from datetime import datetime, timedelta
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidKey
 from vicreg_platform.jobs.service import utc_now
-from vicreg_platform.keys.models import ApiKey
 from vicreg_platform.keys.repository import KeyRepository
-from vicreg_platform.keys.views import AuditPage, AuditView, KeyList, KeyView, NewKey, Role
+from vicreg_platform.keys.schemas import AuditPage, AuditView, KeyList, KeyView, NewKey, Role
+from vicreg_platform.keys.tables import ApiKey
 
 KEY = re.compile(r"vk_([0-9a-f]{8})_[A-Za-z0-9_-]{32,}")
 USED_SECONDS = 60

@@ -2,9 +2,9 @@
 
 from alembic import context
 
-import vicreg_platform.jobs.models
-import vicreg_platform.keys.models
-import vicreg_platform.schedules.models  # noqa: F401
+import vicreg_platform.jobs.tables
+import vicreg_platform.keys.tables
+import vicreg_platform.schedules.tables  # noqa: F401
 from vicreg_platform.database import Base
 
 context.configure(

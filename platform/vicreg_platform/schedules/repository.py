@@ -9,8 +9,8 @@ from sqlalchemy.orm import Session
 
 from vicreg_platform.database import insert_if_absent
 from vicreg_platform.errors import NotFound
-from vicreg_platform.jobs.models import Job
-from vicreg_platform.schedules.models import Schedule, Tick
+from vicreg_platform.jobs.tables import Job
+from vicreg_platform.schedules.tables import Schedule, Tick
 
 
 class ScheduleRepository:

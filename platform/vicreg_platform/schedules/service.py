@@ -11,20 +11,20 @@ from typing import Any
 
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidSpec, QuotaExceeded, Unavailable
-from vicreg_platform.jobs.models import new_id
 from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.schemas import JobView
 from vicreg_platform.jobs.service import JobService, Origin, utc_now
-from vicreg_platform.jobs.views import JobView
-from vicreg_platform.schedules.models import Schedule, Tick
+from vicreg_platform.jobs.tables import new_id
 from vicreg_platform.schedules.repository import ScheduleRepository
-from vicreg_platform.schedules.spec import ScheduleSpec, parse_schedule
-from vicreg_platform.schedules.views import (
+from vicreg_platform.schedules.schemas import (
     SchedulePage,
     ScheduleView,
     TickOutcome,
     TickPage,
     TickView,
 )
+from vicreg_platform.schedules.spec import ScheduleSpec, parse_schedule
+from vicreg_platform.schedules.tables import Schedule, Tick
 from vicreg_platform.specs import AnySpec, FieldFault
 
 logger = logging.getLogger(__name__)

@@ -12,11 +12,11 @@ import pytest
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidSpec
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
+from vicreg_platform.jobs.schemas import JobView
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.views import JobView
+from vicreg_platform.schedules.schemas import ScheduleState, ScheduleView
 from vicreg_platform.schedules.service import ScheduleService
-from vicreg_platform.schedules.views import ScheduleState, ScheduleView
 
 DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
 HOURLY = {

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from vicreg_platform.local import free_ports
+from vicreg_platform.cli.local import free_ports
 
 PRELOADED = ["tests.unit.selfsup.test_train"]
 

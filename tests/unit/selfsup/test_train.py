@@ -8,19 +8,19 @@ from typing import Any
 import pytest
 import torch
 
+from tests.unit.selfsup.data.test_sources import make_folder
 from tests.unit.selfsup.processes import Gloo
-from tests.unit.selfsup.test_images import make_folder
-from vicreg_platform.progress import Progress
+from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.context import NullContext, State
 from vicreg_workers.failures import Diverged, Stopped
+from vicreg_workers.selfsup.context import NullContext, State
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import rank
-from vicreg_workers.selfsup.images import open_images
-from vicreg_workers.selfsup.network import Embeddings
-from vicreg_workers.selfsup.objectives import Losses
+from vicreg_workers.selfsup.loss.methods import Losses
+from vicreg_workers.selfsup.model.network import Embeddings
+from vicreg_workers.selfsup.monitor.divergence import CollapseWatch
 from vicreg_workers.selfsup.train import Pretraining
-from vicreg_workers.selfsup.watch import CollapseWatch
 
 
 def spec_for(epochs: int, workers: int = 1, **changes: Any) -> PretrainSpec:

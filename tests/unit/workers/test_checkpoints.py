@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.context import State
+from vicreg_workers.selfsup.context import State
 
 
 def state(step: int) -> State:

@@ -12,7 +12,7 @@ from vicreg_platform.specs import Backbone, PathEncoder, PretrainSpec, Untrained
 from vicreg_workers.encoder import WEIGHTS, Published, encoder_files, load_encoder
 from vicreg_workers.export import export_encoder
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.backbones import backbone_state, backbone_weights, build_backbone
+from vicreg_workers.selfsup.model.backbones import backbone_state, backbone_weights, build_backbone
 
 RESNET18 = Backbone(name="resnet18")
 

@@ -1,6 +1,6 @@
 """Self-supervised learning in pure torch: no Ray, no MLflow."""
 
-from vicreg_workers.selfsup.losses import (
+from vicreg_workers.selfsup.loss.vicreg import (
     VICRegLoss,
     VICRegTerms,
     covariance,

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vicreg_platform.progress import Progress
+from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.context import Context, State
 from vicreg_workers.failures import Diverged, Stopped
-from vicreg_workers.selfsup import pictures
-from vicreg_workers.selfsup.batches import Batch, ViewBatches
-from vicreg_workers.selfsup.batchnorm import synchronise_batchnorm
-from vicreg_workers.selfsup.compiled import Compiled
-from vicreg_workers.selfsup.convolution import multiply_small_maps
-from vicreg_workers.selfsup.diagnostics import Diagnostics
+from vicreg_workers.selfsup.context import Context, State
+from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
     any_over_processes,
     gather_objects,
@@ -27,12 +23,16 @@ from vicreg_workers.selfsup.distributed import (
     rank,
     world_size,
 )
-from vicreg_workers.selfsup.images import Images
-from vicreg_workers.selfsup.network import JointEmbedding, momentum_at
-from vicreg_workers.selfsup.objectives import Losses, Objective
-from vicreg_workers.selfsup.optimizers import build_optimizer
-from vicreg_workers.selfsup.schedules import learning_rate, peak_learning_rate
-from vicreg_workers.selfsup.watch import CollapseWatch, FiniteWatch, spread
+from vicreg_workers.selfsup.loss.methods import Losses, Objective
+from vicreg_workers.selfsup.model.compile import Compiled
+from vicreg_workers.selfsup.model.network import JointEmbedding, momentum_at
+from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
+from vicreg_workers.selfsup.model.sync_batchnorm import synchronise_batchnorm
+from vicreg_workers.selfsup.monitor import plots
+from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, FiniteWatch, spread
+from vicreg_workers.selfsup.monitor.representation import Diagnostics
+from vicreg_workers.selfsup.optim.learning_rate import learning_rate, peak_learning_rate
+from vicreg_workers.selfsup.optim.optimizers import build_optimizer
 
 LOG_EVERY = 10
 """Steps between two points of a training curve; on a GPU nothing waits for it between them."""
@@ -246,7 +246,7 @@ class Pretraining:
             first, second = next(self._batches.epoch(0)).views
             self._context.picture(
                 "pictures/views.png",
-                pictures.view_pairs(
+                plots.view_pairs(
                     first[:PICTURED_PAIRS].cpu().contiguous(),
                     second[:PICTURED_PAIRS].cpu().contiguous(),
                 ),
@@ -278,7 +278,7 @@ class Pretraining:
         self._context.log(diagnosis.metrics(), self._step)
         self._context.picture(
             f"pictures/embedding_std_epoch_{epoch:05d}.png",
-            pictures.std_histogram(diagnosis.embedding_std, epoch),
+            plots.std_histogram(diagnosis.embedding_std, epoch),
         )
         return None
 

@@ -1,0 +1,309 @@
+"""What the command line shows: progress, tables, and faults with their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column, Table
+
+from vicreg_platform.client import ApiError
+from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.jobs.schemas import JobView, TrialView
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.keys.schemas import KeyView
+from vicreg_platform.schedules.schemas import ScheduleState, ScheduleView, TickView
+
+STATE_COLOURS = {
+    JobState.RUNNING: "cyan",
+    JobState.SUCCEEDED: "green",
+    JobState.FAILED: "red",
+    JobState.CANCELLED: "yellow",
+    JobState.STOPPING: "yellow",
+}
+
+
+class JobProgress:
+    """Live lines, one a job: a bar with epoch, loss terms, images a second and time left."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.fields[state]}", table_column=Column(min_width=9, no_wrap=True)),
+            TextColumn("{task.description}", table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[detail]}", table_column=Column(ratio=1)),
+            console=console,
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    @contextmanager
+    def shown(self) -> Iterator[JobProgress]:
+        """Show the lines."""
+        with self._progress:
+            yield self
+
+    def update(self, job: JobView) -> None:
+        """Bring the line of a job up to date."""
+        if job.id not in self._tasks:
+            self._tasks[job.id] = self._progress.add_task(
+                escape(job.name), total=1.0, state="", detail=""
+            )
+        share = job.progress.step / max(1, job.progress.steps) if job.progress else 0.0
+        if job.state is JobState.SUCCEEDED:
+            share = 1.0
+        colour = STATE_COLOURS.get(job.state, "white")
+        self._progress.update(
+            self._tasks[job.id],
+            completed=share,
+            state=f"[{colour}]{job.state.value}[/]",
+            detail=escape(_detail(job)),
+        )
+
+
+def _detail(job: JobView) -> str:
+    if job.state in (JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.WAITING):
+        return job.reason or ""
+    if job.kind == "evaluate" and job.ended:
+        return "  ".join(
+            f"{name} {value:.1%}" for name, value in job.summary.items() if "/top" in name
+        )
+    if job.progress is None:
+        return ""
+    if job.kind == "sweep":
+        best = job.summary.get("sweep/best")
+        text = f"{_trials_ended(job)}, {job.progress.step} epochs"
+        return (
+            text if best is None else f"{text}, best {job.spec['objective']['metric']} {best:.4g}"
+        )
+    parts = []
+    if job.kind == "pretrain":
+        parts.append(f"epoch {job.progress.epoch}/{job.progress.epochs}")
+        for short, metric in (
+            ("loss", "train/loss"),
+            ("inv", "train/invariance"),
+            ("var", "train/variance"),
+            ("cov", "train/covariance"),
+        ):
+            if metric in job.summary:
+                parts.append(f"{short} {job.summary[metric]:.3g}")
+    parts.append(f"{job.progress.images_per_second:.0f} img/s")
+    if not job.ended:
+        parts.append(f"ETA {_duration(job.progress.eta_seconds)}")
+    return "  ".join(parts)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def jobs_table(jobs: list[JobView]) -> Table:
+    """Jobs, one a row."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "STATE", "KIND", "NAME", "EXPERIMENT", "PROGRESS", "REASON"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
+    for job in jobs:
+        progress = f"{job.progress.epoch}/{job.progress.epochs}" if job.progress else ""
+        table.add_row(
+            job.id,
+            _coloured(job.state),
+            job.kind,
+            escape(job.name),
+            escape(job.experiment),
+            "" if job.kind == "evaluate" else progress,
+            escape((job.reason or "")[:80]),
+        )
+    return table
+
+
+def keys_table(keys: list[KeyView]) -> Table:
+    """API keys, one a row."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("KEY", "NAME", "ROLE", "JOBS", "GPUS", "EXPIRES", "LAST USED", "REVOKED"):
+        table.add_column(column, overflow="fold")
+    for key in keys:
+        table.add_row(
+            key.prefix,
+            escape(key.name),
+            key.role.value,
+            "" if key.max_jobs is None else str(key.max_jobs),
+            "" if key.max_gpus is None else str(key.max_gpus),
+            *(
+                "" if at is None else f"{at:%Y-%m-%d %H:%M}"
+                for at in (key.expires_at, key.last_used_at, key.revoked_at)
+            ),
+        )
+    return table
+
+
+SCHEDULE_COLOURS = {ScheduleState.ACTIVE: "green", ScheduleState.PAUSED: "yellow"}
+
+
+def schedules_table(schedules: list[ScheduleView]) -> Table:
+    """Schedules, one a row; times are in each one's own zone."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("ID", "STATE", "NAME", "CRON", "RUNS", "NEXT", "LAST RUN", "JOB", "JOB STATE"):
+        table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
+    for schedule in schedules:
+        last = schedule.last_run
+        table.add_row(
+            schedule.id,
+            _schedule_state(schedule),
+            escape(schedule.name),
+            f"{schedule.spec.cron} {schedule.spec.timezone}",
+            str(schedule.runs),
+            _local(schedule, schedule.next),
+            _local(schedule, last.at if last else None),
+            (last.job_id if last else None) or "",
+            _coloured(last.job_state if last else None),
+        )
+    return table
+
+
+def schedule_table(schedule: ScheduleView, ticks: list[TickView]) -> Table:
+    """One schedule: its next times, and what became of the last ones."""
+    title = f"{escape(schedule.name)}: {_schedule_state(schedule)}, {schedule.runs} runs"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("TIME", "OUTCOME", "JOB", "JOB STATE", "REASON"):
+        table.add_column(column, overflow="fold")
+    for at in reversed(schedule.preview):
+        table.add_row(_local(schedule, at), "next", "", "", "")
+    for tick in ticks:
+        table.add_row(
+            _local(schedule, tick.at),
+            tick.outcome.value,
+            tick.job_id or "",
+            _coloured(tick.job_state),
+            escape(tick.reason or ""),
+        )
+    return table
+
+
+def _schedule_state(schedule: ScheduleView) -> str:
+    colour = SCHEDULE_COLOURS.get(schedule.state, "white")
+    return f"[{colour}]{schedule.state.value}[/]"
+
+
+def _coloured(state: JobState | None) -> str:
+    return "" if state is None else f"[{STATE_COLOURS.get(state, 'white')}]{state.value}[/]"
+
+
+def _local(schedule: ScheduleView, at: datetime | None) -> str:
+    return "" if at is None else f"{at.astimezone(schedule.spec.times.local):%Y-%m-%d %H:%M:%S}"
+
+
+TRIAL_COLOURS = {
+    TrialState.RUNNING: "cyan",
+    TrialState.SUCCEEDED: "green",
+    TrialState.STOPPED: "blue",
+    TrialState.FAILED: "red",
+    TrialState.CANCELLED: "yellow",
+}
+
+
+def trials_table(sweep: JobView, trials: list[TrialView]) -> Table:
+    """A sweep's trials, one a row."""
+    metric = sweep.spec["objective"]["metric"]
+    title = f"{escape(sweep.name)}: {sweep.state.value}, {_trials_ended(sweep)}"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("RANK", "TRIAL", "STATE", "EPOCHS", metric, *sweep.spec["space"], "REASON"):
+        table.add_column(column, overflow="fold")
+    for trial in trials:
+        state = "stopped early" if trial.stopped_early else trial.state.value
+        table.add_row(
+            "" if trial.rank is None else str(trial.rank),
+            str(trial.number),
+            f"[{TRIAL_COLOURS[trial.state]}]{state}[/]",
+            f"{trial.epoch}/{trial.epochs}",
+            "" if trial.objective is None else f"{trial.objective:.4g}",
+            *(_short(trial.parameters.get(path)) for path in sweep.spec["space"]),
+            escape((trial.reason or "")[:80]),
+        )
+    return table
+
+
+def _trials_ended(sweep: JobView) -> str:
+    ended = sweep.progress.epoch if sweep.progress else 0
+    return f"{ended} of {sweep.spec['search']['trials']} trials ended"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
+
+
+def job_table(job: JobView) -> Table:
+    """One job, one fact a row."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    facts: dict[str, Any] = {
+        "id": job.id,
+        "kind": job.kind,
+        "name": job.name,
+        "state": job.state.value,
+        "reason": job.reason,
+        "failure": job.failure,
+        "progress": _detail(job) if job.progress else None,
+        "created": f"{job.created_at:%Y-%m-%d %H:%M:%S} UTC",
+        "started": job.started_at and f"{job.started_at:%Y-%m-%d %H:%M:%S} UTC",
+        "finished": job.finished_at and f"{job.finished_at:%Y-%m-%d %H:%M:%S} UTC",
+        "MLflow": job.mlflow and job.mlflow.url,
+    }
+    for attempt in job.attempts:
+        ended = attempt.outcome or "live"
+        facts[f"attempt {attempt.number}"] = (
+            f"{ended}: {attempt.message}" if attempt.message else ended
+        )
+    facts |= {name: f"{value:.6g}" for name, value in sorted(job.summary.items())}
+    for name, fact in facts.items():
+        if fact is not None:
+            table.add_row(f"[dim]{name}[/]", escape(str(fact)))
+    return table
+
+
+def print_faults(console: Console, file: Path, document: int, error: ApiError) -> None:
+    """Each fault of one of the specs of a file, with the line it is about."""
+    lines = _lines_of_fields(file.read_text(), document)
+    for fault in error.problem.get("errors", []):
+        field = fault["field"]
+        line = _nearest_line(lines, field)
+        where = f"{file}:{line}" if line else str(file)
+        console.print(f"[bold]{escape(where)}[/]: {escape(field)}: {escape(fault['message'])}")
+
+
+def _nearest_line(lines: dict[str, int], field: str) -> int | None:
+    """The line of the field, or of the nearest section around it that is written down."""
+    while field:
+        if field in lines:
+            return lines[field]
+        field = field[: max(field.rfind("."), field.rfind("["), 0)]
+    return lines.get("")
+
+
+def _lines_of_fields(text: str, document: int) -> dict[str, int]:
+    """The line of every field of a document of a YAML or JSON text, counted from 1."""
+    lines: dict[str, int] = {}
+
+    def walk(node: yaml.Node, path: str, line: int) -> None:
+        lines[path] = line
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                walk(value, f"{path}.{key.value}" if path else key.value, key.start_mark.line + 1)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                walk(item, f"{path}[{index}]", item.start_mark.line + 1)
+
+    roots = [root for root in yaml.compose_all(text) if not _is_empty(root)]
+    walk(roots[document], "", roots[document].start_mark.line + 1)
+    return lines
+
+
+def _is_empty(root: yaml.Node | None) -> bool:
+    return root is None or root.tag == "tag:yaml.org,2002:null"

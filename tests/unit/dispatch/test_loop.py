@@ -1,0 +1,700 @@
+"""The reconcile loop, on a cluster and a clock that the test holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from vicreg_platform.cluster import Bundle, SubmissionState
+from vicreg_platform.cluster.fake import FakeCluster
+from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment, FailureClass
+from vicreg_platform.contract.trial import Trial, TrialState
+from vicreg_platform.database import Database
+from vicreg_platform.dispatch.loop import Dispatcher
+from vicreg_platform.errors import InvalidSpec, NotFound, TrackingUnavailable, Unavailable
+from vicreg_platform.jobs.repository import JobFilter
+from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.service import JobService
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.keys.schemas import Role
+from vicreg_platform.keys.service import KeyService
+from vicreg_platform.settings import Settings
+from vicreg_platform.tracking import RunReading, Tracking
+
+DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
+
+
+class FakeTracking(Tracking):
+    """Runs in memory."""
+
+    def __init__(self) -> None:
+        self.reachable = True
+        self.gone: str | None = None
+        self.runs: dict[str, str | None] = {}
+        self.parents: dict[str, str | None] = {}
+        self.logs: dict[tuple[str, int], str] = {}
+        self.metrics: dict[str, float] = {}
+        self.tried: dict[str, Trial] = {}
+
+    def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
+        self._answer()
+        return [(trial, run, "1") for run, trial in self.tried.items()]
+
+    def keep_trial(self, run_id: str, trial: Trial) -> None:
+        self._answer()
+        self.tried[run_id] = trial
+
+    def ensure_run(
+        self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
+    ) -> tuple[str, str]:
+        self._answer()
+        self.runs.setdefault(f"run-{job_id}", None)
+        self.parents[f"run-{job_id}"] = parent
+        return f"run-{job_id}", "1"
+
+    def read(self, run_id: str) -> RunReading:
+        self._answer()
+        return RunReading(None, dict(self.metrics))
+
+    def keep_log(self, run_id: str, attempt: int, log: str) -> None:
+        self._answer()
+        if run_id == self.gone:
+            raise NotFound("the run was deleted")
+        self.logs[run_id, attempt] = log
+
+    def has_log(self, run_id: str, attempt: int) -> bool:
+        self._answer()
+        return (run_id, attempt) in self.logs
+
+    def finish(self, run_id: str, status: str) -> None:
+        self._answer()
+        self.runs[run_id] = status
+
+    def _answer(self) -> None:
+        if not self.reachable:
+            raise TrackingUnavailable("MLflow was told not to answer")
+
+
+@dataclass
+class World:
+    """A platform whose every outside part the test can move."""
+
+    database: Database
+    settings: Settings
+    cluster: FakeCluster = field(default_factory=FakeCluster)
+    tracking: FakeTracking = field(default_factory=FakeTracking)
+    moment: datetime = datetime(2026, 1, 1, tzinfo=UTC)
+
+    def __post_init__(self) -> None:
+        self.dispatcher = self.new_dispatcher()
+        self.jobs = JobService(self.database, self.settings.data_root, "http://mlflow", self.now)
+
+    def now(self) -> datetime:
+        return self.moment
+
+    def new_dispatcher(self) -> Dispatcher:
+        return Dispatcher(self.database, self.cluster, self.tracking, self.settings, self.now)
+
+    def submit(self, **changes: Any) -> str:
+        return self.jobs.submit(DIGITS | changes)[0].id
+
+    def round(self, after_seconds: float = 0.0) -> None:
+        self.moment += timedelta(seconds=after_seconds)
+        self.dispatcher.round()
+
+    def job(self, job_id: str) -> JobView:
+        return self.jobs.get(job_id)
+
+    def ends(self, submission: str, exit_code: int, reason: str | None = None) -> None:
+        if reason is not None:
+            self.cluster.logs[submission] = f"working\n{FAILURE_LINE}{reason}\n"
+        state = SubmissionState.FAILED if exit_code else SubmissionState.SUCCEEDED
+        self.cluster.set(submission, state, exit_code)
+
+    def all_jobs(self) -> list[JobView]:
+        return self.jobs.find(JobFilter(), 100, None).items
+
+    def states(self, job_id: str) -> list[str]:
+        return [event.after.value for event in self.jobs.events(job_id, 100, None).items]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    settings = Settings(
+        database_url=f"sqlite:///{tmp_path}/db",
+        ray_url="",
+        mlflow_url="http://mlflow",
+        mlflow_public_url="http://mlflow",
+        storage=str(tmp_path / "storage"),
+        data_root=tmp_path,
+        retry_backoff_seconds=10,
+    )
+    database = Database(settings.database_url)
+    database.migrate()
+    return World(database, settings)
+
+
+def started(world: World, **changes: Any) -> tuple[str, str]:
+    """A job whose driver is up, and the id of its first submission."""
+    job = world.submit(**changes)
+    world.round()
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.round()
+    return job, f"{job}-1"
+
+
+def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.metrics = {"train/loss": 3.0}
+    world.cluster.logs[submission] = "epoch 1\n"
+    world.ends(submission, 0)
+    world.round()
+    assert world.states(job) == ["queued", "starting", "running", "succeeded"]
+    assert world.job(job).summary == {"train/loss": 3.0}
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
+
+
+def test_a_job_on_a_cluster_that_scales_says_that_it_waits_for_a_node(world: World) -> None:
+    world.settings = replace(world.settings, ray_nodes=(Bundle(cpus=4, gpus=0),))
+    world.dispatcher = world.new_dispatcher()
+    job = world.submit()
+    world.round()
+    world.round()
+    assert (world.job(job).state, world.job(job).reason) == (
+        JobState.STARTING,
+        "waits for a node of the cluster to come up",
+    )
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.round()
+    assert (world.job(job).state, world.job(job).reason) == (JobState.RUNNING, None)
+
+
+def test_the_driver_is_told_all_it_needs(world: World) -> None:
+    job, submission = started(world)
+    *command, argument = world.cluster.submissions[submission].arguments
+    assignment = Assignment.model_validate_json(argument)
+    assert command == ["python", "-m", "vicreg_workers.main"]
+    assert (assignment.job_id, assignment.attempt) == (job, 1)
+    assert assignment.run_id == f"run-{job}"
+    assert assignment.storage == world.settings.storage
+
+
+def test_one_process_holds_its_resources_and_a_driver_of_several_none(world: World) -> None:
+    _, alone = started(world)
+    _, several = started(world, resources={"workers": 2})
+    assert world.cluster.submissions[alone].driver == Bundle(1, 0)
+    assert world.cluster.submissions[several].driver == Bundle(0, 0)
+
+
+@pytest.mark.parametrize(
+    "failure", [FailureClass.USER, FailureClass.DIVERGED, FailureClass.OUT_OF_MEMORY]
+)
+def test_a_failure_that_would_repeat_itself_is_final(world: World, failure: FailureClass) -> None:
+    job, submission = started(world)
+    world.ends(submission, failure.exit_code, "no images in /data")
+    world.round()
+    ended = world.job(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, failure.value)
+    assert ended.reason == "no images in /data"
+    assert world.tracking.runs[f"run-{job}"] == "FAILED"
+
+
+@pytest.mark.parametrize("exit_code", [FailureClass.INFRASTRUCTURE.exit_code, 137, -9, 1])
+def test_an_infrastructure_failure_is_tried_again_after_a_wait(
+    world: World, exit_code: int
+) -> None:
+    job, submission = started(world)
+    world.ends(submission, exit_code)
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    world.round(after_seconds=9)
+    assert world.job(job).state is JobState.QUEUED
+    world.round(after_seconds=2)
+    assert world.job(job).state is JobState.STARTING
+    assert set(world.cluster.submissions) == {f"{job}-1", f"{job}-2"}
+
+
+def test_the_wait_doubles_and_attempts_run_out(world: World) -> None:
+    job = world.submit(retry={"max_attempts": 3})
+    for number, wait in ((1, 10), (2, 20)):
+        world.round()
+        world.ends(f"{job}-{number}", 137)
+        world.round()
+        world.round(after_seconds=wait - 1)
+        assert world.job(job).state is JobState.QUEUED
+        world.round(after_seconds=1)
+    world.ends(f"{job}-3", 137)
+    world.round()
+    ended = world.job(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, "infrastructure")
+    assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure"] * 3
+
+
+def test_a_lost_ray_head_costs_an_attempt_not_the_job(world: World) -> None:
+    job, _ = started(world)
+    world.cluster.lose_everything()
+    world.round()
+    assert "head was lost" in (world.job(job).reason or "")
+    world.round(after_seconds=11)
+    assert f"{job}-2" in world.cluster.submissions
+
+
+def test_while_ray_does_not_answer_nothing_is_decided(world: World) -> None:
+    job, _ = started(world)
+    world.cluster.reachable = False
+    with pytest.raises(Unavailable):
+        world.round()
+    assert world.job(job).state is JobState.RUNNING
+    world.cluster.reachable = True
+    world.round()
+    assert len(world.job(job).attempts) == 1
+
+
+def test_a_crash_between_intent_and_submission_submits_once(world: World) -> None:
+    job = world.submit()
+    world.cluster.submit = lambda submission: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.round()
+    del world.cluster.submit
+    assert world.job(job).attempts[0].submitted_at is None
+    world.dispatcher = world.new_dispatcher()
+    world.round(after_seconds=60)  # the dead one's lease has ended
+    assert list(world.cluster.submissions) == [f"{job}-1"]
+    assert world.job(job).attempts[0].submitted_at is not None
+
+
+def test_a_crash_after_the_submission_does_not_submit_again(world: World) -> None:
+    job = world.submit()
+    submit = world.cluster.submit
+
+    def submit_and_die(submission: Any) -> None:
+        submit(submission)
+        raise KeyboardInterrupt
+
+    world.cluster.submit = submit_and_die  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.round()
+    del world.cluster.submit
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.dispatcher = world.new_dispatcher()
+    world.round(after_seconds=60)
+    assert world.job(job).state is JobState.RUNNING
+    assert len(world.job(job).attempts) == 1
+
+
+def test_a_second_dispatcher_waits_for_the_firsts_lease(world: World) -> None:
+    world.round()
+    second = world.new_dispatcher()
+    job = world.submit()
+    second.round()
+    assert world.job(job).state is JobState.QUEUED
+    world.moment += timedelta(seconds=16)
+    second.round()
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_queued_job_is_cancelled_at_once(world: World) -> None:
+    job = world.submit()
+    assert world.jobs.cancel(job).state is JobState.CANCELLED
+    world.round()
+    assert world.cluster.submissions == {}
+
+
+def test_a_running_job_is_stopping_until_it_is_gone(world: World) -> None:
+    job, submission = started(world)
+    assert world.jobs.cancel(job).state is JobState.STOPPING
+    world.round()
+    world.round()
+    assert world.cluster.stops == [submission, submission]  # asked again until it is gone
+    world.cluster.set(submission, SubmissionState.STOPPED)
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+    assert world.tracking.runs[f"run-{job}"] == "KILLED"
+
+
+def test_a_job_that_succeeds_while_it_is_stopped_stays_cancelled(world: World) -> None:
+    job, submission = started(world)
+    world.jobs.cancel(job)
+    world.ends(submission, 0)
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+
+
+def test_a_stopping_job_that_ray_never_had_is_cancelled(world: World) -> None:
+    job, _ = started(world)
+    world.jobs.cancel(job)
+    world.cluster.lose_everything()
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+
+
+def test_only_what_fits_is_submitted_in_the_order_of_priority_then_age(world: World) -> None:
+    world.cluster.nodes = (Bundle(2, 0),)
+    first = world.submit()
+    second = world.submit()
+    urgent = world.submit(priority=5, resources={"workers": 2})
+    world.round()
+    assert list(world.cluster.submissions) == [f"{urgent}-1"]
+    assert "waits for room" in (world.job(first).reason or "")
+    world.ends(f"{urgent}-1", 0)
+    world.round()
+    assert list(world.cluster.submissions)[1:] == [f"{first}-1", f"{second}-1"]
+
+
+def test_a_large_job_is_not_overtaken_by_small_ones(world: World) -> None:
+    world.cluster.nodes = (Bundle(2, 0),)
+    _, running = started(world)
+    large = world.submit(resources={"workers": 2})
+    world.submit()
+    world.round()
+    assert list(world.cluster.submissions) == [running]
+    world.ends(running, 0)
+    world.round()
+    assert f"{large}-1" in world.cluster.submissions
+
+
+def test_what_can_never_fit_fails_with_its_reason(world: World) -> None:
+    world.cluster.nodes = (Bundle(4, 0), Bundle(4, 0))
+    job = world.submit(resources={"workers": 2, "cpus_per_worker": 5})
+    small = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "waits for a larger cluster" in (world.job(job).reason or "")
+    assert world.job(small).state is JobState.STARTING  # it holds nobody up
+    world.round(after_seconds=601)
+    ended = world.job(job)
+    assert (ended.state, ended.failure) == (JobState.FAILED, "user")
+    assert "2 × 5 CPUs" in (ended.reason or "")
+
+
+def test_a_cluster_without_nodes_is_waited_for(world: World) -> None:
+    world.cluster.nodes = ()
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+
+
+def test_a_cluster_that_is_not_whole_yet_is_waited_for(world: World) -> None:
+    world.cluster.nodes = (Bundle(1, 0),)
+    job = world.submit(resources={"workers": 4})
+    world.round()
+    world.cluster.nodes = (Bundle(4, 0),)
+    world.round(after_seconds=599)
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_job_whose_run_is_gone_holds_up_no_other(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.gone = f"run-{job}"
+    world.ends(submission, 0)
+    other = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.job(other).state is JobState.STARTING
+
+
+def test_a_job_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+    broken = world.submit()
+    with world.database.write() as session:
+        session.execute(text('UPDATE jobs SET spec = \'{"kind": "old"}\''))
+    other = world.submit()
+    world.round()
+    assert world.job(broken).state is JobState.QUEUED
+    assert world.job(other).state is JobState.STARTING
+
+
+def test_a_refused_submission_is_tried_again(world: World) -> None:
+    world.cluster.refuses = "no agent"
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "no agent" in (world.job(job).reason or "")
+
+
+def test_evaluations_wait_for_the_encoder_and_read_it_from_its_run(world: World) -> None:
+    job, submission = started(world, evaluations=[{"protocol": {"name": "knn"}}])
+    (waiting,) = [j for j in world.all_jobs() if j.kind == "evaluate"]
+    assert waiting.state is JobState.WAITING
+    world.ends(submission, 0)
+    world.round()
+    argument = world.cluster.submissions[f"{waiting.id}-1"].arguments[-1]
+    assert Assignment.model_validate_json(argument).encoder_run_id == f"run-{job}"
+    assert world.tracking.parents[f"run-{waiting.id}"] == f"run-{job}"
+
+
+def test_evaluations_of_a_failed_pretraining_are_cancelled(world: World) -> None:
+    job, submission = started(world, evaluations=[{"protocol": {"name": "knn"}}])
+    world.ends(submission, FailureClass.USER.exit_code, "bad data")
+    world.round()
+    (evaluation,) = [j for j in world.all_jobs() if j.kind == "evaluate"]
+    assert evaluation.state is JobState.CANCELLED
+    assert job in (evaluation.reason or "")
+
+
+def test_jobs_start_when_mlflow_is_back(world: World) -> None:
+    world.tracking.reachable = False
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "MLflow" in (world.job(job).reason or "")
+    world.tracking.reachable = True
+    world.round()
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_job_ends_without_mlflow_and_its_log_is_kept_later(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.reachable = False
+    world.ends(submission, 0)
+    world.round()
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.tracking.logs == {}
+    world.tracking.reachable = True
+    world.tracking.metrics = {"train/loss": 1.0}
+    world.round()
+    assert (f"run-{job}", 1) in world.tracking.logs
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert world.job(job).summary == {"train/loss": 1.0}
+
+
+def test_a_retry_goes_on_from_the_ended_jobs_checkpoints(world: World) -> None:
+    job, submission = started(world)
+    world.ends(submission, FailureClass.DIVERGED.exit_code, "the loss is nan")
+    world.round()
+    retry = world.jobs.retry(job)
+    world.round()
+    argument = world.cluster.submissions[f"{retry.id}-1"].arguments[-1]
+    assert Assignment.model_validate_json(argument).resume_from == job
+    assert retry.retry_of == job
+    assert world.job(job).state is JobState.FAILED
+
+
+def sweep(workers: int, concurrency: int, **changes: Any) -> dict[str, Any]:
+    base = {"data": {"source": "digits"}, "resources": {"workers": workers}}
+    return {
+        "kind": "sweep",
+        "base": base,
+        "space": {"method.variance": {"choice": [1.0, 25.0]}},
+        "concurrency": concurrency,
+    } | changes
+
+
+def trial(number: int, state: TrialState, objective: float | None) -> Trial:
+    parameters = {"method.variance": float(number)}
+    return Trial(number=number, state=state, parameters=parameters, objective=objective, epochs=4)
+
+
+@pytest.mark.parametrize(
+    ("workers", "concurrency", "granted"), [(2, 5, 2), (2, 1, 1), (1, 3, 3), (4, 9, 1)]
+)
+def test_a_sweep_runs_no_more_trials_than_it_asks_for_and_the_cluster_has(
+    world: World, workers: int, concurrency: int, granted: int
+) -> None:
+    job = world.jobs.submit(sweep(workers, concurrency))[0].id
+    world.round()
+    submission = world.cluster.submissions[f"{job}-1"]
+    assert submission.driver == Bundle(0, 0)
+    assert Assignment.model_validate_json(submission.arguments[-1]).concurrency == granted
+    # Its trials' resources are taken, whether or not they run already.
+    free = 4 - workers * granted
+    other = world.submit(resources={"workers": 4})
+    world.round()
+    assert world.job(other).state is JobState.QUEUED
+    if free:
+        world.jobs.cancel(other)
+        fits = world.submit(resources={"workers": free})
+        world.round()
+        assert world.job(fits).state is JobState.STARTING
+
+
+def test_the_trials_of_a_cancelled_sweep_are_closed_with_it(world: World) -> None:
+    job = world.jobs.submit(sweep(1, 1))[0].id
+    world.round()
+    world.tracking.tried = {
+        "a": trial(0, TrialState.STOPPED, 0.5),
+        "b": trial(1, TrialState.RUNNING, None),
+    }
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.round()
+    world.jobs.cancel(job)
+    world.cluster.set(f"{job}-1", SubmissionState.STOPPED)
+    world.round()
+    world.round()
+    assert [each.state for each in world.tracking.tried.values()] == [
+        TrialState.STOPPED,
+        TrialState.CANCELLED,
+    ]
+
+
+def test_the_best_of_a_sweep_is_promoted_once(world: World) -> None:
+    job = world.jobs.submit(sweep(1, 1, promote=True, name="search"))[0].id
+    world.round()
+    world.tracking.tried = {
+        "a": trial(0, TrialState.STOPPED, 0.5),
+        "b": trial(1, TrialState.SUCCEEDED, 0.75),
+        "c": trial(2, TrialState.FAILED, None),
+    }
+    world.ends(f"{job}-1", 0)
+    world.tracking.reachable = False  # the sweep ends while MLflow is away
+    world.round()
+    assert len(world.all_jobs()) == 1
+    world.tracking.reachable = True
+    for _ in range(3):
+        world.round()
+    promoted, ended = world.all_jobs()
+    assert (ended.id, ended.state) == (job, JobState.SUCCEEDED)
+    assert (promoted.promoted_from, promoted.name) == (job, "search-best")
+    assert promoted.spec["method"]["variance"] == 1.0
+    assert world.jobs.promote(job, None).id == promoted.id
+
+
+def test_a_job_waits_for_its_moment(world: World) -> None:
+    job = world.submit(start_after="2026-01-01T00:01:00Z")
+    world.round(59)
+    assert world.states(job) == ["waiting"]
+    assert world.job(job).reason == "waits until 2026-01-01T00:01:00+00:00"
+    world.round(1)
+    assert world.states(job) == ["waiting", "queued", "starting"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "exit_code", "ends"),
+    [
+        ("succeeded", 0, ["waiting", "queued", "starting"]),
+        ("succeeded", 65, ["waiting", "cancelled"]),
+        ("finished", 65, ["waiting", "queued", "starting"]),
+    ],
+)
+def test_a_job_waits_for_others(
+    world: World, condition: str, exit_code: int, ends: list[str]
+) -> None:
+    first, submission = started(world)
+    second, other = started(world)
+    job = world.submit(depends_on=[first, second], condition=condition)
+    world.ends(submission, 0)
+    world.round()
+    assert world.states(job) == ["waiting"]
+    world.ends(other, exit_code)
+    world.round()
+    assert world.states(job) == ends
+
+
+def test_a_failure_cancels_all_that_stands_on_it(world: World) -> None:
+    first, submission = started(world)
+    second = world.submit(depends_on=[first])
+    third = world.submit(depends_on=[second])
+    cleanup = world.submit(depends_on=[third], condition="finished")
+    world.ends(submission, 64, "no such file")
+    for _ in range(3):
+        world.round()
+    assert world.job(second).reason == f"job {first}, which it waited for, is failed"
+    assert world.job(third).reason == f"job {second}, which it waited for, is cancelled"
+    assert world.job(cleanup).state is JobState.STARTING
+
+
+def test_only_jobs_that_can_still_succeed_are_waited_for(world: World) -> None:
+    job, submission = started(world)
+    world.ends(submission, 64)
+    world.round()
+    for other, message in ((job, "cannot succeed"), ("nothing", "there is no job nothing")):
+        with pytest.raises(InvalidSpec, match=message) as refusal:
+            world.submit(depends_on=[other])
+        assert refusal.value.faults[0].field == "depends_on[0]"
+    assert world.job(world.submit(depends_on=[job], condition="finished")).depends_on == [job]
+
+
+DEADLINE = {"deadline": "2026-01-01T00:01:00Z"}
+
+
+def test_a_job_off_the_cluster_fails_at_its_deadline(world: World) -> None:
+    running, _ = started(world, resources={"cpus_per_worker": 4})
+    queued = world.submit(**DEADLINE)
+    waiting = world.submit(depends_on=[running], **DEADLINE)
+    world.round(59)
+    assert world.job(queued).state is JobState.QUEUED
+    world.round(1)
+    for job in (queued, waiting):
+        view = world.job(job)
+        assert (view.state, view.failure) == (JobState.FAILED, "timeout")
+        assert view.reason == "had not ended by its deadline, 2026-01-01T00:01:00+00:00"
+    assert world.job(running).state is JobState.RUNNING
+    with pytest.raises(InvalidSpec, match="is past"):
+        world.submit(**DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"),
+    [(DEADLINE, "had not ended by its deadline"), ({"max_runtime": 60}, "took longer than 60 s")],
+)
+def test_a_running_job_is_stopped_when_its_time_is_over(
+    world: World, limit: dict[str, Any], reason: str
+) -> None:
+    job, submission = started(world, **limit)
+    world.round(59)
+    assert world.job(job).state is JobState.RUNNING
+    world.round(2)
+    world.round()
+    assert (world.job(job).state, {*world.cluster.stops}) == (JobState.STOPPING, {submission})
+    world.cluster.set(submission, SubmissionState.STOPPED)
+    world.round()
+    view = world.job(job)
+    assert (view.state, view.failure) == (JobState.FAILED, "timeout")
+    assert reason in str(view.reason)
+    assert [attempt.outcome for attempt in view.attempts] == ["timeout"]
+    assert world.states(job) == ["queued", "starting", "running", "stopping", "failed"]
+
+
+def test_a_retry_has_the_time_that_the_first_had_not(world: World) -> None:
+    job, submission = started(world, **DEADLINE)
+    world.ends(submission, 64)
+    world.round(120)
+    again = world.jobs.retry(job)
+    assert (again.deadline, again.spec["deadline"]) == (None, None)
+
+
+def test_the_run_of_a_job_that_ends_between_attempts_is_closed(world: World) -> None:
+    for end in (lambda job: world.jobs.cancel(job), lambda job: world.round(60)):
+        deadline = (world.moment + timedelta(seconds=30)).isoformat()
+        job, submission = started(world, deadline=deadline, retry={"max_attempts": 9})
+        world.cluster.logs[submission] = "epoch 1\n"
+        world.ends(submission, 67)
+        world.round()
+        assert world.states(job)[-1] == "queued"
+        assert world.tracking.runs[f"run-{job}"] is None
+        world.cluster.lose_everything()
+        end(job)
+        world.round()
+        status = "KILLED" if world.states(job)[-1] == "cancelled" else "FAILED"
+        assert world.tracking.runs[f"run-{job}"] == status
+        assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
+
+
+def test_a_sweep_whose_best_is_over_the_quota_is_closed_all_the_same(world: World) -> None:
+    keys = KeyService(world.database, world.now)
+    keys.create("root", Role.ADMIN)
+    keys.create("alice", Role.USER, max_jobs=1)
+    base = {"data": {"source": "digits"}, "evaluations": [{"protocol": {"name": "knn"}}]}
+    request = {
+        "kind": "sweep",
+        "base": base,
+        "space": {"method.variance": {"uniform": [1, 25]}},
+        "promote": True,
+    }
+    job = world.jobs.submit(request, owner="alice")[0].id
+    world.round()
+    world.tracking.tried = {
+        "trial": Trial(
+            number=0, state=TrialState.SUCCEEDED, objective=0.5, epochs=1,
+            parameters={"method.variance": 5.0},
+        )
+    }  # fmt: skip
+    world.ends(f"{job}-1", 0)
+    world.round()
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert [each.id for each in world.all_jobs()] == [job]

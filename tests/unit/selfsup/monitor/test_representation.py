@@ -1,0 +1,141 @@
+"""A network is measured as it is, on the same images, and rarely enough."""
+
+from contextlib import nullcontext
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.unit.selfsup.test_train import spec_for
+from vicreg_platform.specs import DigitsData
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.data.sources import Digits, Subset
+from vicreg_workers.selfsup.model.network import JointEmbedding
+from vicreg_workers.selfsup.monitor import representation
+from vicreg_workers.selfsup.monitor.representation import Diagnostics
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def digits() -> Digits:
+    return Digits(DigitsData(source="digits"))
+
+
+@pytest.fixture
+def network() -> JointEmbedding:
+    torch.manual_seed(0)
+    return JointEmbedding(spec_for(epochs=1))
+
+
+@pytest.mark.parametrize(
+    ("images", "workers", "epochs", "every"),
+    [
+        (1_000, 1, 1_000, 50),
+        (4_000, 1, 1_000, 50),
+        (50_000, 1, 1_000, 4),
+        (50_000, 8, 1_000, 32),
+        (1_281_167, 1, 1_000, 1),
+        (4_000, 1, 100, 20),
+        (4_000, 1, 14, 2),
+        (4_000, 1, 6, 1),
+        (50_000, 1, 1, 1),
+    ],
+)
+def test_a_50th_of_the_images_trained_on_is_measured_at_most_but_five_times_in_any_training(
+    digits: Digits,
+    monkeypatch: pytest.MonkeyPatch,
+    images: int,
+    workers: int,
+    epochs: int,
+    every: int,
+) -> None:
+    monkeypatch.setattr(representation, "world_size", lambda: workers)
+    many = Subset(digits, [0] * images)
+    assert Diagnostics(many, 8, CPU, 0, nullcontext, epochs).every_epochs == every
+
+
+def test_views_that_are_kept_are_those_made_anew(
+    digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(representation, "SAMPLE", 50)
+    monkeypatch.setattr(representation, "BATCH_SIZE", 25)
+    few = Subset(digits, range(100))
+    kept = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
+    monkeypatch.setattr(representation, "KEPT_BYTES", 0)
+    anew = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
+    for neighbours in (False, True, False):
+        first, second = (each.of(network, neighbours).metrics() for each in (kept, anew))
+        assert first == second
+    assert network.training
+
+
+def test_neighbours_do_not_change_what_else_is_measured(
+    digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(representation, "SAMPLE", 500)
+    measured = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000)
+    without = measured.of(network, neighbours=False)
+    with_them = measured.of(network, neighbours=True)
+    assert with_them.representation == without.representation
+    assert without.knn_top1 is None
+    assert with_them.knn_top1 is not None
+
+
+def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
+    digits: Digits, network: JointEmbedding
+) -> None:
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    top1 = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
+    assert top1 is not None
+    assert top1 > 0.9
+
+
+class SomeUnreadable(Subset):
+    """Of every four images only one can be read."""
+
+    def read(self, index: int) -> Image.Image:
+        if index % 4:
+            raise OSError
+        return super().read(index)
+
+
+def test_images_that_cannot_be_read_are_left_out(digits: Digits, network: JointEmbedding) -> None:
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    some = SomeUnreadable(digits, range(len(digits)))
+    top1 = Diagnostics(some, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
+    assert top1 is not None
+    assert top1 > 0.8  # labels are still those of their images
+    one = SomeUnreadable(digits, range(4))
+    with pytest.raises(UserFailure, match="fewer than two of the images"):
+        Diagnostics(one, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=False)
+
+
+@pytest.mark.parametrize("kind", ["one class", "several labels"])
+def test_images_without_classes_have_no_neighbours(
+    digits: Digits, network: JointEmbedding, kind: str
+) -> None:
+    few = Subset(digits, range(100))
+    if kind == "one class":
+        few.classes = ["all"]
+    else:
+        few.several = torch.zeros(100, 10)
+    diagnosis = Diagnostics(few, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True)
+    assert diagnosis.knn_top1 is None
+    assert "knn/top1" not in diagnosis.metrics()
+    assert diagnosis.representation["rankme"] > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_network_is_measured_in_the_precision_it_is_trained_in(
+    digits: Digits, network: JointEmbedding, dtype: torch.dtype
+) -> None:
+    seen = []
+    network.backbone.conv1.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+
+    def autocast() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
+
+    few = Subset(digits, range(100))
+    Diagnostics(few, 8, CPU, 0, autocast, 1000).of(network, neighbours=False)
+    assert set(seen) == {dtype}

@@ -1,0 +1,134 @@
+"""The context of a real run: metrics and pictures to MLflow, states to the storage."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.progress import Progress
+from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.context import State
+from vicreg_workers.selfsup.distributed import gather_objects, rank
+from vicreg_workers.tracking.outbox import RunLog
+
+logger = logging.getLogger(__name__)
+
+UNSENT = "unsent_metrics"
+DRAIN_SECONDS = 5.0
+"""How long a trial's points are waited for at an epoch's end: the sweep may end it there."""
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class RunContext:
+    """What a worker of a pretraining job may do.
+
+    Args:
+        assignment: the attempt.
+        checkpoints: of the job.
+        run_log: on rank 0, else None.
+        device: that this worker trains on.
+        loaders: processes that it may use to read images.
+        stopping: whether the worker has been asked to end.
+        report: of a trial: told ``epoch`` and ``objective`` at each epoch's end, on every worker;
+            it does not return where the sweep ends the trial.
+    """
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        checkpoints: Checkpoints,
+        run_log: RunLog | None,
+        device: torch.device,
+        loaders: int,
+        stopping: Callable[[], bool],
+        report: Report | None = None,
+    ) -> None:
+        self.device = device
+        self.loaders = loaders
+        self._assignment = assignment
+        self._checkpoints = checkpoints
+        self._run_log = run_log
+        self._stopping = stopping
+        self._report = report
+        self._latest: dict[str, float] = {}
+        self._known: set[str] = set()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """See ``Context.log``."""
+        self._latest |= metrics
+        if self._run_log is not None:
+            self._run_log.metrics(metrics, step)
+
+    def progress(self, progress: Progress) -> None:
+        """See ``Context.progress``."""
+        if self._run_log is not None:
+            self._run_log.progress(progress)
+
+    def picture(self, path: str, png: bytes) -> None:
+        """See ``Context.picture``."""
+        if self._run_log is not None:
+            self._run_log.file(path, png)
+
+    def warn(self, message: str) -> None:
+        """See ``Context.warn``."""
+        if rank() == 0:
+            logger.warning(message)
+
+    def save(self, state: State) -> None:
+        """See ``Context.save``; points that MLflow does not have yet are saved along."""
+        if self._run_log is not None:
+            points = [tuple(point) for point in self._run_log.unsent()]
+            state = replace(state, own=state.own | {UNSENT: points})
+        self._checkpoints.save(state)
+        if rank() == 0:
+            logger.info("checkpoint after step %d is safe", state.step)
+
+    def restore(self) -> State | None:
+        """See ``Context.restore``; a job that retries another starts from that one's state."""
+        state = self._checkpoints.load()
+        if state is not None:
+            if self._run_log is not None:
+                self._run_log.restore_unsent(state.own.get(UNSENT, []))
+        elif self._assignment.resume_from is not None:
+            state = self._checkpoints.of_job(self._assignment.resume_from).load()
+            if state is not None:
+                # The job's own from here on: it may have nothing left to train, or be retried.
+                own = {name: value for name, value in state.own.items() if name != UNSENT}
+                state = replace(state, own=own)
+                self._checkpoints.save(state)
+        if state is not None and rank() == 0:
+            logger.info("going on from the checkpoint after step %d", state.step)
+        return state
+
+    def epoch_ended(self, epoch: int, epochs: int) -> None:
+        """See ``Context.epoch_ended``; for the trial of a sweep.
+
+        Raises:
+            UserFailure: the training is done and has never logged the sweep's objective.
+        """
+        objective = self._assignment.objective
+        if self._report is None or objective is None:
+            return
+        self._known |= self._latest.keys()
+        (value, known), *_ = gather_objects((self._latest.get(objective), sorted(self._known)))
+        self._latest.clear()
+        if objective not in known and epoch == epochs:
+            raise UserFailure(
+                f"objective.metric: this training does not log {objective}; "
+                f"it logs {', '.join(known)}"
+            )
+        if value is not None:
+            if self._run_log is not None:
+                self._run_log.drain(DRAIN_SECONDS)
+            self._report({"epoch": epoch, "objective": value, "run_id": self._assignment.run_id})
+
+    def stopping(self) -> bool:
+        """See ``Context.stopping``."""
+        return self._stopping()

@@ -1,0 +1,162 @@
+"""A pretrain spec as a Ray Train run."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.train import (
+    RunConfig,
+    ScalingConfig,
+    TrainingFailedError,
+    UserCallback,
+    WorkerGroupError,
+)
+from ray.train.torch import TorchTrainer
+
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.specs import PretrainSpec
+from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
+from vicreg_workers.stop_signal import Stop
+
+logger = logging.getLogger(__name__)
+
+MAX_RESTARTS = 3
+"""How often the workers are started anew within one attempt, when one of them is lost."""
+
+
+def pretrain(assignment: Assignment) -> None:
+    """Run an attempt of a pretraining job to its end.
+
+    A lost worker costs the work since the last checkpoint: all workers are started anew, and go
+    on from there. Ray Train would do so for every failure alike; here a failure that would only
+    repeat itself ends the attempt.
+
+    Raises:
+        JobFailure: with its class.
+    """
+    # Ray's own handlers are set when it is initialised: before ours.
+    ray.init(ignore_reinit_error=True)
+    stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+    stop.on_sigterm()
+    try:
+        fit(assignment, _scaling(assignment))
+    finally:
+        stop.clear()
+
+
+def fit(
+    assignment: Assignment, scaling: ScalingConfig, callbacks: Sequence[UserCallback] = ()
+) -> None:
+    """Train on a group of workers; the group is started anew where one of them is lost.
+
+    Raises:
+        JobFailure: with its class.
+    """
+    for restart in range(MAX_RESTARTS + 1):
+        try:
+            _fit(assignment, scaling, callbacks, restart)
+            return
+        except WorkerGroupError as error:
+            failure = _classified(error)
+            if not isinstance(failure, LostWorker) or restart == MAX_RESTARTS:
+                raise failure from None
+            logger.warning("%s: all workers start anew from the last checkpoint", failure)
+        except TrainingFailedError as error:
+            raise InfrastructureFailure(_first_line(error)) from None
+
+
+def _fit(
+    assignment: Assignment,
+    scaling: ScalingConfig,
+    callbacks: Sequence[UserCallback],
+    restart: int,
+) -> None:
+    name = assignment.job_id.replace("/", "-")
+    with tempfile.TemporaryDirectory() as folder:
+        TorchTrainer(
+            _train_on_worker,
+            train_loop_config={"assignment": assignment.model_dump_json()},
+            scaling_config=scaling,
+            # Checkpoints are our own: what Ray keeps of a run is of no use after it.
+            run_config=RunConfig(
+                name=f"{name}-{assignment.attempt}-{restart}",
+                storage_path=folder,
+                callbacks=list(callbacks),
+            ),
+        ).fit()
+
+
+def _scaling(assignment: Assignment) -> ScalingConfig:
+    if _spec(assignment).resources.workers == 1:
+        # In the driver itself: no controller and no worker process to wait for.
+        gpu = bool(_spec(assignment).resources.gpus_per_worker)
+        return ScalingConfig(num_workers=0, use_gpu=gpu)
+    return scaling_of(_spec(assignment))
+
+
+def scaling_of(spec: PretrainSpec) -> ScalingConfig:
+    """A group of processes with what the spec asks for each."""
+    resources = spec.resources
+    return ScalingConfig(
+        num_workers=resources.workers,
+        use_gpu=bool(resources.gpus_per_worker),
+        resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
+    )
+
+
+def _train_on_worker(config: dict[str, Any]) -> None:
+    # Imported where it runs: the driver of several workers needs none of it, and starts sooner.
+    import ray.train.torch
+    import torch
+
+    from vicreg_workers.pretrain.worker import train
+
+    assignment = Assignment.model_validate_json(config["assignment"])
+    # Where there is a GPU that the job has not reserved, Ray would name it all the same.
+    gpu = _spec(assignment).resources.gpus_per_worker
+    device = ray.train.torch.get_device() if gpu else torch.device("cpu")
+    train(assignment, device, ray.train.report if assignment.objective else None)
+
+
+class LostWorker(InfrastructureFailure):
+    """A worker's process or node is gone."""
+
+
+def _classified(error: WorkerGroupError) -> JobFailure:
+    """The failure behind a failed worker group.
+
+    When one worker fails, the others fail with it by broken connections: a failure that a worker
+    named itself comes first, then a loss that Ray saw.
+    """
+    failures = error.worker_failures
+    for failure in failures.values():
+        if isinstance(failure, JobFailure):
+            return failure
+    if any("OutOfMemory" in type(failure).__name__ for failure in failures.values()):
+        return OutOfMemory("a worker was ended because its node ran out of memory")
+    lost = [number for number, failure in failures.items() if _seen_by_ray(failure)]
+    if lost:
+        return LostWorker(f"lost worker {', '.join(map(str, lost))} of the group")
+    number, failure = next(iter(failures.items()))
+    return InfrastructureFailure(
+        f"worker {number} failed: {type(failure).__name__}: {_first_line(failure)}"
+    )
+
+
+def _seen_by_ray(failure: Exception) -> bool:
+    """Whether Ray reports the failure, and not the code that the worker ran."""
+    return type(failure).__module__.startswith("ray.")
+
+
+def _spec(assignment: Assignment) -> PretrainSpec:
+    assert isinstance(assignment.spec, PretrainSpec)
+    return assignment.spec
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

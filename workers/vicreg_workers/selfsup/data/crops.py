@@ -1,0 +1,320 @@
+"""Random crops of chosen images: from a data set held in memory, or read as they are needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import psutil
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vicreg_platform.specs import Augmentation
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
+from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.transforms import crop_batch
+from vicreg_workers.selfsup.distributed import world_size
+
+logger = logging.getLogger(__name__)
+
+MAX_REPLACEMENTS = 100
+"""How many broken images in a row are skipped before the data set is given up."""
+MAIN_MEMORY = 2 * 2**30
+"""Bytes: a data set of up to this size is held decoded."""
+GPU_SHARE = 0.25
+"""Of a GPU's memory that a data set may take."""
+HOST_SHARE = 0.5
+"""Of the machine's memory that all its workers may take on the way there."""
+PROBED = 32
+"""Images read to see whether all have one size."""
+
+
+class Chosen(NamedTuple):
+    """The images of a step on this process."""
+
+    indices: list[int]
+    key: tuple[int, ...]
+    """What their chance is seeded by, with their places."""
+    first: int
+    """The place of the first of them in the global batch."""
+    total: int
+    """Size of the global batch."""
+
+
+class Cropped(NamedTuple):
+    """The crops of a step."""
+
+    views: tuple[Tensor, ...]
+    """For each view, ``[n, 3, S, S]`` float32 in [0, 1]."""
+    indices: list[int]
+    """The images they come from: broken ones are replaced."""
+    skipped: tuple[int, ...]
+    """The broken ones."""
+
+
+class Crops(Protocol):
+    """Makes the crops of one step after another."""
+
+    def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
+        """The crops of each of ``steps``."""
+        ...
+
+
+def open_crops(
+    images: Images,
+    spec: Augmentation,
+    views: int,
+    image_size: int,
+    device: torch.device,
+    loaders: int,
+) -> Crops:
+    """The fastest way to crops of ``images``.
+
+    Images of one size that fit are decoded once, into the device's memory, and cropped there in
+    whole batches; others are decoded and cropped one by one, by the loader processes.
+
+    Raises:
+        UserFailure: the images cannot be read.
+    """
+    shape = _common_shape(images)
+    if shape is not None and _fits(len(images) * 3 * shape[0] * shape[1], device):
+        held = _hold(images, shape, loaders)
+        if held is not None:
+            pixels, sources, broken = held
+            return _HeldCrops(pixels.to(device), sources, broken, spec, views, image_size)
+    return _ReadCrops(images, spec, views, image_size, device, loaders)
+
+
+class _HeldCrops:
+    """Crops of images held as uint8 ``[N, H, 3, W]``."""
+
+    def __init__(
+        self,
+        pixels: Tensor,
+        sources: list[int],
+        broken: frozenset[int],
+        spec: Augmentation,
+        views: int,
+        image_size: int,
+    ) -> None:
+        self._pixels = pixels
+        self._sources = sources
+        self._broken = broken
+        self._spec = spec
+        self._views = views
+        self._image_size = image_size
+
+    def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
+        """See ``Crops``."""
+        _, height, _, width = self._pixels.shape
+        for indices, key, first, total in steps:
+            sources = [self._sources[index] for index in indices]
+            rows = torch.tensor(sources).to(self._pixels.device, non_blocking=True)
+            images = self._pixels.index_select(0, rows)
+            generator = generator_for(*key)
+            views = []
+            for _ in range(self._views):
+                # Drawn for the global batch: the same whoever makes this part of it.
+                crops = draw_crops(self._spec, total, height, width, generator)
+                flips = draw_flips(self._spec, total, generator)
+                mine = slice(first, first + len(indices))
+                views.append(crop_batch(images, crops[mine], flips[mine], self._image_size))
+            skipped = tuple(index for index in indices if index in self._broken)
+            yield Cropped(tuple(views), sources, skipped)
+
+
+class _ReadCrops:
+    """Crops of images that are read when they are needed."""
+
+    def __init__(
+        self,
+        images: Images,
+        spec: Augmentation,
+        views: int,
+        image_size: int,
+        device: torch.device,
+        loaders: int,
+    ) -> None:
+        self._dataset = _CropDataset(images, spec, views, image_size)
+        self._device = device
+        self._loaders = loaders
+
+    def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
+        """See ``Crops``."""
+        loader: DataLoader[_CroppedImage] = DataLoader(
+            self._dataset,
+            batch_sampler=_Places(steps),
+            num_workers=self._loaders,
+            collate_fn=_collate,
+            pin_memory=self._device.type == "cuda",
+            # Its own generator: a loader takes a seed from the global one when it starts.
+            generator=torch.Generator().manual_seed(0),
+        )
+        try:
+            for pixels, indices, skipped in loader:
+                moved = (view.to(self._device, non_blocking=True) for view in pixels)
+                yield Cropped(tuple(view.float().div_(255) for view in moved), indices, skipped)
+        except UserFailure as error:
+            # A loader process's failure comes with its traceback: its last line is the reason.
+            reason = str(error).strip().splitlines()[-1]
+            # Its frames would keep the loader, and with it the processes, until the next gc.
+            error.__traceback__ = None
+            raise UserFailure(reason.rpartition("UserFailure: ")[2]) from None
+
+
+class _Place(NamedTuple):
+    """An image to read and what its chance is seeded by."""
+
+    image: int
+    key: tuple[int, ...]
+
+
+class _Places:
+    """The images of each step, one by one."""
+
+    def __init__(self, steps: Iterable[Chosen]) -> None:
+        self._steps = steps
+
+    def __iter__(self) -> Iterator[list[_Place]]:
+        for indices, key, first, _ in self._steps:
+            yield [_Place(index, (*key, first + n)) for n, index in enumerate(indices)]
+
+
+class _CroppedImage(NamedTuple):
+    views: tuple[Tensor, ...]
+    image: int
+    skipped: tuple[int, ...]
+
+
+class _CropDataset(Dataset[_CroppedImage]):
+    def __init__(self, images: Images, spec: Augmentation, views: int, image_size: int) -> None:
+        self._images = images
+        self._spec = spec
+        self._views = views
+        self._size = (image_size, image_size)
+
+    def __getitem__(self, place: _Place) -> _CroppedImage:
+        image, index, skipped = read_or_next(self._images, place.image)
+        generator = generator_for(*place.key)
+        views = []
+        for _ in range(self._views):
+            ((top, left, height, width),) = draw_crops(
+                self._spec, 1, image.height, image.width, generator
+            ).tolist()
+            box = (left, top, left + width, top + height)
+            view = image.crop(box).resize(self._size, Image.Resampling.BICUBIC)
+            if draw_flips(self._spec, 1, generator).item():
+                view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            views.append(torch.from_numpy(np.array(view)).permute(2, 0, 1))
+        return _CroppedImage(tuple(views), index, skipped)
+
+
+def read_or_next(images: Images, index: int) -> tuple[Image.Image, int, tuple[int, ...]]:
+    """Image ``index``, or the next one that can be decoded: every batch keeps its size.
+
+    Returns:
+        The image, its index, and the indices of the broken ones before it.
+
+    Raises:
+        UserFailure: too many in a row are broken.
+    """
+    skipped: list[int] = []
+    while True:
+        try:
+            return images.read(index), index, tuple(skipped)
+        except OSError as error:
+            skipped.append(index)
+            index = (index + 1) % len(images)
+            if len(skipped) >= min(MAX_REPLACEMENTS, len(images)):
+                raise UserFailure(
+                    f"data: {len(skipped)} images in a row cannot be read, the last being "
+                    f"{images.name(skipped[-1])}: {error}"
+                ) from None
+
+
+def _collate(
+    samples: list[_CroppedImage],
+) -> tuple[tuple[Tensor, ...], list[int], tuple[int, ...]]:
+    views = tuple(torch.stack(view) for view in zip(*(s.views for s in samples), strict=True))
+    skipped = tuple(index for sample in samples for index in sample.skipped)
+    return views, [sample.image for sample in samples], skipped
+
+
+def _common_shape(images: Images) -> tuple[int, int] | None:
+    """Height and width of the images, where the first and some others agree on it."""
+    step = max(1, len(images) // PROBED)
+    shapes = set()
+    for index in range(0, len(images), step):
+        try:
+            image = images.read(index)
+        except OSError:
+            continue
+        shapes.add((image.height, image.width))
+        if len(shapes) > 1:
+            return None
+    return shapes.pop() if shapes else None
+
+
+def _fits(size: int, device: torch.device) -> bool:
+    if device.type == "cuda":
+        # By what the machine has, not by what is free now: a run that resumes must choose alike.
+        host = psutil.virtual_memory().total * HOST_SHARE / world_size()
+        card = torch.cuda.get_device_properties(device).total_memory
+        return size < min(card * GPU_SHARE, host)
+    return size < MAIN_MEMORY
+
+
+class _Decoded(Dataset[Tensor | None]):
+    """An image's pixels ``[H, 3, W]``, or None where it is broken."""
+
+    def __init__(self, images: Images) -> None:
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> Tensor | None:
+        try:
+            image = self._images.read(index)
+        except OSError:
+            return None
+        return torch.from_numpy(np.array(image)).transpose(1, 2)
+
+
+def _hold(
+    images: Images, shape: tuple[int, int], loaders: int
+) -> tuple[Tensor, list[int], frozenset[int]] | None:
+    """All pixels, the row to use for each image, and the broken ones; None if sizes differ."""
+    height, width = shape
+    pixels = torch.empty(len(images), height, 3, width, dtype=torch.uint8)
+    sources = list(range(len(images)))
+    broken = []
+    loader: DataLoader[Tensor | None] = DataLoader(
+        _Decoded(images),
+        batch_size=None,
+        num_workers=loaders,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for index, decoded in enumerate(loader):
+        if decoded is None:
+            broken.append(index)
+        elif decoded.shape != pixels.shape[1:]:
+            return None
+        else:
+            pixels[index] = decoded
+    lost = set(broken)
+    for index in broken:
+        # A further look might find it whole, but its pixels are not held.
+        following = ((index + place) % len(images) for place in range(MAX_REPLACEMENTS))
+        replacement = next((each for each in following if each not in lost), None)
+        if replacement is None:
+            read_or_next(images, index)
+            raise UserFailure(f"data: too many images cannot be read, such as {images.name(index)}")
+        sources[index] = replacement
+    logger.info("%d images of %d×%d pixels are held in memory", len(images), width, height)
+    return pixels, sources, frozenset(broken)

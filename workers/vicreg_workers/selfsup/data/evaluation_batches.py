@@ -1,0 +1,58 @@
+"""Images as an evaluation reads them: every one once, in order, without augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vicreg_workers.selfsup.data.sources import Images
+
+PlainBatch = tuple[Tensor, Tensor, tuple[int, ...]]
+"""Views ``[n, 3, S, S]``, their indices ``[n]``, and the indices of images that can't be read."""
+
+
+def plain_batches(
+    images: Images, transform: Callable[..., Tensor], batch_size: int, loaders: int
+) -> Iterator[PlainBatch]:
+    """All images, each once and in order."""
+    return iter(
+        DataLoader(
+            _PlainDataset(images, transform),
+            batch_size=batch_size,
+            num_workers=loaders,
+            collate_fn=_collate_readable,
+            # Its own generator: to look at images must not change what is drawn next.
+            generator=torch.Generator().manual_seed(0),
+        )
+    )
+
+
+class _PlainDataset(Dataset[tuple[Tensor, int] | int]):
+    """A view and its index, or the index of an image that cannot be read."""
+
+    def __init__(self, images: Images, transform: Callable[..., Tensor]) -> None:
+        self._images = images
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int] | int:
+        try:
+            return self._transform(self._images.read(index)), index
+        except OSError:
+            return index
+
+
+def _collate_readable(
+    samples: list[tuple[Tensor, int] | int],
+) -> PlainBatch:
+    unreadable = tuple(sample for sample in samples if isinstance(sample, int))
+    readable = [sample for sample in samples if not isinstance(sample, int)]
+    if not readable:
+        return torch.empty(0), torch.empty(0, dtype=torch.long), unreadable
+    views = torch.stack([view for view, _ in readable])
+    return views, torch.tensor([index for _, index in readable]), unreadable

@@ -1,0 +1,339 @@
+"""Labelled images on disk or shipped with a library, as PIL images by index."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import numpy as np
+import torch
+import torchvision.datasets
+from PIL import Image
+from torch import Tensor
+
+from vicreg_platform.data_root import IMAGE_SUFFIXES, resolve_inside
+from vicreg_platform.specs import Data, DigitsData, ImageFolderData, TorchvisionData
+from vicreg_workers.failures import UserFailure
+
+DIGITS_TEST_SHARE = 0.2
+
+
+class Images(Protocol):
+    """A set of labelled images. ``read`` raises OSError for an image that cannot be decoded."""
+
+    labels: Sequence[int]
+    """The class of each image, an index into ``classes``."""
+    classes: Sequence[str]
+    """The names of the classes."""
+    several: Tensor | None
+    """For images with several labels each, 1, 0, or -1 for unknown, ``[N, C]``; ``labels`` is then
+    the first that is 1. Else None."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int) -> Image.Image:
+        """Image ``index``, decoded, in RGB."""
+        ...
+
+    def name(self, index: int) -> str:
+        """What a person would call image ``index``: its path where it has one."""
+        ...
+
+
+def open_images(spec: Data, data_root: Path) -> Images:
+    """The images that ``spec`` names.
+
+    Raises:
+        UserFailure: there are none, or they are not where the spec says.
+    """
+    images = _open_all(spec, data_root)
+    if isinstance(spec, ImageFolderData) and spec.names is not None:
+        images = Subset(images, _listed(images, _inside(data_root, spec.names, "data.names")))
+    if spec.share < 1.0:
+        images = Subset(images, stratified(images.labels, spec.share, spec.share_seed))
+    return images
+
+
+def _open_all(spec: Data, data_root: Path) -> Images:
+    if isinstance(spec, DigitsData):
+        return Digits(spec)
+    path = _inside(data_root, spec.path, "data.path")
+    if isinstance(spec, ImageFolderData):
+        if spec.labels is None:
+            return ImageFolder(path)
+        return LabelledFolder(path, _inside(data_root, spec.labels, "data.labels"))
+    return TorchvisionImages(spec, path)
+
+
+def _inside(data_root: Path, path: str, field: str) -> Path:
+    try:
+        return resolve_inside(data_root, path)
+    except ValueError as error:
+        raise UserFailure(f"{field}: {error}") from None
+
+
+def _listed(images: Images, file: Path) -> list[int]:
+    """Indices of the images that ``file`` names, one a line.
+
+    A line is a file name, or the end of a path where several images have that name.
+    """
+    try:
+        lines = [line.strip() for line in file.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserFailure(f"data.names: {file} cannot be read: {error}") from None
+    by_name: dict[str, list[int]] = {}
+    for index in range(len(images)):
+        by_name.setdefault(os.path.basename(images.name(index)), []).append(index)
+    wanted = [line for line in lines if line]
+    found = [
+        [
+            index
+            for index in by_name.get(os.path.basename(line), [])
+            if "/" not in line or f"/{images.name(index)}".endswith(f"/{line.lstrip('./')}")
+        ]
+        for line in wanted
+    ]
+    unknown = [line for line, indices in zip(wanted, found, strict=True) if not indices]
+    if unknown or not wanted:
+        which = f"names {unknown[0]} and {len(unknown) - 1} more" if unknown else "names no image"
+        raise UserFailure(f"data.names: {file} {which}: not among the images of data.path")
+    for line, indices in zip(wanted, found, strict=True):
+        if len(indices) > 1:
+            raise UserFailure(
+                f"data.names: {len(indices)} images are called {line}: "
+                f"name the class's folder too, as in class/{os.path.basename(line)}"
+            )
+    return [indices[0] for indices in found]
+
+
+def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
+    """Indices of ``share`` of each class, at least one of each, in ascending order."""
+    generator = torch.Generator().manual_seed(seed)
+    by_class: dict[int, list[int]] = {}
+    for index, label in enumerate(labels):
+        by_class.setdefault(label, []).append(index)
+    chosen = []
+    for label in sorted(by_class):
+        members = by_class[label]
+        order = torch.randperm(len(members), generator=generator).tolist()
+        count = max(1, round(len(members) * share))
+        chosen += [members[place] for place in order[:count]]
+    return sorted(chosen)
+
+
+class Subset:
+    """Some images of a set, by their indices."""
+
+    def __init__(self, images: Images, indices: Sequence[int]) -> None:
+        self._images = images
+        self._indices = indices
+        self.classes = images.classes
+        self.labels: Sequence[int] = [images.labels[index] for index in indices]
+        self.several = None if images.several is None else images.several[list(indices)]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return self._images.read(self._indices[index])
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._images.name(self._indices[index])
+
+
+class Digits:
+    """scikit-learn's handwritten digits; the split is stratified and the same everywhere."""
+
+    several: Tensor | None = None
+
+    def __init__(self, spec: DigitsData) -> None:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        digits = load_digits()
+        train, test = train_test_split(
+            np.arange(len(digits.target)),
+            test_size=DIGITS_TEST_SHARE,
+            random_state=0,
+            stratify=digits.target,
+        )
+        chosen = train if spec.split == "train" else test
+        self.labels: Sequence[int] = digits.target[chosen].tolist()
+        self.classes: Sequence[str] = [str(digit) for digit in range(10)]
+        self._indices = chosen
+        # 16 grey levels, 0 to 16.
+        self._pixels = (digits.images[chosen] * (255 / 16)).round().astype(np.uint8)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return Image.fromarray(self._pixels[index]).convert("RGB")
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return f"digit {self._indices[index]}"
+
+
+class ImageFolder:
+    """A folder of images, one sub-folder a class, in the order of their names."""
+
+    several: Tensor | None = None
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_dir():
+            raise UserFailure(f"data.path: there is no folder {path}")
+        self._files: list[str] = []
+        labels: list[int] = []
+        self.classes: Sequence[str] = sorted(
+            entry.name
+            for entry in os.scandir(path)
+            if entry.is_dir() and not entry.name.startswith(".")
+        )
+        for label, folder in enumerate(self.classes):
+            files = sorted(
+                os.path.join(directory, file)
+                for directory, _, names in os.walk(path / folder, followlinks=True)
+                for file in names
+                if file.lower().endswith(IMAGE_SUFFIXES)
+            )
+            self._files += files
+            labels += [label] * len(files)
+        self.labels: Sequence[int] = labels
+        if not self._files:
+            raise UserFailure(
+                f"data.path: there are no images in {path}: it must hold one sub-folder a class, "
+                f"with files that end in {', '.join(IMAGE_SUFFIXES)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return read_image(self._files[index])
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._files[index]
+
+
+class LabelledFolder:
+    """A folder of images whose labels, several each, stand in a CSV file."""
+
+    def __init__(self, path: Path, file: Path) -> None:
+        try:
+            with file.open(newline="") as lines:
+                header, *rows = [row for row in csv.reader(lines) if row]
+        except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+            raise UserFailure(f"data.labels: {file} is no CSV file: {error}") from None
+        self.classes: Sequence[str] = [name.strip() for name in header[1:]]
+        known = {"1": 1, "0": 0, "": -1}
+        values = []
+        for number, row in enumerate(rows, start=2):
+            cells = [cell.strip() for cell in row]
+            if len(cells) != len(header) or any(cell not in known for cell in cells[1:]):
+                raise UserFailure(
+                    f"data.labels: line {number} of {file} must hold an image and {len(header) - 1}"
+                    " values, each 1, 0 or nothing"
+                )
+            values.append([known[cell] for cell in cells[1:]])
+        if not values or not self.classes:
+            raise UserFailure(f"data.labels: {file} names no images or no classes")
+        try:
+            self._files = [str(resolve_inside(path, row[0].strip())) for row in rows]
+        except ValueError as error:
+            raise UserFailure(f"data.labels: {error}") from None
+        self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
+        self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return read_image(self._files[index])
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._files[index]
+
+
+class TorchvisionImages:
+    """A classification set of torchvision that is already on disk."""
+
+    several: Tensor | None = None
+
+    def __init__(self, spec: TorchvisionData, path: Path) -> None:
+        kind = getattr(torchvision.datasets, spec.dataset, None)
+        if not isinstance(kind, type) or not issubclass(kind, torchvision.datasets.VisionDataset):
+            raise UserFailure(f"data.dataset: torchvision.datasets has no {spec.dataset}")
+        try:
+            self._dataset = _open_split(kind, path, spec.split)
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
+            raise UserFailure(
+                f"data.path: torchvision's {spec.dataset} is not in {path}: {error}"
+            ) from None
+        self._title = f"{spec.dataset} {spec.split}"
+        labels = getattr(self._dataset, "targets", getattr(self._dataset, "labels", None))
+        if labels is None:
+            labels = [self._dataset[index][1] for index in range(len(self._dataset))]
+        self.labels: Sequence[int] = [int(label) for label in labels]
+        # torchvision numbers the classes of all splits alike.
+        self.classes: Sequence[str] = [str(n) for n in range(max(self.labels, default=-1) + 1)]
+        if not self.labels:
+            raise UserFailure(f"data.path: torchvision's {spec.dataset} in {path} holds no images")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        try:
+            image = self._dataset[index][0]
+        except Exception as error:
+            raise OSError(str(error)) from error
+        return cast("Image.Image", image).convert("RGB")
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return f"{self._title} image {index}"
+
+
+def read_image(file: str) -> Image.Image:
+    """Decode an image file to RGB.
+
+    Raises:
+        OSError: the file is missing, truncated, or no image.
+    """
+    try:
+        with Image.open(file) as image:
+            return _rgb(image)
+    except Exception as error:
+        # Pillow's decoders report broken files by nearly every exception there is.
+        raise OSError(str(error)) from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise OSError("its pixels are floating-point numbers: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        # 16 bits a pixel, which Pillow's own conversion would cut at 255.
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _open_split(
+    kind: type[torchvision.datasets.VisionDataset], path: Path, split: str
+) -> torchvision.datasets.VisionDataset:
+    """Torchvision's classes name the split in two ways: ``train=True`` or ``split="train"``."""
+    try:
+        return kind(root=str(path), train=split == "train")
+    except TypeError:
+        return kind(root=str(path), split=split)

@@ -1,0 +1,151 @@
+"""The linear probe: a linear classifier on frozen representations.
+
+SGD with momentum 0.9 and a cosine schedule to zero, as in the authors' ``evaluate.py``. Every
+learning rate has its own classifier, and all of them are trained at once: the weights are one
+tensor ``[L, F, C]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vicreg_platform.specs import LinearProtocol
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.evaluation.features import Features
+from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, top_k_accuracy
+
+MOMENTUM = 0.9
+
+Epoch = Iterator[tuple[Tensor, Tensor]]
+"""Representations ``[n, F]`` and places in the training features ``[n]``, batch after batch."""
+
+
+@dataclass(frozen=True)
+class LinearResult:
+    """The chosen classifier, measured."""
+
+    scores: Tensor
+    """Of the test images, ``[M, C]``."""
+    learning_rate: float
+    """The one that does best on the held-out part of the training set."""
+    holdout: dict[float, float]
+    """How well each does there, in [0, 1]; empty where there is one rate only."""
+
+
+def linear_probe(
+    train: Features,
+    targets: Tensor,
+    test: Tensor,
+    protocol: LinearProtocol,
+    classes: int,
+    fresh: Callable[[list[int]], Callable[[int], Epoch]] | None = None,
+) -> LinearResult:
+    """Train one classifier for each learning rate and choose by held-out training images.
+
+    Args:
+        train: what to learn from; ``protocol.holdout`` of it only chooses, where there is a choice.
+        targets: labels ``[N]``, or ``[N, C]`` of 1, 0, or -1 for unknown, for several each.
+        test: representations to classify, ``[M, F]``.
+        protocol: epochs, rates, seed.
+        classes: number of classes.
+        fresh: given the places of the training images, a function from the epoch to newly made
+            representations of them; None to use those of ``train`` in every epoch.
+
+    Raises:
+        UserFailure: too few images to hold some out.
+    """
+    generator = torch.Generator().manual_seed(protocol.seed)
+    order = torch.randperm(len(targets), generator=generator)
+    held = round(len(order) * protocol.holdout) if len(protocol.learning_rates) > 1 else 0
+    if held == len(order) or (held == 0 and len(protocol.learning_rates) > 1):
+        raise UserFailure(
+            f"protocol.holdout {protocol.holdout} of {len(order)} images leaves nothing to "
+            "choose the learning rate by, or nothing to train on"
+        )
+    holdout, rest = order[:held], order[held:]
+    # One scale for all features keeps the useful learning rates the same for every encoder.
+    mean, scale = _standardisation(train.representations[rest])
+
+    def cached(epoch: int) -> Epoch:
+        shuffled = rest[torch.randperm(len(rest), generator=generator)]
+        for places in torch.split(shuffled, protocol.batch_size):
+            yield train.representations[places], places
+
+    epochs = cached if fresh is None else fresh(rest.tolist())
+    classifiers = _Classifiers(protocol, test.shape[1], classes, test.device)
+    for epoch in range(protocol.epochs):
+        classifiers.start(epoch)
+        for representations, places in epochs(epoch):
+            classifiers.step((representations - mean) / scale, targets[places])
+    rates = protocol.learning_rates
+    if not held:
+        return LinearResult(classifiers.scores((test - mean) / scale, 0), rates[0], {})
+    features = (train.representations[holdout] - mean) / scale
+    quality = {
+        rate: _quality(classifiers.scores(features, place), targets[holdout])
+        for place, rate in enumerate(rates)
+    }
+    best = max(rates, key=lambda rate: quality[rate])
+    return LinearResult(classifiers.scores((test - mean) / scale, rates.index(best)), best, quality)
+
+
+class _Classifiers:
+    """One linear classifier for each learning rate."""
+
+    def __init__(
+        self, protocol: LinearProtocol, inputs: int, classes: int, device: torch.device
+    ) -> None:
+        self._protocol = protocol
+        self._rates = torch.tensor(protocol.learning_rates, device=device).view(-1, 1, 1)
+        count = len(self._rates)
+        self._weight = torch.zeros(count, inputs, classes, device=device)
+        self._bias = torch.zeros(count, 1, classes, device=device)
+        self._weight_momentum = torch.zeros_like(self._weight)
+        self._bias_momentum = torch.zeros_like(self._bias)
+        self._rate = self._rates
+
+    def start(self, epoch: int) -> None:
+        """Set the learning rates of an epoch."""
+        cosine = 0.5 * (1 + math.cos(math.pi * epoch / self._protocol.epochs))
+        self._rate = self._rates * cosine
+
+    def step(self, x: Tensor, targets: Tensor) -> None:
+        """One step of all, on features ``[n, F]`` and targets ``[n]`` or ``[n, C]``."""
+        residual = _residual(torch.matmul(x, self._weight) + self._bias, targets) / len(x)
+        decay = self._protocol.weight_decay * self._weight
+        self._weight_momentum.mul_(MOMENTUM).add_(torch.matmul(x.T, residual) + decay)
+        self._bias_momentum.mul_(MOMENTUM).add_(residual.sum(dim=1, keepdim=True))
+        self._weight -= self._rate * self._weight_momentum
+        self._bias -= self._rate * self._bias_momentum
+
+    def scores(self, x: Tensor, place: int) -> Tensor:
+        """Logits ``[n, C]`` by the classifier of one of the rates."""
+        return x @ self._weight[place] + self._bias[place]
+
+
+def _residual(logits: Tensor, targets: Tensor) -> Tensor:
+    """The gradient of the cross-entropy with respect to the logits ``[L, n, C]``, for each image.
+
+    Over the classes where an image has one label, of each class alone where it has several.
+    """
+    if targets.ndim == 1:
+        residual = logits.softmax(dim=-1)
+        residual[:, torch.arange(len(targets)), targets] -= 1
+        return residual
+    return (logits.sigmoid() - targets.clamp_min(0)) * (targets >= 0)
+
+
+def _quality(scores: Tensor, targets: Tensor) -> float:
+    if targets.ndim == 1:
+        return top_k_accuracy(scores, targets, 1)
+    return mean_average_precision(scores, targets)
+
+
+def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
+    mean = features.mean(dim=0)
+    return mean, (features - mean).pow(2).mean().sqrt().clamp_min(1e-8)

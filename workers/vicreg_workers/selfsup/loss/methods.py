@@ -1,0 +1,160 @@
+"""The loss of each method, with variance and covariance terms added where the spec asks for them.
+
+All are computed in float32. In a process group each is the loss of the batch over all processes:
+averaged over the processes, as DistributedDataParallel averages gradients, value and gradient are
+those of one process on the concatenated batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from vicreg_platform.specs import BarlowTwins, Method, SimCLR, VICReg
+from vicreg_workers.selfsup.distributed import (
+    gather_with_gradient,
+    mean_over_processes,
+    rank,
+)
+from vicreg_workers.selfsup.loss.second_moments import second_moments
+from vicreg_workers.selfsup.loss.vicreg import invariance, variance_of
+from vicreg_workers.selfsup.model.network import Embeddings
+
+
+class Losses(NamedTuple):
+    """The loss of a batch and what is worth knowing of it."""
+
+    terms: dict[str, Tensor]
+    """Scalars by metric name: ``loss``, which is minimised, then the bare terms."""
+    std: Tensor
+    """Standard deviation of each dimension of the first views' embeddings, ``[D]``, detached. Where
+    the scale says nothing (embeddings of norm 1, and all methods but VICReg, whose losses do not
+    see it, unless they are standardised) they are first scaled to a mean square of 1."""
+
+
+class Objective:
+    """What a method minimises.
+
+    Args:
+        method: its name, weights and temperature.
+        normalization: of the embeddings, as in the spec of the expander.
+    """
+
+    def __init__(self, method: Method, normalization: str = "none") -> None:
+        self._method = method
+        self._weight, self._term, self._pair = _pair_loss(method)
+        # BatchNorm's own epsilon shows a collapse of standardised embeddings.
+        self._scaled = normalization == "l2" or (
+            normalization == "none" and not isinstance(method, VICReg)
+        )
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """The names of the terms, in their order."""
+        return ("loss", self._term, "variance", "covariance")
+
+    def __call__(self, embeddings: Embeddings) -> Losses:
+        """The loss of a batch."""
+        first, second, pairs = embeddings
+        with torch.autocast(first.device.type, enabled=False):
+            first, second = _exact(first), _exact(second)
+            pulled = [self._pair(_exact(x), _exact(y)) for x, y in pairs]
+            pair = torch.stack(pulled).mean()
+            moments = [second_moments(z, over_processes=True) for z in (first, second)]
+            variance = torch.stack([variance_of(variances) for variances, _ in moments]).mean()
+            covariance = (moments[0][1] + moments[1][1]) / first.shape[1]
+            method = self._method
+            total = (
+                self._weight * pair + method.variance * variance + method.covariance * covariance
+            )
+        std = moments[0][0].detach().sqrt()
+        if self._scaled:
+            size = mean_over_processes(first.detach().square().mean())
+            std = std / size.sqrt().clamp_min(1e-12)
+        values = (total, pair, variance, covariance)
+        return Losses(dict(zip(self.terms, values, strict=True)), std)
+
+
+def _pair_loss(method: Method) -> tuple[float, str, Callable[[Tensor, Tensor], Tensor]]:
+    """The weight, the metric's name and the function of what pulls two embeddings together."""
+    if isinstance(method, VICReg):
+        return method.invariance, "invariance", invariance
+    if isinstance(method, BarlowTwins):
+        weight = method.redundancy
+        return method.scale, "correlation", lambda x, y: barlow_twins(x, y, weight)
+    if isinstance(method, SimCLR):
+        temperature = method.temperature
+        return 1.0, "contrastive", lambda x, y: nt_xent(x, y, temperature)
+    return 1.0, "similarity", negative_cosine
+
+
+def barlow_twins(x: Tensor, y: Tensor, redundancy: float) -> Tensor:
+    """Distance of the two views' cross-correlation matrix from the identity.
+
+    Args:
+        x: embeddings of the first view, ``[n, D]`` on each process.
+        y: embeddings of the second view, ``[n, D]``.
+        redundancy: weight of the off-diagonal elements, at least 0.
+
+    Returns:
+        A scalar in [0, ∞): a sum over all D² elements.
+
+    Source: Zbontar et al. 2021 (arXiv 2103.03230), equation 1. With N < D the squared elements are
+    summed as ``⟨XXᵀ, YYᵀ⟩ = ‖XᵀY‖²``, without a D×D matrix.
+    """
+    x, y = (_standardised(gather_with_gradient(z)) for z in (x, y))
+    count, dimensions = x.shape
+    diagonal = (x * y).sum(dim=0) / count
+    if count < dimensions:
+        squares = ((x @ x.T) * (y @ y.T)).sum() / count**2
+    else:
+        squares = (x.T @ y).square().sum() / count**2
+    off_diagonal = squares - diagonal.square().sum()
+    return (1 - diagonal).square().sum() + redundancy * off_diagonal
+
+
+def nt_xent(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of finding an image's other view among all views of the batch.
+
+    Args:
+        x: embeddings of the first view, ``[n, D]`` on each process.
+        y: embeddings of the second view, ``[n, D]``.
+        temperature: τ, above 0.
+
+    Returns:
+        The mean over this process's 2n views, a scalar in [0, ∞).
+
+    Source: Chen et al. 2020 (arXiv 2002.05709), algorithm 1.
+    """
+    x, y = functional.normalize(x, dim=1), functional.normalize(y, dim=1)
+    count = x.shape[0]
+    everywhere_x, everywhere_y = gather_with_gradient(x), gather_with_gradient(y)
+    everywhere = torch.cat([everywhere_x, everywhere_y])
+    similarity = torch.cat([x, y]) @ everywhere.T / temperature
+    place = torch.arange(count, device=x.device) + rank() * count
+    itself = torch.cat([place, place + len(everywhere_x)])
+    other = torch.cat([place + len(everywhere_x), place])
+    similarity = similarity.scatter(1, itself[:, None], float("-inf"))
+    return functional.cross_entropy(similarity, other)
+
+
+def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Mean of the negative cosine similarity, in [-1, 1] (Chen & He 2021, equation 1).
+
+    BYOL's loss (Grill et al. 2020, equation 2) is 2 + 2 times this.
+    """
+    return -functional.cosine_similarity(x, y, dim=1).mean()
+
+
+def _standardised(z: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(z, dim=0, correction=0)
+    # The epsilon of BatchNorm, through which the authors' code standardises.
+    return (z - mean) * torch.rsqrt(variance + 1e-5)
+
+
+def _exact(z: Tensor) -> Tensor:
+    return z if z.dtype == torch.float64 else z.float()

@@ -1,0 +1,51 @@
+"""The optimiser that a spec names; each updates all parameters by a few fused operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from vicreg_platform.specs import AdamW, Lars, Sgd
+from vicreg_workers.selfsup.optim.lars import LARS
+
+
+def build_optimizer(
+    spec: Lars | Sgd | AdamW, parameters: Iterable[nn.Parameter], lr: float
+) -> Optimizer:
+    """An optimiser of ``parameters``; a step does nothing where its ``found_inf`` is 1.
+
+    Args:
+        spec: which, and its constants.
+        parameters: those that are to learn.
+        lr: learning rate of the first step.
+    """
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    if isinstance(spec, Lars):
+        return LARS(
+            learning,
+            lr=lr,
+            weight_decay=spec.weight_decay,
+            momentum=spec.momentum,
+            eta=spec.eta,
+            clip=spec.clip,
+        )
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in learning if _is_matrix(p)]},
+        # As with DeiT: neither biases and norms nor the class token and the positions are decayed.
+        {"params": [p for p in learning if not _is_matrix(p)], "weight_decay": 0.0},
+    ]
+    if isinstance(spec, Sgd):
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+        )
+    return torch.optim.AdamW(groups, lr=lr, weight_decay=spec.weight_decay, fused=True)
+
+
+def _is_matrix(parameter: nn.Parameter) -> bool:
+    """Whether it is a layer's weight: a ViT's class token and positions are ``[1, n, D]``."""
+    token = parameter.ndim == 3 and parameter.shape[0] == 1
+    return parameter.ndim > 1 and not token

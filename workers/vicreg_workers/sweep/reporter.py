@@ -1,0 +1,159 @@
+"""A sweep in MLflow: its own run, and the state of each trial on the trial's run."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+
+import torch
+
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.trial import Trial, TrialState
+from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
+from vicreg_platform.specs import SweepSpec
+from vicreg_platform.tracking import Tracking
+from vicreg_workers.failures import InfrastructureFailure
+from vicreg_workers.sweep import plots
+from vicreg_workers.sweep.ledger import Entry, Ledger
+from vicreg_workers.tracking.machine import environment_tags
+from vicreg_workers.tracking.outbox import CLOSE_SECONDS, FAILED_CLOSE_SECONDS, RunLog
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 2.0
+
+
+class SweepRun:
+    """Says to MLflow what the ledger holds; a thread of its own tries on until MLflow has it.
+
+    As a context manager it waits at the end until all is sent.
+
+    Raises:
+        InfrastructureFailure: at the end, MLflow took nothing for a long time.
+    """
+
+    def __init__(self, assignment: Assignment, spec: SweepSpec, ledger: Ledger) -> None:
+        self._assignment = assignment
+        self._spec = spec
+        self._ledger = ledger
+        self._started = time.monotonic()
+        self._ended_before = sum(entry.state is not TrialState.RUNNING for entry in ledger)
+        self._run_log = RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
+        self._run_log.tags(
+            environment_tags(torch.device("cpu")) | {"vicreg.attempt": str(assignment.attempt)}
+        )
+        self._said = -1
+        self._waiting: dict[int, Entry] = {}
+        self._changed = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._send_all, name="sweep-run", daemon=True)
+
+    def __enter__(self) -> SweepRun:
+        self._run_log.__enter__()
+        self._thread.start()
+        for entry in self._ledger:  # what the driver before could not say any more
+            self.changed(entry)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join(CLOSE_SECONDS if kind is None else FAILED_CLOSE_SECONDS)
+        if self._thread.is_alive() and kind is None:
+            raise InfrastructureFailure(
+                f"MLflow took nothing for {CLOSE_SECONDS:g} s after the trials had ended"
+            )
+        self._run_log.__exit__(kind, *others)
+
+    def changed(self, entry: Entry) -> None:
+        """A trial has begun, said something or ended."""
+        with self._changed:
+            self._waiting[entry.number] = entry.model_copy(deep=True)
+            self._changed.notify()
+        self._say_whole(entry)
+
+    def _say_whole(self, entry: Entry) -> None:
+        """How the whole sweep is, on its own run."""
+        entries = list(self._ledger)
+        ended = sum(each.state is not TrialState.RUNNING for each in entries)
+        trained = sum(each.epoch for each in entries)
+        best = self._ledger.best()
+        # One more with every epoch trained and every trial ended, whichever driver counts.
+        events = trained + ended
+        if events <= self._said:
+            return
+        self._said = events
+        metrics = {
+            "sweep/trials": float(len(entries)),
+            "sweep/trials_ended": float(ended),
+            "sweep/epochs": float(trained),
+            "sweep/refused": float(sum(each.refused for each in entries)),
+        }
+        if best is not None and best.objective is not None:
+            metrics["sweep/best"] = best.objective
+        self._run_log.metrics(metrics, events)
+        wanted = self._spec.search.trials
+        here = ended - self._ended_before
+        spent = time.monotonic() - self._started
+        longest = max((each.epochs for each in entries), default=0)
+        self._run_log.progress(
+            Progress(
+                epoch=ended,
+                epochs=wanted,
+                step=trained,
+                steps=wanted * longest,
+                images_per_second=0.0,
+                eta_seconds=spent / here * (wanted - ended) if here else 0.0,
+            )
+        )
+        if entry.state is TrialState.RUNNING or best is None:
+            return
+        found = {"trial": best.number, "objective": best.objective, "parameters": best.parameters}
+        spec = self._spec.trial_spec(best.parameters).model_dump(mode="json")
+        self._run_log.file("sweep/best.json", json.dumps(found | {"spec": spec}, indent=1).encode())
+        self._run_log.file(
+            "sweep/parallel_coordinates.png",
+            plots.parallel_coordinates(self._spec, entries),
+        )
+        self._run_log.file("sweep/objective.png", plots.objective(self._spec, entries))
+
+    def _send_all(self) -> None:
+        tracking = Tracking(self._assignment.tracking_uri)
+        failing = False
+        while True:
+            with self._changed:
+                while not self._waiting and not self._closing:
+                    self._changed.wait()
+                if not self._waiting:
+                    return
+                number = next(iter(self._waiting))
+                entry = self._waiting.pop(number)
+            try:
+                self._send(tracking, entry)
+                failing = False
+            except TrackingUnavailable as error:
+                if not failing:
+                    logger.warning("MLflow does not answer; the sweep goes on: %s", error)
+                failing = True
+                with self._changed:
+                    self._waiting.setdefault(number, entry)
+                time.sleep(RETRY_SECONDS)
+            except (TrackingRefused, NotFound) as error:
+                logger.warning("trial %d cannot be kept in MLflow: %s", number, error)
+
+    def _send(self, tracking: Tracking, entry: Entry) -> None:
+        run_id = entry.run_id
+        if run_id is None:
+            if entry.state is TrialState.RUNNING:
+                return  # its own process makes the run, and says which
+            run_id = tracking.run_of_job(
+                f"{self._assignment.job_id}/trials/{entry.number:05d}", self._spec.experiment
+            )
+            if run_id is None:
+                return
+        shown = Trial.model_validate(entry.model_dump(include=set(Trial.model_fields)))
+        tracking.keep_trial(run_id, shown)

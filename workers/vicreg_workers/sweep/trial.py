@@ -1,0 +1,123 @@
+"""One trial of a sweep: what Ray Tune calls."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import time
+from typing import Any
+
+# Read by Tune in the trial's process when the next trial is to have it: how many seconds a stopped
+# trial may take to send what it has logged. Its own 2 fail a trial on a busy machine.
+os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
+
+import torch
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from vicreg_platform.contract.assignment import Assignment, FailureClass
+from vicreg_platform.contract.trial import Trial
+from vicreg_platform.errors import TrackingUnavailable
+from vicreg_platform.specs import PretrainSpec, SweepSpec
+from vicreg_platform.tracking import Tracking
+from vicreg_workers.failures import InfrastructureFailure, JobFailure
+from vicreg_workers.log_format import configure_logging
+from vicreg_workers.stop_signal import Stop
+
+logger = logging.getLogger(__name__)
+
+MLFLOW_SECONDS = 600.0
+"""How long a trial waits for MLflow before it starts."""
+RETRY_SECONDS = 2.0
+
+
+def run_trial(config: dict[str, Any], assignment: str) -> None:
+    """Train one configuration, from its last checkpoint where it has one.
+
+    A failure that would only repeat itself is reported, and the sweep goes on; another is raised,
+    and Ray Tune tries again.
+
+    Args:
+        config: ``number`` and ``parameters``.
+        assignment: the sweep's, as JSON.
+    """
+    configure_logging()
+    sweep = Assignment.model_validate_json(assignment)
+    trial = _assignment_of_trial(sweep, config["number"], config["parameters"])
+    spec = trial.spec
+    assert isinstance(spec, PretrainSpec)
+    try:
+        if spec.resources.workers == 1:
+            _train_here(trial, spec)
+        else:
+            from vicreg_workers.pretrain.driver import fit, scaling_of
+
+            fit(trial, scaling_of(spec), [TuneReportCallback()])
+    except JobFailure as failure:
+        if failure.failure_class is FailureClass.INFRASTRUCTURE:
+            raise
+        tune.report(
+            {
+                "epoch": 0,
+                "failure": failure.failure_class.value,
+                "reason": " ".join(str(failure).split()),
+                "run_id": trial.run_id,
+            }
+        )
+    finally:
+        Stop(trial.storage, trial.job_id, trial.attempt).clear()
+        # The process trains the next trial too, and a network is cycles of references.
+        gc.collect()
+
+
+def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
+    """In this process: Ray Tune has given it what the spec asks for its one worker."""
+    from vicreg_workers.pretrain.worker import train
+
+    device = torch.device("cuda:0" if spec.resources.gpus_per_worker else "cpu")
+    train(trial, device, tune.report)
+
+
+def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, Any]) -> Assignment:
+    assert isinstance(sweep.spec, SweepSpec)
+    spec = sweep.spec.trial_spec(parameters)
+    trial = f"{sweep.job_id}/trials/{number:05d}"
+    return sweep.model_copy(
+        update={
+            "job_id": trial,
+            "spec": spec,
+            "run_id": _run_of_trial(sweep, number, parameters, spec),
+            "objective": sweep.spec.objective.metric,
+        }
+    )
+
+
+def _run_of_trial(
+    sweep: Assignment, number: int, parameters: dict[str, Any], spec: PretrainSpec
+) -> str:
+    """The MLflow run of a trial, under the sweep's; waits for an MLflow that is away.
+
+    Raises:
+        InfrastructureFailure: it stayed away.
+    """
+    assert isinstance(sweep.spec, SweepSpec)
+    tracking = Tracking(sweep.tracking_uri)
+    deadline = time.monotonic() + MLFLOW_SECONDS
+    while True:
+        try:
+            run_id, _ = tracking.ensure_run(
+                f"{sweep.job_id}/trials/{number:05d}",
+                f"{sweep.spec.name}-{number:05d}",
+                sweep.spec.experiment,
+                spec.model_dump(mode="json") | {"labels": sweep.spec.labels},
+                sweep.run_id,
+            )
+            begun = Trial(number=number, parameters=parameters, epochs=spec.training.epochs)
+            tracking.begin_trial(run_id, begun)
+            return run_id
+        except TrackingUnavailable as error:
+            if time.monotonic() > deadline:
+                raise InfrastructureFailure(str(error)) from None
+            logger.warning("the trial starts when MLflow is back: %s", error)
+            time.sleep(RETRY_SECONDS)
