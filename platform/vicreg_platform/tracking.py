@@ -1,4 +1,4 @@
-"""MLflow as the control plane sees it: it makes runs, reads them, and closes them."""
+"""MLflow as both sides use it: one configuration of its client, and the calls made through it."""
 
 from __future__ import annotations
 
@@ -12,22 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Read by MLflow's client at every call: its own defaults wait minutes for a dead server.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-
 import requests
 from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
-from vicreg_platform.contract.tags import JOB_TAG, PROGRESS_TAG
-from vicreg_platform.contract.trial import TRIAL_TAG, Trial, TrialState
+from vicreg_platform.contract.tags import (
+    JOB_TAG,
+    KIND_TAG,
+    LABEL_PREFIX,
+    PARENT_TAG,
+    PROGRESS_TAG,
+    TRIAL_TAG,
+    USER_TAG,
+)
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
-PARENT_TAG = "mlflow.parentRunId"
+# MLflow's client reads these at every call. Its own defaults wait minutes for a dead server; here
+# every caller has a loop of its own that retries.
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
+os.environ.setdefault(TIMEOUT, "10")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+UPLOAD_SECONDS = "1800"
+"""The server answers an upload once it has stored all of it: gigabytes, for a wide expander."""
 _TRIAL_STATUS = {
     TrialState.SUCCEEDED: "FINISHED",
     TrialState.STOPPED: "FINISHED",
@@ -58,6 +68,25 @@ class MetricPoint:
     """Milliseconds since 1970."""
 
 
+def mlflow_client(url: str) -> MlflowClient:
+    """A client of the server at ``url`` that waits 10 s for an answer and does not retry."""
+    return MlflowClient(tracking_uri=url)
+
+
+@contextmanager
+def patient_uploads() -> Iterator[None]:
+    """Wait up to ``UPLOAD_SECONDS`` for each answer.
+
+    Only for a process in which one thread alone talks to MLflow: the setting is the process's.
+    """
+    before = os.environ[TIMEOUT]
+    os.environ[TIMEOUT] = UPLOAD_SECONDS
+    try:
+        yield
+    finally:
+        os.environ[TIMEOUT] = before
+
+
 class Tracking:
     """An MLflow server. Every method raises TrackingUnavailable where it gets no answer.
 
@@ -67,7 +96,7 @@ class Tracking:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client = MlflowClient(tracking_uri=url)
+        self._client = mlflow_client(url)
 
     def ping(self) -> None:
         """Ask the server whether it is there."""
@@ -115,8 +144,8 @@ class Tracking:
     def _create_run(
         self, job_id: str, name: str, experiment_id: str, spec: dict[str, Any], parent: str | None
     ) -> Run:
-        tags = {JOB_TAG: job_id, "vicreg.kind": str(spec["kind"]), "mlflow.user": "vicreg"}
-        tags |= {f"label.{key}": value for key, value in spec.get("labels", {}).items()}
+        tags = {JOB_TAG: job_id, KIND_TAG: str(spec["kind"]), USER_TAG: "vicreg"}
+        tags |= {f"{LABEL_PREFIX}{key}": value for key, value in spec.get("labels", {}).items()}
         if parent is not None:
             tags[PARENT_TAG] = parent
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
@@ -200,6 +229,30 @@ class Tracking:
         with self._answering(), tempfile.TemporaryDirectory() as folder:
             file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
             return Path(file).read_text()
+
+    def download(self, uri: str, folder: Path) -> Path:
+        """Download artifacts into ``folder``.
+
+        Args:
+            uri: such as ``runs:/<run>/encoder`` or ``models:/<name>/1``.
+            folder: an existing folder.
+
+        Raises:
+            NotFound: MLflow has nothing there.
+        """
+        # Imported here: the control plane downloads nothing, and the import takes a second.
+        import mlflow
+        from mlflow.artifacts import download_artifacts
+
+        with self._answering():
+            # The registry's address follows this one; an argument of the download would not.
+            mlflow.set_tracking_uri(self._url)
+            try:
+                return Path(download_artifacts(uri, dst_path=str(folder)))
+            except MlflowException as error:
+                if isinstance(error, RestException) or "API request" in str(error):
+                    raise
+                raise NotFound(f"MLflow has nothing at {uri}: {error}") from None
 
     def finish(self, run_id: str, status: str) -> None:
         """Close a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vicreg_platform.data_root import resolve_inside
+from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import (
     Backbone,
     JobEncoder,
@@ -122,21 +123,14 @@ def load_published(uri: str, tracking_uri: str) -> Published:
         InfrastructureFailure: MLflow does not answer.
     """
     # Only an evaluation gets here: a training worker is spared MLflow's slow import.
-    import mlflow
-    import requests
-    from mlflow.artifacts import download_artifacts
-    from mlflow.exceptions import MlflowException
+    from vicreg_platform.tracking import Tracking
 
-    # The registry's address follows this one; an argument of the download would leave it out.
-    mlflow.set_tracking_uri(tracking_uri)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            files = Path(download_artifacts(uri, dst_path=folder))
-        except requests.RequestException as error:
-            raise InfrastructureFailure(f"MLflow does not answer: {error}") from None
-        except MlflowException as error:
-            if "API request" in str(error):
-                raise InfrastructureFailure(f"MLflow does not answer: {error}") from None
+            files = Tracking(tracking_uri).download(uri, Path(folder))
+        except TrackingUnavailable as error:
+            raise InfrastructureFailure(str(error)) from None
+        except (NotFound, TrackingRefused) as error:
             raise UserFailure(f"there is no encoder at {uri}: {error}") from None
         found = next(files.rglob(DESCRIPTION), None)
         if found is None:

@@ -1,6 +1,25 @@
-"""The tags by which workers and the control plane speak through an MLflow run."""
+"""Every MLflow tag that the platform sets or reads, by the side that writes it."""
 
+# Set by the dispatcher when it creates a run.
 JOB_TAG = "vicreg.job_id"
-"""Set by the dispatcher: whose run it is."""
+"""The job, or the trial, that the run belongs to."""
+KIND_TAG = "vicreg.kind"
+LABEL_PREFIX = "label."
+"""Followed by the key of a label of the spec."""
+USER_TAG = "mlflow.user"
+PARENT_TAG = "mlflow.parentRunId"
+"""The run under which MLflow shows this one."""
+
+# Set by the workers.
 PROGRESS_TAG = "vicreg.progress"
-"""Set by the workers: how far they are, a JSON object."""
+"""How far the run is: a ``Progress`` as JSON."""
+TRIAL_TAG = "vicreg.trial"
+"""Of a sweep's trial: a ``Trial`` as JSON."""
+ATTEMPT_TAG = "vicreg.attempt"
+VERSION_TAG = "vicreg.version"
+TORCH_TAG = "vicreg.torch"
+RAY_TAG = "vicreg.ray"
+PYTHON_TAG = "vicreg.python"
+HOST_TAG = "vicreg.host"
+GPU_TAG = "vicreg.gpu"
+COMMIT_TAG = "mlflow.source.git.commit"

@@ -7,9 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-TRIAL_TAG = "vicreg.trial"
-"""Tag of a trial's run that holds its state."""
-
 
 class TrialState(enum.StrEnum):
     """Where a trial is."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.tags import ATTEMPT_TAG
 from vicreg_platform.specs import (
     EvaluateSpec,
     ExportProtocol,
@@ -57,7 +58,7 @@ def evaluate(assignment: Assignment) -> None:
     with RunLog(
         assignment.tracking_uri, assignment.run_id, resumed=assignment.attempt > 1
     ) as run_log:
-        run_log.tags(environment_tags(device) | {"vicreg.attempt": str(assignment.attempt)})
+        run_log.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
         with naming_out_of_memory("free the GPU, or evaluate on CPUs with resources.gpus 0"):
             run_log.metrics(_measure(assignment, spec, run_log, device), step=0)
 

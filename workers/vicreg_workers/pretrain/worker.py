@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import FOLDER, encoder_files
@@ -80,8 +81,8 @@ def _train(
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
     """What the run remembers of all workers' machines."""
     everywhere: list[dict[str, str]] = gather_objects(environment_tags(device))
-    tags = everywhere[0] | {"vicreg.attempt": str(assignment.attempt)}
-    for name in ("vicreg.host", "vicreg.gpu"):
+    tags = everywhere[0] | {ATTEMPT_TAG: str(assignment.attempt)}
+    for name in (HOST_TAG, GPU_TAG):
         values = sorted({worker[name] for worker in everywhere if name in worker})
         if values:
             tags[name] = ", ".join(values)

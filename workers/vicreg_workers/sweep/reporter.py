@@ -11,6 +11,7 @@ import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.tags import ATTEMPT_TAG
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import SweepSpec
@@ -43,7 +44,7 @@ class SweepRun:
         self._ended_before = sum(entry.state is not TrialState.RUNNING for entry in ledger)
         self._run_log = RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
         self._run_log.tags(
-            environment_tags(torch.device("cpu")) | {"vicreg.attempt": str(assignment.attempt)}
+            environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)}
         )
         self._said = -1
         self._waiting: dict[int, Entry] = {}

@@ -10,21 +10,31 @@ from pathlib import Path
 
 import torch
 
+from vicreg_platform.contract.tags import (
+    COMMIT_TAG,
+    GPU_TAG,
+    HOST_TAG,
+    PYTHON_TAG,
+    RAY_TAG,
+    TORCH_TAG,
+    VERSION_TAG,
+)
+
 
 def environment_tags(device: torch.device) -> dict[str, str]:
     """Tags for the run: versions, the platform's git commit, the GPU's name where there is one."""
     tags = {
-        "vicreg.version": version("vicreg-platform"),
-        "vicreg.torch": torch.__version__,
-        "vicreg.ray": version("ray"),
-        "vicreg.python": platform.python_version(),
-        "vicreg.host": platform.node(),
+        VERSION_TAG: version("vicreg-platform"),
+        TORCH_TAG: torch.__version__,
+        RAY_TAG: version("ray"),
+        PYTHON_TAG: platform.python_version(),
+        HOST_TAG: platform.node(),
     }
     commit = _git_commit()
     if commit:
-        tags["mlflow.source.git.commit"] = commit
+        tags[COMMIT_TAG] = commit
     if device.type == "cuda":
-        tags["vicreg.gpu"] = torch.cuda.get_device_name(device)
+        tags[GPU_TAG] = torch.cuda.get_device_name(device)
     return tags
 
 

@@ -145,7 +145,7 @@ class RunLog:
             try:
                 if client is None:
                     # MLflow takes seconds to import: here they cost the training nothing.
-                    from vicreg_workers.tracking.client import mlflow_client
+                    from vicreg_platform.tracking import mlflow_client
 
                     client = mlflow_client(self._tracking_uri)
                 self._send(client)
@@ -190,7 +190,7 @@ class RunLog:
                 del self._files[0]
 
     def _upload(self, client: MlflowClient, path: str, content: bytes) -> None:
-        from vicreg_workers.tracking.client import patient_uploads
+        from vicreg_platform.tracking import patient_uploads
 
         folder, _, name = path.rpartition("/")
         with tempfile.TemporaryDirectory() as temporary:
