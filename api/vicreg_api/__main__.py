@@ -48,10 +48,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     arguments = parser.parse_args()
-    settings = Settings.from_environment()
-    services = Services.of(settings)
     loopback = is_loopback(arguments.host)
     try:
+        settings = Settings.from_environment()
+        services = Services.of(settings)
         open_keys(services, settings.api_key, arguments.host, loopback)
     except PlatformError as error:
         parser.exit(2, f"vicreg_api: {error}\n")

@@ -9,14 +9,14 @@ from anyio.to_thread import run_sync
 
 from vicreg_api.services import Services
 from vicreg_platform.errors import InvalidRequest, NotFound, Unavailable
-from vicreg_platform.jobs.schemas import AttemptView, JobView
+from vicreg_platform.jobs.schemas import AttemptSchema, JobSchema
 
 POLL_SECONDS = 1.0
 MAX_UNANSWERED = 30
 """How many polls in a row may fail after the job's end before its log is given up."""
 
 
-def read_log(services: Services, job: JobView, number: int | None) -> str:
+def read_log(services: Services, job: JobSchema, number: int | None) -> str:
     """The log of one attempt, by default of the last one.
 
     Raises:
@@ -55,7 +55,7 @@ async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
         await anyio.sleep(POLL_SECONDS)
 
 
-def _log_of(services: Services, job: JobView, attempt: AttemptView) -> str:
+def _log_of(services: Services, job: JobSchema, attempt: AttemptSchema) -> str:
     if attempt.ended_at is not None and job.mlflow is not None:
         try:
             return services.tracking.log(job.mlflow.run_id, attempt.number)

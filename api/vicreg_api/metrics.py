@@ -15,7 +15,7 @@ from prometheus_client import (
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_api.services import Services
-from vicreg_platform.jobs.live import LiveJobs
+from vicreg_platform.telemetry import UnfinishedJobs
 
 REQUEST_SECONDS = Histogram(
     "vicreg_http_request_seconds",
@@ -52,7 +52,7 @@ def install(app: FastAPI, services: Services) -> None:
     """Serve the metrics of this process and of the jobs in the database."""
     # Of its own, since a process may make several apps.
     registry = CollectorRegistry()
-    registry.register(LiveJobs(services.database))
+    registry.register(UnfinishedJobs(services.jobs.unfinished))
     registry.register(REGISTRY)
     app.add_middleware(Timed)
 

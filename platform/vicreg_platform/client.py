@@ -13,9 +13,10 @@ from typing import Any
 import httpx
 
 from vicreg_platform.errors import PlatformError
-from vicreg_platform.jobs.schemas import DryRun, EventPage, JobPage, JobView, TrialPage
-from vicreg_platform.keys.schemas import KeyList, KeyView, NewKey
-from vicreg_platform.schedules.schemas import SchedulePage, ScheduleView, TickPage
+from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema
+from vicreg_platform.keys.schemas import KeySchema, NewKey
+from vicreg_platform.pages import Page
+from vicreg_platform.schedules.schemas import ScheduleSchema, TickSchema
 
 POLL_SECONDS = 0.5
 
@@ -75,7 +76,7 @@ class Client:
         """Close the connection."""
         self._http.close()
 
-    def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> JobView:
+    def submit(self, spec: dict[str, Any], idempotency_key: str | None = None) -> JobSchema:
         """Submit a job.
 
         Args:
@@ -88,7 +89,7 @@ class Client:
         """
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
         answer = self._call("POST", "/v1/jobs", content=_json(spec), headers=headers)
-        return JobView.model_validate(answer)
+        return JobSchema.model_validate(answer)
 
     def check(self, spec: dict[str, Any]) -> DryRun:
         """What ``submit`` would do."""
@@ -96,15 +97,15 @@ class Client:
             self._call("POST", "/v1/jobs", content=_json(spec), params={"dry_run": True})
         )
 
-    def get(self, job_id: str) -> JobView:
+    def get(self, job_id: str) -> JobSchema:
         """One job."""
-        return JobView.model_validate(self._call("GET", f"/v1/jobs/{job_id}"))
+        return JobSchema.model_validate(self._call("GET", f"/v1/jobs/{job_id}"))
 
-    def find(self, **filters: Any) -> JobPage:
+    def find(self, **filters: Any) -> Page[JobSchema]:
         """A page of jobs, newest first; filters as in the API: state, kind, experiment, label."""
-        return JobPage.model_validate(self._call("GET", "/v1/jobs", params=filters))
+        return Page[JobSchema].model_validate(self._call("GET", "/v1/jobs", params=filters))
 
-    def find_all(self, **filters: Any) -> Iterator[JobView]:
+    def find_all(self, **filters: Any) -> Iterator[JobSchema]:
         """All jobs, newest first, page by page."""
         cursor: str | None = None
         while True:
@@ -114,9 +115,9 @@ class Client:
             if cursor is None:
                 return
 
-    def events(self, job_id: str) -> EventPage:
+    def events(self, job_id: str) -> Page[EventSchema]:
         """The changes of a job's state, oldest first."""
-        return EventPage.model_validate(
+        return Page[EventSchema].model_validate(
             self._call("GET", f"/v1/jobs/{job_id}/events", params={"limit": 200})
         )
 
@@ -142,27 +143,27 @@ class Client:
                 raise ApiError(_problem(answer))
             yield from answer.iter_text()
 
-    def trials(self, job_id: str, **options: Any) -> TrialPage:
+    def trials(self, job_id: str, **options: Any) -> Page[TrialSchema]:
         """A page of a sweep's trials, best first; options as in the API: sort, limit, cursor."""
-        return TrialPage.model_validate(
+        return Page[TrialSchema].model_validate(
             self._call("GET", f"/v1/jobs/{job_id}/trials", params=options)
         )
 
-    def promote(self, job_id: str) -> JobView:
+    def promote(self, job_id: str) -> JobSchema:
         """The job that trains the best configuration of an ended sweep."""
-        return JobView.model_validate(self._call("POST", f"/v1/jobs/{job_id}/promote"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/promote"))
 
-    def cancel(self, job_id: str) -> JobView:
+    def cancel(self, job_id: str) -> JobSchema:
         """End a job."""
-        return JobView.model_validate(self._call("POST", f"/v1/jobs/{job_id}/cancel"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/cancel"))
 
-    def retry(self, job_id: str) -> JobView:
+    def retry(self, job_id: str) -> JobSchema:
         """A new job that goes on from the last checkpoint of a failed or cancelled one."""
-        return JobView.model_validate(self._call("POST", f"/v1/jobs/{job_id}/retry"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/retry"))
 
-    def clone(self, job_id: str, overrides: dict[str, Any]) -> JobView:
+    def clone(self, job_id: str, overrides: dict[str, Any]) -> JobSchema:
         """A new job with the spec of another, some fields changed."""
-        return JobView.model_validate(
+        return JobSchema.model_validate(
             self._call("POST", f"/v1/jobs/{job_id}/clone", json={"overrides": overrides})
         )
 
@@ -174,51 +175,53 @@ class Client:
 
     # Schedules
 
-    def create_schedule(self, spec: dict[str, Any]) -> ScheduleView:
+    def create_schedule(self, spec: dict[str, Any]) -> ScheduleSchema:
         """Make a schedule.
 
         Raises:
             ApiError: it is not valid; ``problem["errors"]`` names every fault.
         """
         answer = self._call("POST", "/v1/schedules", content=_json(spec))
-        return ScheduleView.model_validate(answer)
+        return ScheduleSchema.model_validate(answer)
 
-    def schedule(self, schedule_id: str, preview: int = 0) -> ScheduleView:
+    def schedule(self, schedule_id: str, preview: int = 0) -> ScheduleSchema:
         """One schedule, with its next ``preview`` times."""
         answer = self._call("GET", f"/v1/schedules/{schedule_id}", params={"preview": preview})
-        return ScheduleView.model_validate(answer)
+        return ScheduleSchema.model_validate(answer)
 
-    def schedules(self, **page: Any) -> SchedulePage:
+    def schedules(self, **page: Any) -> Page[ScheduleSchema]:
         """A page of schedules, newest first: ``limit``, ``cursor``."""
-        return SchedulePage.model_validate(self._call("GET", "/v1/schedules", params=page))
+        return Page[ScheduleSchema].model_validate(self._call("GET", "/v1/schedules", params=page))
 
-    def ticks(self, schedule_id: str, **page: Any) -> TickPage:
+    def ticks(self, schedule_id: str, **page: Any) -> Page[TickSchema]:
         """A page of what became of a schedule's times, newest first."""
         answer = self._call("GET", f"/v1/schedules/{schedule_id}/ticks", params=page)
-        return TickPage.model_validate(answer)
+        return Page[TickSchema].model_validate(answer)
 
-    def update_schedule(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleView:
+    def update_schedule(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleSchema:
         """Change a schedule by a merge patch: None gives a field its default again."""
         answer = self._call("PATCH", f"/v1/schedules/{schedule_id}", content=_json(changes))
-        return ScheduleView.model_validate(answer)
+        return ScheduleSchema.model_validate(answer)
 
     def delete_schedule(self, schedule_id: str) -> None:
         """Remove a schedule; its jobs stay."""
         self._request("DELETE", f"/v1/schedules/{schedule_id}")
 
-    def pause_schedule(self, schedule_id: str) -> ScheduleView:
+    def pause_schedule(self, schedule_id: str) -> ScheduleSchema:
         """Make no more jobs until it is resumed."""
-        return ScheduleView.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/pause"))
+        return ScheduleSchema.model_validate(
+            self._call("POST", f"/v1/schedules/{schedule_id}/pause")
+        )
 
-    def resume_schedule(self, schedule_id: str) -> ScheduleView:
+    def resume_schedule(self, schedule_id: str) -> ScheduleSchema:
         """Make jobs again, from the next time on."""
-        return ScheduleView.model_validate(
+        return ScheduleSchema.model_validate(
             self._call("POST", f"/v1/schedules/{schedule_id}/resume")
         )
 
-    def run_schedule(self, schedule_id: str) -> JobView:
+    def run_schedule(self, schedule_id: str) -> JobSchema:
         """Make a job besides those of the schedule's times."""
-        return JobView.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/run-now"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/run-now"))
 
     # Keys
 
@@ -227,13 +230,13 @@ class Client:
         body = {"name": name, "role": role} | limits
         return NewKey.model_validate(self._call("POST", "/v1/keys", json=body))
 
-    def keys(self) -> list[KeyView]:
+    def keys(self) -> list[KeySchema]:
         """All keys, newest first."""
-        return KeyList.model_validate(self._call("GET", "/v1/keys")).items
+        return Page[KeySchema].model_validate(self._call("GET", "/v1/keys")).items
 
-    def revoke_key(self, prefix: str) -> KeyView:
+    def revoke_key(self, prefix: str) -> KeySchema:
         """End a key's use."""
-        return KeyView.model_validate(self._call("DELETE", f"/v1/keys/{prefix}"))
+        return KeySchema.model_validate(self._call("DELETE", f"/v1/keys/{prefix}"))
 
     # Waiting
 
@@ -241,8 +244,8 @@ class Client:
         self,
         job_id: str,
         timeout: float | None = None,
-        watch: Callable[[JobView], None] = lambda job: None,
-    ) -> JobView:
+        watch: Callable[[JobSchema], None] = lambda job: None,
+    ) -> JobSchema:
         """Wait until a job has ended.
 
         Args:

@@ -1,4 +1,4 @@
-"""Everything that can be refused or fail, each with its HTTP status and stable code.
+"""The errors of the platform, each with its HTTP status and stable code.
 
 ::
 
@@ -20,6 +20,7 @@
     │   ├── ClusterUnavailable     503  cluster_unavailable
     │   └── TrackingUnavailable    503  tracking_unavailable
     ├── SubmissionRefused          (dispatcher only)
+    ├── InvalidSettings            (at the start of a process)
     └── LocalPlatformError         (``vicreg up`` only)
 """
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class PlatformError(Exception):
-    """The root. Its text is one message that says what is wrong and what to do."""
+    """The root. Its text is one message: what is wrong, and what to do."""
 
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal"
@@ -41,7 +42,7 @@ class PlatformError(Exception):
 
 
 class InvalidSpec(PlatformError):
-    """A spec with one or more faults."""
+    """A spec has one or more faults."""
 
     status = 422
     code = "invalid_spec"
@@ -55,7 +56,7 @@ class InvalidSpec(PlatformError):
 
 
 class InvalidRequest(PlatformError):
-    """A request that is not about a spec and that cannot be answered as it stands."""
+    """A request, other than its spec, is not valid."""
 
     status = 422
     code = "invalid_request"
@@ -63,7 +64,7 @@ class InvalidRequest(PlatformError):
 
 
 class InvalidKey(PlatformError):
-    """A request without a key, or with one that opens nothing."""
+    """A request has no API key, or one that is not valid."""
 
     status = 401
     code = "invalid_key"
@@ -71,7 +72,7 @@ class InvalidKey(PlatformError):
 
 
 class Forbidden(PlatformError):
-    """The key's role does not allow this."""
+    """The role of the API key does not allow the request."""
 
     status = 403
     code = "forbidden"
@@ -79,14 +80,14 @@ class Forbidden(PlatformError):
 
 
 class QuotaExceeded(Forbidden):
-    """The owner of the key has as much as they may have."""
+    """The request would exceed the quota of the key's owner."""
 
     code = "quota_exceeded"
     title = "The quota is used up"
 
 
 class NotFound(PlatformError):
-    """There is no such thing."""
+    """What the request names does not exist."""
 
     status = 404
     code = "not_found"
@@ -94,7 +95,7 @@ class NotFound(PlatformError):
 
 
 class TrackingRefused(PlatformError):
-    """MLflow answered, and will not do it: the run or its experiment was deleted, say."""
+    """MLflow refused a request, for example because the run was deleted."""
 
     status = 409
     code = "tracking_refused"
@@ -102,7 +103,7 @@ class TrackingRefused(PlatformError):
 
 
 class Conflict(PlatformError):
-    """The thing is not in a state that allows the request."""
+    """The current state does not allow the request."""
 
     status = 409
     code = "conflict"
@@ -124,7 +125,7 @@ class IdempotencyConflict(Conflict):
 
 
 class BodyTooLarge(PlatformError):
-    """The request's body is over the limit."""
+    """The body of a request is over the limit."""
 
     status = 413
     code = "body_too_large"
@@ -132,7 +133,7 @@ class BodyTooLarge(PlatformError):
 
 
 class TooManyRequests(PlatformError):
-    """The key has made too many requests in a short time."""
+    """An API key has made too many requests in a short time."""
 
     status = 429
     code = "too_many_requests"
@@ -140,11 +141,11 @@ class TooManyRequests(PlatformError):
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
-        super().__init__(f"too many requests with this key: try again in {seconds:.0f} s")
+        super().__init__(f"too many requests with this key: retry in {seconds:.0f} s")
 
 
 class Unavailable(PlatformError):
-    """Something this service stands on does not answer; trying again later may help."""
+    """A neighbour of this service is unreachable; a later retry may succeed."""
 
     status = 503
     code = "unavailable"
@@ -152,26 +153,30 @@ class Unavailable(PlatformError):
 
 
 class DatabaseUnavailable(Unavailable):
-    """The database does not answer."""
+    """The database is unreachable."""
 
     code = "database_unavailable"
 
 
 class ClusterUnavailable(Unavailable):
-    """The Ray head does not answer."""
+    """The Ray head is unreachable."""
 
     code = "cluster_unavailable"
 
 
 class TrackingUnavailable(Unavailable):
-    """The MLflow server does not answer."""
+    """The MLflow server is unreachable."""
 
     code = "tracking_unavailable"
 
 
 class SubmissionRefused(PlatformError):
-    """Ray answered that it will not take this submission."""
+    """Ray does not accept a submission."""
+
+
+class InvalidSettings(PlatformError):
+    """An environment variable has a value that it cannot have."""
 
 
 class LocalPlatformError(PlatformError):
-    """``vicreg up`` cannot start or go on."""
+    """``vicreg up`` cannot start, or cannot continue."""

@@ -1,79 +1,102 @@
-"""The environment, read once, as one frozen object."""
+"""The settings of a process: environment variables, read once into one frozen object."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
-from vicreg_platform.cluster import Bundle, nodes_of
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from vicreg_platform.cluster import nodes_of
+from vicreg_platform.errors import InvalidSettings
+from vicreg_platform.specs.needs import Bundle
+
+PREFIX = "VICREG_"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Where everything is. Each field is the variable ``VICREG_<FIELD>`` in capitals."""
+def _nodes(value: object) -> object:
+    return nodes_of(value) if isinstance(value, str) else value
 
-    database_url: str
-    """SQLAlchemy URL: ``sqlite:////path/file.db`` or ``postgresql+psycopg://user@host/name``."""
-    ray_url: str
+
+class Settings(BaseSettings):
+    """Where everything is. Each field is the variable ``VICREG_<FIELD>``, in capitals.
+
+    An empty variable is the same as none.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        validate_default=True,
+    )
+
+    home: Annotated[Path, AfterValidator(Path.absolute)] = Path(".vicreg")
+    """Where ``vicreg up`` keeps everything, and where the defaults of other settings lie."""
+    database_url: str = Field(
+        default_factory=lambda given: f"sqlite:///{given['home']}/platform.db"
+    )
+    """SQLAlchemy URL: ``sqlite:////path/file.db`` or ``postgresql+psycopg://user@host/name``.
+    Default: a SQLite file in the home."""
+    ray_url: str = "http://127.0.0.1:8265"
     """Address of the Ray head's dashboard, which serves the Jobs API."""
-    mlflow_url: str
+    ray_token: str | None = Field(default=None, repr=False)
+    """Ray's token, if the cluster requires one (``RAY_AUTH_MODE=token``)."""
+    ray_nodes: Annotated[tuple[Bundle, ...] | None, NoDecode, BeforeValidator(_nodes)] = None
+    """The nodes of an autoscaling cluster at its largest, written as ``COUNTxCPUS`` or
+    ``COUNTxCPUSxGPUS`` with commas: ``8x4,2x16x1``. Default: the nodes that are up."""
+    mlflow_url: str = "http://127.0.0.1:5000"
     """Address of the MLflow server, as the platform and the workers reach it."""
-    mlflow_public_url: str
-    """Address of the MLflow server, as a user's browser reaches it."""
-    storage: str
-    """Where workers keep checkpoints: a path or an fsspec URL that all of them reach."""
-    data_root: Path
-    """Where workers find data; no spec's path can leave it."""
-    ray_token: str | None = None
-    """Ray's token, where the cluster asks for one (``RAY_AUTH_MODE=token``)."""
-    ray_nodes: tuple[Bundle, ...] | None = None
-    """The nodes of a cluster that scales, when it is at its largest, written as ``nodes_of`` reads
-    them; default: those that are there."""
-    api_key: str | None = None
-    """The first API key, an administrator's; on a client, the key that it uses."""
-    posts_per_minute: int = 120
+    mlflow_public_url: str = Field(default_factory=lambda given: given["mlflow_url"])
+    """Address of the MLflow server, as a user's browser reaches it. Default: the same."""
+    storage: str = Field(default_factory=lambda given: f"{given['home']}/storage")
+    """Where workers keep checkpoints: a path or an fsspec URL that all of them reach. Default: a
+    folder in the home."""
+    data_root: Path = Field(default_factory=lambda given: Path(given["home"]) / "data")
+    """Where workers find data; no path of a spec can leave it. Default: a folder in the home."""
+    api_key: str | None = Field(default=None, repr=False)
+    """Of the API: the first key, an administrator's. Of a client: the key that it uses."""
+    posts_per_minute: int = Field(default=120, ge=1)
     """How many POSTs a minute an API key may make."""
-    metrics_port: int | None = None
-    """Where the dispatcher serves its metrics for Prometheus; default: nowhere."""
-    retry_backoff_seconds: float = 5.0
-    """Wait before the second attempt; each further wait is twice as long, up to 5 minutes."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where the dispatcher serves its metrics for Prometheus. Default: nowhere."""
+    retry_backoff_seconds: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)
+    """Wait before the second attempt; each later wait is twice as long, up to 5 minutes."""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Settings:
-        """The settings of this process; what is not set is as ``vicreg up`` has it."""
-        given = os.environ if environment is None else environment
-        home = Path(given.get("VICREG_HOME", ".vicreg")).absolute()
-        mlflow_url = given.get("VICREG_MLFLOW_URL", "http://127.0.0.1:5000")
-        return cls(
-            database_url=given.get("VICREG_DATABASE_URL", f"sqlite:///{home}/platform.db"),
-            ray_url=given.get("VICREG_RAY_URL", "http://127.0.0.1:8265"),
-            ray_token=given.get("VICREG_RAY_TOKEN") or None,
-            ray_nodes=nodes_of(given["VICREG_RAY_NODES"])
-            if given.get("VICREG_RAY_NODES")
-            else None,
-            mlflow_url=mlflow_url,
-            mlflow_public_url=given.get("VICREG_MLFLOW_PUBLIC_URL", mlflow_url),
-            storage=given.get("VICREG_STORAGE", str(home / "storage")),
-            data_root=Path(given.get("VICREG_DATA_ROOT", str(home / "data"))),
-            api_key=given.get("VICREG_API_KEY") or None,
-            posts_per_minute=int(given.get("VICREG_POSTS_PER_MINUTE", "120")),
-            metrics_port=int(given["VICREG_METRICS_PORT"])
-            if given.get("VICREG_METRICS_PORT")
-            else None,
-            retry_backoff_seconds=float(given.get("VICREG_RETRY_BACKOFF_SECONDS", "5")),
-        )
+    def from_environment(cls, **given: Any) -> Settings:
+        """The settings of this process; what is not set is as ``vicreg up`` has it.
+
+        Args:
+            given: fields that are not read from the environment.
+
+        Raises:
+            InvalidSettings: a variable has a value that it cannot have.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            fault = error.errors(include_url=False)[0]
+            name = f"{PREFIX}{fault['loc'][0]}".upper()
+            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            raise InvalidSettings(f"{name} is '{fault['input']}': it {_verb(message)}") from None
 
     def environment(self) -> dict[str, str]:
-        """The variables that make these settings in a child process."""
-        return {
-            "VICREG_DATABASE_URL": self.database_url,
-            "VICREG_RAY_URL": self.ray_url,
-            "VICREG_RAY_TOKEN": self.ray_token or "",
-            "VICREG_MLFLOW_URL": self.mlflow_url,
-            "VICREG_MLFLOW_PUBLIC_URL": self.mlflow_public_url,
-            "VICREG_STORAGE": self.storage,
-            "VICREG_DATA_ROOT": str(self.data_root),
-            "VICREG_RETRY_BACKOFF_SECONDS": str(self.retry_backoff_seconds),
-        }
+        """The variables that make these settings in a child process, all of them."""
+        return {f"{PREFIX}{name.upper()}": _text(value) for name, value in self}
+
+
+def _verb(message: str) -> str:
+    """A fault of pydantic's as what follows "it": ``should be a valid integer, …``."""
+    return message if message.startswith(("should", "must")) else f"is not valid: {message}"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(f"1x{node.cpus:g}x{node.gpus:g}" for node in value)
+    return str(value)

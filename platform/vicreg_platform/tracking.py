@@ -17,6 +17,7 @@ from mlflow.entities import Param, Run
 from mlflow.exceptions import MlflowException, RestException
 from mlflow.tracking import MlflowClient
 
+from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
     JOB_TAG,
     KIND_TAG,
@@ -53,7 +54,7 @@ PARAM_LENGTH = 6000
 class RunReading:
     """What a run says of itself."""
 
-    progress: dict[str, Any] | None
+    progress: Progress | None
     metrics: dict[str, float]
     """The latest value of each; what is not finite is left out, as JSON has no word for it."""
 
@@ -154,9 +155,8 @@ class Tracking:
         """How far the run is and the latest value of each of its metrics."""
         with self._answering():
             data = self._client.get_run(run_id).data
-        progress = data.tags.get(PROGRESS_TAG)
         metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
-        return RunReading(json.loads(progress) if progress else None, metrics)
+        return RunReading(read_progress(data.tags.get(PROGRESS_TAG)), metrics)
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         """The trials of the sweep with this run: each with the ids of its run and experiment."""

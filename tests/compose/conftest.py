@@ -16,7 +16,7 @@ from typing import Any
 from tests.e2e.conftest import small
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.client import ApiError, ApiUnreachable, Client
-from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.schemas import JobSchema
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "vicreg-test"
@@ -58,17 +58,17 @@ class Cluster:
             for network in container["NetworkSettings"]["Networks"].values()
         }
 
-    def submit(self, **changes: Any) -> JobView:
+    def submit(self, **changes: Any) -> JobSchema:
         return self.client.submit(small(experiment="compose", resources={"workers": 2}) | changes)
 
-    def get(self, job_id: str) -> JobView | None:
+    def get(self, job_id: str) -> JobSchema | None:
         """The job; None while the API cannot say."""
         try:
             return self.client.get(job_id)
         except (ApiError, ApiUnreachable):
             return None
 
-    def until(self, job_id: str, condition: Callable[[JobView], object]) -> JobView:
+    def until(self, job_id: str, condition: Callable[[JobSchema], object]) -> JobSchema:
         """Wait until the job is as the test needs it; fail at once where it has ended."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:

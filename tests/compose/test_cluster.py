@@ -13,7 +13,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.compose.conftest import Cluster, brought_up
 from tests.e2e.conftest import STEPS_PER_EPOCH, logged_steps
-from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.states import JobState
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
@@ -164,6 +164,6 @@ def watch(cluster: Cluster, job_id: str, end: threading.Event, statuses: list[in
             statuses.append(answer.status_code)
 
 
-def logs(cluster: Cluster, job: JobView) -> str:
+def logs(cluster: Cluster, job: JobSchema) -> str:
     """Of all attempts."""
     return "".join(cluster.client.logs(job.id, attempt=attempt.number) for attempt in job.attempts)

@@ -12,7 +12,7 @@ import pytest
 
 from vicreg_platform.cli.local import Child, LocalOptions, LocalPlatform, free_ports
 from vicreg_platform.client import Client
-from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.schemas import JobSchema
 
 JOB_SECONDS = 480.0
 STEPS_PER_EPOCH = 11
@@ -31,13 +31,13 @@ class Running:
     def child(self, name: str) -> Child:
         return next(child for child in self.platform.children if child.name == name)
 
-    def submit(self, **changes: Any) -> JobView:
+    def submit(self, **changes: Any) -> JobSchema:
         return self.client.submit(small(**changes))
 
-    def wait(self, job: JobView) -> JobView:
+    def wait(self, job: JobSchema) -> JobSchema:
         return self.client.wait(job.id, timeout=JOB_SECONDS)
 
-    def until(self, job: JobView, condition: Callable[[JobView], object]) -> JobView:
+    def until(self, job: JobSchema, condition: Callable[[JobSchema], object]) -> JobSchema:
         """Wait until the job is as the test needs it; fail at once where it has ended."""
         deadline = time.monotonic() + JOB_SECONDS
         while True:
@@ -48,13 +48,13 @@ class Running:
             assert time.monotonic() < deadline, current
             time.sleep(0.2)
 
-    def epochs_saved(self, job: JobView) -> int:
+    def epochs_saved(self, job: JobSchema) -> int:
         """Epochs finished according to the newest checkpoint."""
         manifests = (self.storage / job.id / "checkpoints").glob("step-*/manifest.json")
         steps = max((int(path.parent.name[5:]) for path in manifests), default=0)
         return steps // STEPS_PER_EPOCH
 
-    def until_epoch(self, job: JobView, epoch: int) -> None:
+    def until_epoch(self, job: JobSchema, epoch: int) -> None:
         self.until(job, lambda _: self.epochs_saved(job) >= epoch)
 
     def processes(self, text: str) -> list[psutil.Process]:
@@ -70,7 +70,7 @@ class Running:
                 continue
         return found
 
-    def steps(self, job: JobView, metric: str = "train/loss") -> list[int]:
+    def steps(self, job: JobSchema, metric: str = "train/loss") -> list[int]:
         return [int(point["step"]) for point in self.client.metrics(job.id)[metric]]
 
 

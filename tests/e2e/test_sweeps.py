@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.e2e.conftest import Running, small
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import JobView, TrialView
+from vicreg_platform.jobs.schemas import JobSchema, TrialSchema
 from vicreg_platform.jobs.states import JobState
 
 OUTAGE_SECONDS = 30.0
@@ -37,8 +37,8 @@ def rates(*values: float) -> dict[str, Any]:
 
 
 def until_trials(
-    running: Running, job: JobView, ended: int, timeout: float = 240.0
-) -> list[TrialView]:
+    running: Running, job: JobSchema, ended: int, timeout: float = 240.0
+) -> list[TrialSchema]:
     deadline = time.monotonic() + timeout
     while True:
         trials = running.client.trials(job.id).items
@@ -48,7 +48,7 @@ def until_trials(
         time.sleep(0.5)
 
 
-def starts(running: Running, job: JobView) -> list[int]:
+def starts(running: Running, job: JobSchema) -> list[int]:
     """How often each trial's training was begun or gone on with."""
     files = sorted((running.storage / job.id / "trials").glob("*.json"))
     return [json.loads(file.read_text())["starts"] for file in files]

@@ -14,13 +14,13 @@ import pytest
 import uvicorn
 import yaml
 
+from tests.fakes import FakeCluster
 from tests.integration.conftest import MlflowServer, wait_until
 from vicreg_api.app import create_app
 from vicreg_api.services import Services
 from vicreg_platform.cli.commands import main
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.cluster import SubmissionState
-from vicreg_platform.cluster.fake import FakeCluster
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher

@@ -184,7 +184,7 @@ def test_a_quota_bounds_jobs_and_gpus_that_have_not_ended(
     assert "2 GPUs" in refused.json()["detail"]
     cloud = {"resources": {"gpus_per_worker": 1}, "evaluations": [{"protocol": {"name": "knn"}}]}
     bob = holder(platform, admin, "bob", "user", max_gpus=1)
-    assert "would take 2 more" in bob.submit(**cloud).json()["detail"]
+    assert "would add 2" in bob.submit(**cloud).json()["detail"]
     assert alice.submit(evaluations=[{"protocol": {"name": "knn"}}]).status_code == 403
     assert alice.submit().status_code == 201
     assert "2 jobs" in alice.submit().json()["detail"]

@@ -10,11 +10,13 @@ import pytest
 from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import IntegrityError
 
-from vicreg_platform.database import Database
+from vicreg_platform.database import Base, Database
+from vicreg_platform.dispatch.lease import Lease
 from vicreg_platform.errors import DatabaseUnavailable, IllegalTransition, NotFound
+from vicreg_platform.ids import new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.tables import Base, Job, new_id
+from vicreg_platform.jobs.tables import Job
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -304,9 +306,13 @@ def test_the_first_answer_to_a_key_is_kept(database: Database) -> None:
 
 
 def test_a_lease_has_one_holder_until_it_ends(database: Database) -> None:
+    moment = NOW
+    leases = {name: Lease(database, lambda: moment) for name in "ab"}
+
     def hold(holder: str, at: datetime) -> bool:
-        with database.write() as session:
-            return JobRepository(session, at).hold_lease("dispatcher", holder, 15)
+        nonlocal moment
+        moment = at
+        return leases[holder].hold()
 
     assert hold("a", NOW)
     assert not hold("b", NOW + timedelta(seconds=14))
@@ -314,8 +320,7 @@ def test_a_lease_has_one_holder_until_it_ends(database: Database) -> None:
     assert not hold("b", NOW + timedelta(seconds=28))
     assert hold("b", NOW + timedelta(seconds=30))
     assert not hold("a", NOW + timedelta(seconds=31))
-    with database.write() as session:
-        JobRepository(session, NOW + timedelta(seconds=31)).give_up_lease("dispatcher", "b")
+    leases["b"].give_up()
     assert hold("a", NOW + timedelta(seconds=32))
 
 
@@ -325,9 +330,8 @@ def test_of_many_who_want_a_lease_one_gets_it(database: Database) -> None:
 
     def contend(holder: str) -> None:
         barrier.wait()
-        with database.write() as session:
-            if JobRepository(session, NOW).hold_lease("dispatcher", holder, 15):
-                won.append(holder)
+        if Lease(database, lambda: NOW).hold():
+            won.append(holder)
 
     threads = [threading.Thread(target=contend, args=(str(n),)) for n in range(6)]
     for thread in threads:

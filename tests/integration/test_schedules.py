@@ -20,7 +20,7 @@ from tests.integration.conftest import wait_until
 from tests.integration.test_api import Platform, platform  # noqa: F401
 from vicreg_platform.cli.commands import main
 from vicreg_platform.database import Database
-from vicreg_platform.dispatch.loop import LEASE_SECONDS
+from vicreg_platform.dispatch.lease import LEASE_SECONDS
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.schedules.service import ScheduleService
 

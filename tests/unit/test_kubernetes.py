@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from vicreg_platform.cluster import Bundle
 from vicreg_platform.settings import Settings
+from vicreg_platform.specs.needs import Bundle
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes"
 SECRET = {"POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
@@ -90,14 +90,18 @@ def test_what_a_pod_refers_to_is_there(objects: list[dict[str, Any]]) -> None:
     }
 
 
-def test_the_dispatcher_knows_the_largest_cluster(objects: list[dict[str, Any]]) -> None:
+def test_the_dispatcher_knows_the_largest_cluster(
+    objects: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     (cluster,) = of_kind(objects, "RayCluster")
     largest: list[Bundle] = []
     for group in cluster["spec"]["workerGroupSpecs"]:
         limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
         node = Bundle(float(limits["cpu"]), float(limits.get("nvidia.com/gpu", 0)))
         largest += [node] * group["maxReplicas"]
-    assert Settings.from_environment(settings_of(objects)).ray_nodes == tuple(largest)
+    for name, value in settings_of(objects).items():
+        monkeypatch.setenv(name, value)
+    assert Settings.from_environment().ray_nodes == tuple(largest)
 
 
 def test_ray_is_of_the_version_that_the_image_holds(objects: list[dict[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from vicreg_api.services import InjectedServices
-from vicreg_platform.cluster import Bundle
+from vicreg_platform.specs.needs import Bundle
 
 router = APIRouter(prefix="/v1/cluster", tags=["cluster"])
 
@@ -19,12 +19,12 @@ class Amount(BaseModel):
 
     @classmethod
     def of(cls, bundle: Bundle) -> Amount:
-        """The view of a bundle."""
+        """The amount in a bundle."""
         return cls(cpus=bundle.cpus, gpus=bundle.gpus)
 
 
-class ClusterView(BaseModel):
-    """What the Ray cluster has (one that scales: can have), and what of it is in use."""
+class ClusterSchema(BaseModel):
+    """What the Ray cluster has, or can grow to, and what of it is in use."""
 
     nodes: list[Amount]
     total: Amount
@@ -32,10 +32,10 @@ class ClusterView(BaseModel):
 
 
 @router.get("")
-def get(services: InjectedServices) -> ClusterView:
+def get(services: InjectedServices) -> ClusterSchema:
     """The Ray cluster's resources. What is in use lags by a few seconds."""
     capacity = services.cluster.capacity()
-    return ClusterView(
+    return ClusterSchema(
         nodes=[Amount.of(node) for node in capacity.nodes],
         total=Amount.of(capacity.total),
         used=Amount.of(capacity.used),

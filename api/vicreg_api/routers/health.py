@@ -9,7 +9,7 @@ from fastapi import APIRouter, Response, status
 from pydantic import BaseModel
 
 from vicreg_api.services import InjectedServices, Services
-from vicreg_platform.dispatch.loop import lease_is_held
+from vicreg_platform.dispatch.lease import lease_is_held
 from vicreg_platform.errors import PlatformError
 
 router = APIRouter(tags=["health"])

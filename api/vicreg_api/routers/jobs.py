@@ -18,15 +18,9 @@ from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.repository import JobFilter
-from vicreg_platform.jobs.schemas import (
-    DryRun,
-    EventPage,
-    JobPage,
-    JobView,
-    TrialPage,
-    TrialSort,
-)
+from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema, TrialSort
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.pages import Page
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -40,7 +34,7 @@ router = APIRouter(
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
-class MetricPointView(BaseModel):
+class MetricPointSchema(BaseModel):
     """One point of a curve."""
 
     step: int
@@ -51,7 +45,7 @@ class MetricPointView(BaseModel):
 class Metrics(BaseModel):
     """The curves of a job's run."""
 
-    items: dict[str, list[MetricPointView]]
+    items: dict[str, list[MetricPointSchema]]
 
 
 class Clone(BaseModel):
@@ -63,7 +57,7 @@ class Clone(BaseModel):
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
-    response_model=JobView | DryRun,
+    response_model=JobSchema | DryRun,
     openapi_extra=JOB_BODY,
     responses={
         200: {"model": DryRun, "description": "With `dry_run=true`: nothing is stored"},
@@ -78,7 +72,7 @@ def submit(
     spec: Annotated[Any, Depends(parsed_body)],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
     dry_run: bool = False,
-) -> JobView | DryRun:
+) -> JobSchema | DryRun:
     """Submit a job. The spec is JSON, or YAML with `Content-Type: application/yaml`."""
     if dry_run:
         response.status_code = status.HTTP_200_OK
@@ -102,7 +96,7 @@ def find(
     ] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> JobPage:
+) -> Page[JobSchema]:
     """List jobs, newest first."""
     labels = {}
     for pair in label or []:
@@ -117,7 +111,7 @@ def find(
 
 
 @router.get("/{job_id}")
-def get(services: InjectedServices, job_id: Identifier) -> JobView:
+def get(services: InjectedServices, job_id: Identifier) -> JobSchema:
     """One job."""
     return services.jobs.get(job_id)
 
@@ -125,7 +119,7 @@ def get(services: InjectedServices, job_id: Identifier) -> JobView:
 @router.get("/{job_id}/events")
 def events(
     services: InjectedServices, job_id: Identifier, limit: Limit = 100, cursor: Cursor = None
-) -> EventPage:
+) -> Page[EventSchema]:
     """Every change of the job's state, oldest first."""
     return services.jobs.events(job_id, limit, cursor)
 
@@ -159,7 +153,7 @@ def metrics(
     return Metrics(
         items={
             name: [
-                MetricPointView(step=p.step, value=p.value, timestamp=p.timestamp)
+                MetricPointSchema(step=p.step, value=p.value, timestamp=p.timestamp)
                 for p in services.tracking.history(run_id, name)
             ]
             for name in keys
@@ -176,7 +170,7 @@ def trials(
     ),
     limit: Limit = 50,
     cursor: Cursor = None,
-) -> TrialPage:
+) -> Page[TrialSchema]:
     """A sweep's trials, from MLflow."""
     job = services.jobs.get(job_id)
     return leaderboard(services.tracking, services.jobs.mlflow_public_url, job, sort, limit, cursor)
@@ -189,11 +183,11 @@ def trials(
 )
 def promote(
     services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
-) -> JobView:
+) -> JobSchema:
     """The job that trains the best configuration of an ended sweep; the same one every time."""
     job = services.jobs.get(job_id)
     if job.kind != "sweep":
-        raise InvalidRequest(f"job {job_id} is no sweep: there is nothing to promote")
+        raise InvalidRequest(f"job {job_id} is not a sweep: there is nothing to promote")
     check_owner(caller, job.owner, f"sweep {job_id}")
     promoted = services.jobs.promote(job_id, best_trial(services.tracking, job))
     response.headers["Location"] = f"/v1/jobs/{promoted.id}"
@@ -203,7 +197,7 @@ def promote(
 @router.post(
     "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
 )
-def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifier) -> JobView:
+def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifier) -> JobSchema:
     """End a job. One that is on the cluster is `stopping` until it is gone."""
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     return services.jobs.cancel(job_id)
@@ -216,7 +210,7 @@ def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifie
 )
 def retry(
     services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
-) -> JobView:
+) -> JobSchema:
     """A new job that goes on from the last checkpoint of a failed or cancelled one."""
     job = services.jobs.retry(job_id, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
@@ -230,7 +224,7 @@ def clone(
     caller: InjectedCaller,
     job_id: Identifier,
     changes: Clone | None = None,
-) -> JobView:
+) -> JobSchema:
     """A new job with the same spec, some fields changed."""
     job = services.jobs.clone(job_id, changes.overrides if changes else {}, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"

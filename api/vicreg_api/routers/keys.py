@@ -12,7 +12,8 @@ from vicreg_api.access import administrator
 from vicreg_api.parameters import Cursor, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
-from vicreg_platform.keys.schemas import AuditPage, KeyList, KeyView, NewKey, Role
+from vicreg_platform.keys.schemas import AuditSchema, KeySchema, NewKey, Role
+from vicreg_platform.pages import Page
 from vicreg_platform.specs.base import Name
 
 router = APIRouter(
@@ -48,7 +49,7 @@ def create(services: InjectedServices, response: Response, request: KeyRequest) 
 
 
 @router.get("/keys")
-def find(services: InjectedServices) -> KeyList:
+def find(services: InjectedServices) -> Page[KeySchema]:
     """All keys, newest first, without the keys themselves."""
     return services.keys.all()
 
@@ -56,12 +57,14 @@ def find(services: InjectedServices) -> KeyList:
 @router.delete("/keys/{prefix}")
 def revoke(
     services: InjectedServices, prefix: Annotated[str, Path(pattern="^[0-9a-f]{8}$")]
-) -> KeyView:
+) -> KeySchema:
     """End a key's use, from the next request on."""
     return services.keys.revoke(prefix)
 
 
 @router.get("/audit")
-def audit(services: InjectedServices, limit: Limit = 100, cursor: Cursor = None) -> AuditPage:
-    """Every request of a key, or of anyone where the API is open, that is not a mere look."""
+def audit(
+    services: InjectedServices, limit: Limit = 100, cursor: Cursor = None
+) -> Page[AuditSchema]:
+    """Every request that changed something or was refused, newest first."""
     return services.keys.audit(limit, cursor)

@@ -13,8 +13,9 @@ from vicreg_api.parameters import Cursor, Identifier, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.errors import InvalidRequest
-from vicreg_platform.jobs.schemas import JobView
-from vicreg_platform.schedules.schemas import SchedulePage, ScheduleView, TickPage
+from vicreg_platform.jobs.schemas import JobSchema
+from vicreg_platform.pages import Page
+from vicreg_platform.schedules.schemas import ScheduleSchema, TickSchema
 from vicreg_platform.specs.base import Moment
 
 router = APIRouter(
@@ -43,7 +44,7 @@ def create(
     response: Response,
     caller: InjectedCaller,
     spec: Annotated[Any, Depends(parsed_body)],
-) -> ScheduleView:
+) -> ScheduleSchema:
     """Make a schedule. The body is JSON, or YAML with `Content-Type: application/yaml`."""
     schedule = services.schedules.create(spec, caller.name)
     response.headers["Location"] = f"/v1/schedules/{schedule.id}"
@@ -51,7 +52,9 @@ def create(
 
 
 @router.get("")
-def find(services: InjectedServices, limit: Limit = 50, cursor: Cursor = None) -> SchedulePage:
+def find(
+    services: InjectedServices, limit: Limit = 50, cursor: Cursor = None
+) -> Page[ScheduleSchema]:
     """List schedules, newest first."""
     return services.schedules.find(limit, cursor)
 
@@ -61,7 +64,7 @@ def get(
     services: InjectedServices,
     schedule_id: Identifier,
     preview: Annotated[int, Query(ge=0, le=100, description="How many of its next times")] = 0,
-) -> ScheduleView:
+) -> ScheduleSchema:
     """One schedule."""
     return services.schedules.get(schedule_id, preview)
 
@@ -72,7 +75,7 @@ def ticks(
     schedule_id: Identifier,
     limit: Limit = 50,
     cursor: Annotated[Moment | None, Query(description="`next_cursor` of a page")] = None,
-) -> TickPage:
+) -> Page[TickSchema]:
     """What became of each of its times, newest first."""
     return services.schedules.ticks(schedule_id, limit, cursor)
 
@@ -82,7 +85,7 @@ def update(
     services: InjectedServices,
     schedule_id: OwnSchedule,
     changes: Annotated[Any, Depends(parsed_body)],
-) -> ScheduleView:
+) -> ScheduleSchema:
     """Change some fields, by a merge patch (RFC 7396): null gives a field its default again."""
     if not isinstance(changes, dict):
         raise InvalidRequest("the body must be a mapping of the fields to change")
@@ -96,13 +99,13 @@ def delete(services: InjectedServices, schedule_id: OwnSchedule) -> None:
 
 
 @router.post("/{schedule_id}/pause")
-def pause(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleView:
+def pause(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleSchema:
     """Make no more jobs until it is resumed."""
     return services.schedules.pause(schedule_id)
 
 
 @router.post("/{schedule_id}/resume")
-def resume(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleView:
+def resume(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleSchema:
     """Make jobs again, from the next time on."""
     return services.schedules.resume(schedule_id)
 
@@ -112,7 +115,7 @@ def resume(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleView
     status_code=status.HTTP_201_CREATED,
     responses={409: {"model": Problem, "description": "The last job has not ended"}},
 )
-def run_now(services: InjectedServices, response: Response, schedule_id: OwnSchedule) -> JobView:
+def run_now(services: InjectedServices, response: Response, schedule_id: OwnSchedule) -> JobSchema:
     """Make a job besides those of the schedule's times."""
     job = services.schedules.run_now(schedule_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"

@@ -365,7 +365,7 @@ def migrate() -> None:
 @app.command()
 def check_dispatcher() -> None:
     """Fail unless a dispatcher is at work on the database (VICREG_DATABASE_URL)."""
-    from vicreg_platform.dispatch.loop import lease_is_held
+    from vicreg_platform.dispatch.lease import lease_is_held
 
     if not lease_is_held(Database(Settings.from_environment().database_url)):
         raise PlatformError("no dispatcher is at work")

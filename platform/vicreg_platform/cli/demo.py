@@ -20,7 +20,7 @@ from vicreg_platform.cli.local import (
 from vicreg_platform.cli.tables import JobProgress
 from vicreg_platform.client import Client
 from vicreg_platform.errors import PlatformError
-from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.recipes import load_recipe
 
@@ -67,7 +67,7 @@ def run_demo(console: Console, home: Path, keep: bool) -> None:
 
 def _pretrain_and_evaluate(
     client: Client, console: Console
-) -> tuple[JobView, dict[tuple[str, str], JobView]]:
+) -> tuple[JobSchema, dict[tuple[str, str], JobSchema]]:
     pretrain = client.submit(load_recipe("digits"))
     jobs = {("pretrained", job.name): job for job in client.find(kind="evaluate").items}
     mine = {
@@ -80,7 +80,7 @@ def _pretrain_and_evaluate(
     progress = JobProgress(console)
     with progress.shown(), ThreadPoolExecutor(len(mine) + 1) as pool:
 
-        def waited(job: JobView) -> JobView:
+        def waited(job: JobSchema) -> JobSchema:
             return client.wait(job.id, watch=progress.update)
 
         pretrained, *ended = pool.map(waited, [pretrain, *mine.values()])
@@ -95,7 +95,7 @@ def _untrained(protocol: str) -> dict[str, Any]:
     return spec | {"name": f"digits-untrained-{protocol}", "protocol": {"name": protocol}}
 
 
-def _comparison(evaluations: dict[tuple[str, str], JobView]) -> Table:
+def _comparison(evaluations: dict[tuple[str, str], JobSchema]) -> Table:
     table = Table(title="top-1 on 360 held-out digits")
     table.add_column("encoder")
     for title in PROTOCOLS.values():

@@ -158,14 +158,14 @@ class LocalPlatform:
         ports = free_ports(5)
         self.ray_url = f"http://{LOOPBACK}:{ports[0]}"
         self.logs = home / "logs"
-        self.settings = Settings(
+        self.settings = Settings.from_environment(
+            home=home,
             database_url=f"sqlite:///{home}/platform.db",
             ray_url=self.ray_url,
             mlflow_url=self.mlflow_url,
             mlflow_public_url=self.mlflow_url,
             storage=str(home / "storage"),
             data_root=options.data_root.absolute(),
-            retry_backoff_seconds=float(os.environ.get("VICREG_RETRY_BACKOFF_SECONDS", "5")),
         )
         environment = self.settings.environment()
         self.children = [

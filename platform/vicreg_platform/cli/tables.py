@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import yaml
 from rich.console import Console
@@ -16,10 +17,10 @@ from rich.table import Column, Table
 
 from vicreg_platform.client import ApiError
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import JobView, TrialView
+from vicreg_platform.jobs.schemas import JobSchema, TrialSchema
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.keys.schemas import KeyView
-from vicreg_platform.schedules.schemas import ScheduleState, ScheduleView, TickView
+from vicreg_platform.keys.schemas import KeySchema
+from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState, TickSchema
 
 STATE_COLOURS = {
     JobState.RUNNING: "cyan",
@@ -50,7 +51,7 @@ class JobProgress:
         with self._progress:
             yield self
 
-    def update(self, job: JobView) -> None:
+    def update(self, job: JobSchema) -> None:
         """Bring the line of a job up to date."""
         if job.id not in self._tasks:
             self._tasks[job.id] = self._progress.add_task(
@@ -68,7 +69,7 @@ class JobProgress:
         )
 
 
-def _detail(job: JobView) -> str:
+def _detail(job: JobSchema) -> str:
     if job.state in (JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.WAITING):
         return job.reason or ""
     if job.kind == "evaluate" and job.ended:
@@ -106,7 +107,7 @@ def _duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def jobs_table(jobs: list[JobView]) -> Table:
+def jobs_table(jobs: list[JobSchema]) -> Table:
     """Jobs, one a row."""
     table = Table(box=None, pad_edge=False)
     for column in ("ID", "STATE", "KIND", "NAME", "EXPERIMENT", "PROGRESS", "REASON"):
@@ -125,7 +126,7 @@ def jobs_table(jobs: list[JobView]) -> Table:
     return table
 
 
-def keys_table(keys: list[KeyView]) -> Table:
+def keys_table(keys: list[KeySchema]) -> Table:
     """API keys, one a row."""
     table = Table(box=None, pad_edge=False)
     for column in ("KEY", "NAME", "ROLE", "JOBS", "GPUS", "EXPIRES", "LAST USED", "REVOKED"):
@@ -148,7 +149,7 @@ def keys_table(keys: list[KeyView]) -> Table:
 SCHEDULE_COLOURS = {ScheduleState.ACTIVE: "green", ScheduleState.PAUSED: "yellow"}
 
 
-def schedules_table(schedules: list[ScheduleView]) -> Table:
+def schedules_table(schedules: list[ScheduleSchema]) -> Table:
     """Schedules, one a row; times are in each one's own zone."""
     table = Table(box=None, pad_edge=False)
     for column in ("ID", "STATE", "NAME", "CRON", "RUNS", "NEXT", "LAST RUN", "JOB", "JOB STATE"):
@@ -159,7 +160,7 @@ def schedules_table(schedules: list[ScheduleView]) -> Table:
             schedule.id,
             _schedule_state(schedule),
             escape(schedule.name),
-            f"{schedule.spec.cron} {schedule.spec.timezone}",
+            f"{schedule.spec['cron']} {schedule.spec['timezone']}",
             str(schedule.runs),
             _local(schedule, schedule.next),
             _local(schedule, last.at if last else None),
@@ -169,7 +170,7 @@ def schedules_table(schedules: list[ScheduleView]) -> Table:
     return table
 
 
-def schedule_table(schedule: ScheduleView, ticks: list[TickView]) -> Table:
+def schedule_table(schedule: ScheduleSchema, ticks: list[TickSchema]) -> Table:
     """One schedule: its next times, and what became of the last ones."""
     title = f"{escape(schedule.name)}: {_schedule_state(schedule)}, {schedule.runs} runs"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
@@ -188,7 +189,7 @@ def schedule_table(schedule: ScheduleView, ticks: list[TickView]) -> Table:
     return table
 
 
-def _schedule_state(schedule: ScheduleView) -> str:
+def _schedule_state(schedule: ScheduleSchema) -> str:
     colour = SCHEDULE_COLOURS.get(schedule.state, "white")
     return f"[{colour}]{schedule.state.value}[/]"
 
@@ -197,8 +198,10 @@ def _coloured(state: JobState | None) -> str:
     return "" if state is None else f"[{STATE_COLOURS.get(state, 'white')}]{state.value}[/]"
 
 
-def _local(schedule: ScheduleView, at: datetime | None) -> str:
-    return "" if at is None else f"{at.astimezone(schedule.spec.times.local):%Y-%m-%d %H:%M:%S}"
+def _local(schedule: ScheduleSchema, at: datetime | None) -> str:
+    if at is None:
+        return ""
+    return f"{at.astimezone(ZoneInfo(schedule.spec['timezone'])):%Y-%m-%d %H:%M:%S}"
 
 
 TRIAL_COLOURS = {
@@ -210,7 +213,7 @@ TRIAL_COLOURS = {
 }
 
 
-def trials_table(sweep: JobView, trials: list[TrialView]) -> Table:
+def trials_table(sweep: JobSchema, trials: list[TrialSchema]) -> Table:
     """A sweep's trials, one a row."""
     metric = sweep.spec["objective"]["metric"]
     title = f"{escape(sweep.name)}: {sweep.state.value}, {_trials_ended(sweep)}"
@@ -231,7 +234,7 @@ def trials_table(sweep: JobView, trials: list[TrialView]) -> Table:
     return table
 
 
-def _trials_ended(sweep: JobView) -> str:
+def _trials_ended(sweep: JobSchema) -> str:
     ended = sweep.progress.epoch if sweep.progress else 0
     return f"{ended} of {sweep.spec['search']['trials']} trials ended"
 
@@ -240,7 +243,7 @@ def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else escape(str(value))
 
 
-def job_table(job: JobView) -> Table:
+def job_table(job: JobSchema) -> Table:
     """One job, one fact a row."""
     table = Table(box=None, show_header=False, pad_edge=False)
     facts: dict[str, Any] = {

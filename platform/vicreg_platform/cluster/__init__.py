@@ -4,42 +4,12 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from vicreg_platform.specs.needs import Bundle, Needs, amount
+
 _NODES = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
-
-
-@dataclass(frozen=True)
-class Bundle:
-    """What one process needs, all on one node."""
-
-    cpus: float
-    gpus: float
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a job needs at once: ``count`` bundles, which may lie on different nodes."""
-
-    bundle: Bundle
-    count: int
-
-    @property
-    def cpus(self) -> float:
-        """Over all bundles."""
-        return self.bundle.cpus * self.count
-
-    @property
-    def gpus(self) -> float:
-        """Over all bundles."""
-        return self.bundle.gpus * self.count
-
-    def __str__(self) -> str:
-        each = _amount(self.bundle.cpus, "CPU")
-        if self.bundle.gpus:
-            each += f" and {_amount(self.bundle.gpus, 'GPU')}"
-        return each if self.count == 1 else f"{self.count} × {each}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +17,7 @@ class Capacity:
     """What the cluster has, and what of it is in use."""
 
     nodes: tuple[Bundle, ...]
-    """Those that are there; of a cluster that scales, those that there can be."""
+    """Those that are up; for a cluster that scales, those it can grow to."""
     used: Bundle
 
     @property
@@ -63,17 +33,22 @@ class Capacity:
         """Whether the job would fit on the empty cluster."""
         return self.bundles(needs.bundle) >= needs.count
 
+    def limited(self, needs: Needs) -> Needs:
+        """The needs with no more groups at once than the empty cluster holds, but at least one."""
+        groups = min(needs.groups, self.bundles(needs.bundle) // needs.count)
+        return replace(needs, groups=max(1, groups))
+
     def __str__(self) -> str:
         total = self.total
-        text = f"{len(self.nodes)} node(s) with {_amount(total.cpus, 'CPU')}"
-        return f"{text} and {_amount(total.gpus, 'GPU')}"
+        text = f"{len(self.nodes)} node(s) with {amount(total.cpus, 'CPU')}"
+        return f"{text} and {amount(total.gpus, 'GPU')}"
 
 
 def nodes_of(text: str) -> tuple[Bundle, ...]:
     """Nodes written as ``COUNTxCPUS`` or ``COUNTxCPUSxGPUS``, with commas: ``8x4,2x16x1``.
 
     Raises:
-        ValueError: the text is written otherwise.
+        ValueError: the text has another form.
     """
     nodes: list[Bundle] = []
     for group in text.split(","):
@@ -92,16 +67,16 @@ class Submission:
     """A process for the cluster to run."""
 
     id: str
-    """Chosen by the caller: the same submission made twice runs once."""
+    """Chosen by the caller: a submission that is repeated runs once."""
     arguments: tuple[str, ...]
     """The command line."""
     driver: Bundle
-    """What is reserved for the process itself; the workers it starts reserve their own."""
+    """Reserved for the process itself; the workers that it starts reserve their own."""
     metadata: dict[str, str] = field(default_factory=dict)
 
 
 class SubmissionState(enum.StrEnum):
-    """Where a submission is."""
+    """The state of a submission."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -120,26 +95,26 @@ class SubmissionStatus:
 
 
 class Cluster(Protocol):
-    """Runs submissions. Every method raises ClusterUnavailable where it gets no answer."""
+    """Runs submissions. Every method raises ClusterUnavailable if the cluster is unreachable."""
 
     def submit(self, submission: Submission) -> None:
-        """Run a submission; one whose id is known already is left as it is.
+        """Run a submission; does nothing if its id is known already.
 
         Raises:
-            SubmissionRefused: the cluster will not take it.
+            SubmissionRefused: the cluster does not accept it.
         """
 
     def status(self, submission_id: str) -> SubmissionStatus | None:
-        """Where the submission is; None where the cluster does not know it."""
+        """The state of a submission; None if the cluster does not know it."""
 
     def stop(self, submission_id: str) -> None:
-        """Ask the cluster to end a submission; it may take a while, and may need asking again."""
+        """Ask the cluster to stop a submission; it takes a while, and may need asking again."""
 
     def log(self, submission_id: str) -> str | None:
-        """All that the process has printed; None where the cluster does not know it."""
+        """All that the process has printed; None if the cluster does not know it."""
 
     def capacity(self) -> Capacity:
-        """What the cluster has and what is in use."""
+        """What the cluster has, and what of it is in use."""
 
 
 def _times(node: Bundle, bundle: Bundle) -> int:
@@ -149,7 +124,3 @@ def _times(node: Bundle, bundle: Bundle) -> int:
         if needs
     ]
     return min(counts, default=1)
-
-
-def _amount(number: float, unit: str) -> str:
-    return f"{number:g} {unit}{'' if number == 1 else 's'}"

@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 
 from vicreg_platform.cluster import (
-    Bundle,
     Capacity,
     Submission,
     SubmissionState,
     SubmissionStatus,
 )
 from vicreg_platform.errors import ClusterUnavailable, SubmissionRefused
+from vicreg_platform.specs.needs import Bundle
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
 TIMEOUT_SECONDS = 15.0

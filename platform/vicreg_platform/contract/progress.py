@@ -1,22 +1,32 @@
-"""How far a run is: written by its workers, read by everyone."""
+"""How far a run has got: written by its workers, read by everyone."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 class Progress(BaseModel):
-    """How far a run is."""
+    """How far a run has got."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     epoch: int
-    """Epochs finished; for a sweep, trials ended."""
+    """Epochs finished; for a sweep, trials finished."""
     epochs: int
     step: int
-    """Steps finished, over all epochs; for an evaluation, images passed; for a sweep, epochs
+    """Steps finished, over all epochs; for an evaluation, images processed; for a sweep, epochs
     trained over all trials."""
     steps: int
     images_per_second: float
     """Over all workers; the two views of an image count once."""
     eta_seconds: float
+
+
+def read_progress(written: object) -> Progress | None:
+    """The progress that was written as JSON, or as the data in it; None if it cannot be read."""
+    try:
+        if isinstance(written, str):
+            return Progress.model_validate_json(written)
+        return Progress.model_validate(written)
+    except ValidationError:
+        return None

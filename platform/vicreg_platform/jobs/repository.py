@@ -1,10 +1,10 @@
-"""All SQL of the platform. Every method runs inside the caller's transaction."""
+"""All SQL of jobs. Every method runs inside the caller's transaction."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -21,9 +21,7 @@ from vicreg_platform.jobs.tables import (
     IdempotencyKey,
     Job,
     Label,
-    Lease,
 )
-from vicreg_platform.keys.repository import KeyRepository
 
 _WITH_PARTS = (selectinload(Job.attempts), selectinload(Job.dependencies))
 _OTHER = aliased(Job)
@@ -54,7 +52,7 @@ class JobRepository:
 
     Args:
         session: an open transaction.
-        now: the moment that every row written by it carries.
+        now: the time that every row written by it carries.
     """
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -76,7 +74,7 @@ class JobRepository:
             job: the row.
             labels: by key.
             message: of the event.
-            dependencies: the jobs that it waits for, each with its condition.
+            dependencies: the condition of each job that it waits for.
         """
         self._session.add(job)
         self._session.flush()
@@ -92,7 +90,7 @@ class JobRepository:
         """One job with its attempts.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: there is no such job.
         """
         job = self._session.scalar(
             select(Job)
@@ -105,7 +103,7 @@ class JobRepository:
         return job
 
     def lock(self, job_id: str) -> None:
-        """Hold the job's row until the transaction ends: others that want it wait."""
+        """Lock the job's row until the transaction ends."""
         self._session.execute(select(Job.id).where(Job.id == job_id).with_for_update())
 
     def promoted_from(self, sweep_id: str) -> Job | None:
@@ -152,7 +150,7 @@ class JobRepository:
         return list(self._session.scalars(query))
 
     def released(self, limit: int) -> list[Job]:
-        """Waiting jobs whose moment has come and whose dependencies have all ended as asked."""
+        """Waiting jobs whose start time has come and whose dependencies have all ended as asked."""
         query = (
             select(Job)
             .where(
@@ -170,7 +168,7 @@ class JobRepository:
         return list(self._session.scalars(query))
 
     def forsaken(self, limit: int) -> list[tuple[Job, Job]]:
-        """Waiting jobs with a dependency that has ended otherwise than asked, and that one."""
+        """Waiting jobs with a dependency that did not end as asked, each with that dependency."""
         query = (
             select(Job, _OTHER)
             .join(Dependency, Dependency.job_id == Job.id)
@@ -184,7 +182,7 @@ class JobRepository:
         return [(job, other) for job, other in self._session.execute(query)]
 
     def overdue(self, limit: int) -> list[Job]:
-        """Jobs that have not ended by their deadline and are not stopping."""
+        """Unfinished jobs past their deadline that are not stopping already."""
         query = (
             select(Job)
             .where(
@@ -198,7 +196,7 @@ class JobRepository:
         return list(self._session.scalars(query))
 
     def live_counts(self) -> dict[tuple[str, str], int]:
-        """How many jobs have not ended, by kind and state."""
+        """How many jobs are unfinished, by kind and state."""
         query = (
             select(Job.kind, Job.state, func.count())
             .where(Job.finished_at.is_(None))
@@ -207,24 +205,17 @@ class JobRepository:
         return {(kind, state): count for kind, state, count in self._session.execute(query)}
 
     def oldest_queued(self) -> datetime | None:
-        """Since when the oldest queued job is there."""
+        """When the oldest queued job was submitted."""
         query = select(func.min(Job.created_at)).where(Job.state == JobState.QUEUED.value)
         return self._session.scalar(query)
 
     def unfinished_of_owner(self, owner: str) -> list[Job]:
-        """Jobs of an owner that have not ended."""
+        """Unfinished jobs of an owner."""
         query = select(Job).where(Job.owner == owner, Job.finished_at.is_(None))
         return list(self._session.scalars(query))
 
-    def quota(self, owner: str) -> tuple[int | None, int | None]:
-        """How many jobs, and how many GPUs for them, an owner may have at once.
-
-        Others that ask for the same owner wait until this transaction ends.
-        """
-        return KeyRepository(self._session, self._now).quota(owner)
-
     def unfinished_of_schedule(self, schedule_id: str) -> list[Job]:
-        """Jobs that a schedule made, directly or by way of one that it made, oldest first."""
+        """Unfinished jobs of a schedule, and those that follow from them, oldest first."""
         query = (
             select(Job)
             .where(Job.schedule_id == schedule_id, Job.finished_at.is_(None))
@@ -248,11 +239,11 @@ class JobRepository:
         Args:
             job_id: the job.
             after: its new state.
-            message: why, in words for the job's user.
-            attempt: the attempt that the change is about: it must be the live one.
+            message: why, in words for the user.
+            attempt: the attempt that causes the change; it must be the live one.
             only_from: the states to leave; default: all from which ``after`` is legal.
-            failure: the class of the failure, where ``after`` is ``failed``, or ``stopping`` on
-                the way there.
+            failure: the class of the failure, if ``after`` is ``failed``, or ``stopping`` on the
+                way there.
             not_before: when a queued job may start.
 
         Raises:
@@ -291,29 +282,20 @@ class JobRepository:
         assert isinstance(result, CursorResult)
         if result.rowcount == 0:
             raise IllegalTransition(f"job {job_id} is {before}: it cannot become {after.value}")
-        if after in TERMINAL and attempt is None:
-            # Its run is closed with its last attempt, which was kept while the job went on.
-            last = select(func.max(Attempt.number)).where(Attempt.job_id == job_id)
-            self._session.execute(
-                update(Attempt)
-                .where(Attempt.job_id == job_id, Attempt.number == last.scalar_subquery())
-                .values(archived_at=None)
-                .execution_options(synchronize_session=False)
-            )
         self._record(job_id, JobState(before), after, attempt, message)
 
     def set_run(self, job_id: str, run_id: str, experiment_id: str) -> None:
-        """Remember the MLflow run of a job."""
+        """Store the MLflow run of a job."""
         self._update(job_id, run_id=run_id, experiment_id=experiment_id)
 
     def set_reading(
         self, job_id: str, progress: dict[str, Any] | None, summary: dict[str, float]
     ) -> None:
-        """Remember how far a job is and the latest value of each of its metrics."""
+        """Store a job's progress and the latest value of each of its metrics."""
         self._update(job_id, progress=progress, summary=summary)
 
     def set_reason(self, job_id: str, reason: str) -> None:
-        """Say why a job that is to run does not yet."""
+        """Store why a job does not run yet."""
         states = [JobState.QUEUED.value, JobState.STARTING.value]
         self._session.execute(
             update(Job)
@@ -335,7 +317,7 @@ class JobRepository:
         return [(attempt, job) for attempt, job in self._session.execute(query)]
 
     def unarchived_attempts(self, limit: int) -> list[tuple[Attempt, Job]]:
-        """Ended attempts whose log is not kept yet, each with its job."""
+        """Ended attempts whose log is not stored yet, each with its job."""
         query = (
             select(Attempt, Job)
             .join(Job, Attempt.job_id == Job.id)
@@ -346,7 +328,7 @@ class JobRepository:
         return [(attempt, job) for attempt, job in self._session.execute(query)]
 
     def open_attempt(self, job_id: str, number: int) -> Attempt:
-        """Commit to an execution before Ray hears of it."""
+        """Record an attempt before Ray is called."""
         attempt = Attempt(
             job_id=job_id,
             number=number,
@@ -358,16 +340,34 @@ class JobRepository:
         return attempt
 
     def mark_submitted(self, attempt: Attempt) -> None:
-        """Ray has the attempt."""
+        """Ray has accepted the attempt."""
         self._update_attempt(attempt, submitted_at=self._now)
 
     def end_attempt(self, attempt: Attempt, outcome: str, message: str | None) -> None:
-        """The attempt is over."""
+        """The attempt has ended."""
         self._update_attempt(attempt, ended_at=self._now, outcome=outcome, message=message)
 
     def mark_archived(self, attempt: Attempt) -> None:
-        """The attempt's log is kept."""
+        """The attempt's log is stored."""
         self._update_attempt(attempt, archived_at=self._now)
+
+    # Runs
+
+    def unclosed(self, limit: int) -> list[Job]:
+        """Finished jobs whose MLflow run is still open, longest finished first."""
+        query = (
+            select(Job)
+            .where(
+                Job.run_closed_at.is_(None), Job.finished_at.is_not(None), Job.run_id.is_not(None)
+            )
+            .order_by(Job.finished_at)
+            .limit(limit)
+        )
+        return list(self._session.scalars(query))
+
+    def mark_closed(self, job_id: str) -> None:
+        """The job's run has its final status."""
+        self._update(job_id, run_closed_at=self._now)
 
     # Events
 
@@ -384,11 +384,11 @@ class JobRepository:
     # Idempotency
 
     def answer_for(self, key: str) -> IdempotencyKey | None:
-        """What was answered to the first request with this key."""
+        """The answer to the first request with this key."""
         return self._session.get(IdempotencyKey, key)
 
     def keep_answer(self, key: str, request_digest: str, answer: dict[str, Any]) -> bool:
-        """Keep the first answer; False where another request with this key was quicker."""
+        """Store the first answer; False if another request with this key committed first."""
         values = {
             "key": key,
             "request_digest": request_digest,
@@ -396,38 +396,6 @@ class JobRepository:
             "created_at": self._now,
         }
         return insert_if_absent(self._session, IdempotencyKey, values)
-
-    # Lease
-
-    def hold_lease(self, name: str, holder: str, seconds: float) -> bool:
-        """Take or renew a lease; False while another process holds it."""
-        expires_at = self._now + timedelta(seconds=seconds)
-        result = self._session.execute(
-            update(Lease)
-            .where(Lease.name == name, or_(Lease.holder == holder, Lease.expires_at < self._now))
-            .values(holder=holder, expires_at=expires_at)
-        )
-        assert isinstance(result, CursorResult)
-        if result.rowcount:
-            return True
-        values = {"name": name, "holder": holder, "expires_at": expires_at}
-        return insert_if_absent(self._session, Lease, values)
-
-    def give_up_lease(self, name: str, holder: str) -> None:
-        """Let another process take the lease at once."""
-        self._session.execute(
-            update(Lease)
-            .where(Lease.name == name, Lease.holder == holder)
-            .values(expires_at=self._now - timedelta(seconds=1))
-        )
-
-    def lease_is_held(self, name: str) -> bool:
-        """Whether some process holds the lease."""
-        return bool(
-            self._session.scalar(
-                select(exists().where(Lease.name == name, Lease.expires_at >= self._now))
-            )
-        )
 
     def _record(
         self,

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
-from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.jobs.states import TERMINAL, JobState
-from vicreg_platform.jobs.tables import Attempt, Event, Job
+from vicreg_platform.pages import Schema
+
+if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
+    from vicreg_platform.jobs.tables import Attempt, Event, Job
 
 
-class View(BaseModel):
-    """An answer; its docstrings are the API's documentation."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
-
-
-class AttemptView(View):
+class AttemptSchema(Schema):
     """One execution of a job on Ray."""
 
     number: int
@@ -34,25 +29,25 @@ class AttemptView(View):
     message: str | None
 
     @classmethod
-    def of(cls, attempt: Attempt) -> AttemptView:
-        """The view of a row."""
+    def of(cls, attempt: Attempt) -> AttemptSchema:
+        """The answer for a row."""
         return cls(**{name: getattr(attempt, name) for name in cls.model_fields})
 
 
-class RunView(View):
-    """Where the job's run is in MLflow."""
+class RunSchema(Schema):
+    """The job's run in MLflow."""
 
     run_id: str
     url: str
 
     @classmethod
-    def of(cls, mlflow_public_url: str, run_id: str, experiment_id: str) -> RunView:
-        """Where a browser finds the run."""
+    def of(cls, mlflow_public_url: str, run_id: str, experiment_id: str) -> RunSchema:
+        """The run, and the address at which a browser finds it."""
         url = f"{mlflow_public_url}/#/experiments/{experiment_id}/runs/{run_id}"
         return cls(run_id=run_id, url=url)
 
 
-class JobView(View):
+class JobSchema(Schema):
     """A job."""
 
     id: str
@@ -69,21 +64,21 @@ class JobView(View):
     labels: dict[str, str]
     priority: int
     depends_on: list[str]
-    """The jobs whose end this one waits for."""
+    """The jobs that this one waits for."""
     start_after: datetime | None = None
     """It waits until this moment."""
     deadline: datetime | None = None
-    """It fails where it has not ended by this moment."""
+    """It fails unless it has finished by this moment."""
     retry_of: str | None
-    """The ended job that this one tries again."""
+    """The job that this one retries."""
     promoted_from: str | None = None
     """The sweep whose best configuration this one trains."""
     schedule_id: str | None = None
-    """The schedule that made it."""
+    """The schedule that submitted it."""
     owner: str | None = None
-    """Whose key it was submitted with."""
-    attempts: list[AttemptView]
-    mlflow: RunView | None
+    """The name on the key that submitted it."""
+    attempts: list[AttemptSchema]
+    mlflow: RunSchema | None
     progress: Progress | None
     summary: dict[str, float]
     """The latest value of each metric."""
@@ -97,11 +92,11 @@ class JobView(View):
         return self.state in TERMINAL
 
     @classmethod
-    def of(cls, job: Job, mlflow_public_url: str) -> JobView:
-        """The view of a row that was loaded with its attempts and dependencies."""
+    def of(cls, job: Job, mlflow_public_url: str) -> JobSchema:
+        """The answer for a row loaded with its attempts and dependencies."""
         run = None
         if job.run_id is not None and job.experiment_id is not None:
-            run = RunView.of(mlflow_public_url, job.run_id, job.experiment_id)
+            run = RunSchema.of(mlflow_public_url, job.run_id, job.experiment_id)
         return cls(
             id=job.id,
             kind=job.kind,
@@ -120,9 +115,9 @@ class JobView(View):
             promoted_from=job.promoted_from,
             schedule_id=job.schedule_id,
             owner=job.owner,
-            attempts=[AttemptView.of(attempt) for attempt in job.attempts],
+            attempts=[AttemptSchema.of(attempt) for attempt in job.attempts],
             mlflow=run,
-            progress=Progress(**job.progress) if job.progress else None,
+            progress=read_progress(job.progress),
             summary=job.summary,
             created_at=job.created_at,
             started_at=job.started_at,
@@ -130,42 +125,27 @@ class JobView(View):
         )
 
 
-class JobPage(View):
-    """Some jobs, newest first."""
-
-    items: list[JobView]
-    next_cursor: str | None
-    """Pass as `cursor` for the next page; null on the last one."""
-
-
 class TrialSort(enum.StrEnum):
-    """By what trials are listed."""
+    """The order in which trials are listed."""
 
     RANK = "rank"
     """Best first."""
     NUMBER = "number"
-    """In the order of their start."""
+    """First started first."""
     EPOCH = "epoch"
-    """Longest trained first."""
+    """Most epochs first."""
 
 
-class TrialView(Trial):
-    """A trial and its place."""
+class TrialSchema(Trial):
+    """A trial and its rank."""
 
     rank: int | None
     """1 for the best; null before the first value of the objective."""
     stopped_early: bool
-    mlflow: RunView
+    mlflow: RunSchema
 
 
-class TrialPage(View):
-    """Some trials of a sweep."""
-
-    items: list[TrialView]
-    next_cursor: str | None
-
-
-class EventView(View):
+class EventSchema(Schema):
     """One change of a job's state."""
 
     id: int
@@ -176,19 +156,12 @@ class EventView(View):
     message: str | None
 
     @classmethod
-    def of(cls, event: Event) -> EventView:
-        """The view of a row."""
+    def of(cls, event: Event) -> EventSchema:
+        """The answer for a row."""
         return cls(**{name: getattr(event, name) for name in cls.model_fields})
 
 
-class EventPage(View):
-    """Some events, oldest first."""
-
-    items: list[EventView]
-    next_cursor: str | None
-
-
-class DryRun(View):
+class DryRun(Schema):
     """What a POST would do."""
 
     spec: dict[str, Any]

@@ -1,18 +1,17 @@
-"""What can be done with jobs. One use case is one transaction."""
+"""The use cases of jobs. One use case is one transaction."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
-from vicreg_platform.cluster.needs import needs_of
+from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.data_root import holds_image, resolve_inside
 from vicreg_platform.database import Database
@@ -23,28 +22,31 @@ from vicreg_platform.errors import (
     NotFound,
     QuotaExceeded,
 )
+from vicreg_platform.ids import new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
-from vicreg_platform.jobs.schemas import DryRun, EventPage, EventView, JobPage, JobView
+from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema
 from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
-from vicreg_platform.jobs.tables import Job, new_id
+from vicreg_platform.jobs.tables import Job
+from vicreg_platform.keys.repository import KeyRepository
+from vicreg_platform.pages import Page, number_of, page_of
 from vicreg_platform.specs import (
+    KINDS,
     AnySpec,
     Data,
     DigitsData,
-    EvaluateSpec,
     FieldFault,
     ImageFolderData,
-    PathEncoder,
-    PretrainSpec,
-    SweepSpec,
+    JobSpec,
     parse_spec,
 )
 from vicreg_platform.specs.overrides import overridden
+from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
+from vicreg_platform.telemetry import Unfinished
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a job comes from, if not from a user's spec."""
+    """What a job was made for, if not a user's spec; and its owner."""
 
     retry_of: str | None = None
     promoted_from: str | None = None
@@ -57,16 +59,11 @@ class Origin:
         if self.promoted_from is not None:
             return f"trains the best configuration of sweep {self.promoted_from}"
         if self.schedule_id is not None:
-            return f"made by schedule {self.schedule_id}"
+            return f"submitted by schedule {self.schedule_id}"
         return "submitted"
 
 
 ORIGINAL = Origin()
-
-
-def utc_now() -> datetime:
-    """The moment, with its zone."""
-    return datetime.now(UTC)
 
 
 class JobService:
@@ -74,7 +71,7 @@ class JobService:
 
     Args:
         database: where they are stored.
-        data_root: where data is; paths are checked where this process can see it.
+        data_root: where data is; paths are checked if this process can see it.
         mlflow_public_url: what the URLs of runs start with.
         now: the clock.
     """
@@ -84,7 +81,7 @@ class JobService:
         database: Database,
         data_root: Path,
         mlflow_public_url: str,
-        now: Callable[[], datetime] = utc_now,
+        now: Clock = utc_now,
     ) -> None:
         self._database = database
         self._data_root = data_root
@@ -102,13 +99,13 @@ class JobService:
 
     def submit(
         self, request: Any, idempotency_key: str | None = None, owner: str | None = None
-    ) -> tuple[JobView, bool]:
+    ) -> tuple[JobSchema, bool]:
         """Store a job, and the evaluations that its spec asks for.
 
         Args:
             request: the spec as its user wrote it.
-            idempotency_key: with the key of an earlier request, that one's answer is given again.
-            owner: whose job it is.
+            idempotency_key: a request that repeats an earlier one's key gets the earlier answer.
+            owner: the owner of the job.
 
         Returns:
             The answer, and whether it is an earlier one.
@@ -116,69 +113,79 @@ class JobService:
         Raises:
             InvalidSpec: with every fault.
             IdempotencyConflict: the key was used before with another body.
-            QuotaExceeded: the owner has as much as they may have.
+            QuotaExceeded: the owner's quota is used up.
         """
         if idempotency_key is not None and owner is not None:
-            # Each owner's keys are their own.
+            # Owners do not share keys.
             idempotency_key = hashlib.sha256(f"{owner}\0{idempotency_key}".encode()).hexdigest()
         return self._submit(request, idempotency_key, owner)
 
     def _submit(
         self, request: Any, idempotency_key: str | None, owner: str | None
-    ) -> tuple[JobView, bool]:
+    ) -> tuple[JobSchema, bool]:
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         if idempotency_key is not None:
             with self._database.read() as session:
                 first = JobRepository(session, self._now()).answer_for(idempotency_key)
             if first is not None:
-                # Before any check: what was right then may not be so now.
+                # Before any check: what was valid then may not be so now.
                 return self._first_answer(first.request_digest, first.answer, digest)
         spec, _ = self.checked(request)
         try:
             with self._database.write() as session:
                 jobs = JobRepository(session, self._now())
-                answer = self.store(jobs, spec, request, Origin(owner=owner))
+                answer = self.store(session, spec, request, Origin(owner=owner))
                 if idempotency_key is not None and not jobs.keep_answer(
                     idempotency_key, digest, answer.model_dump(mode="json")
                 ):
-                    raise _QuickerTwin
+                    raise _AnsweredMeanwhile
                 return answer, False
-        except _QuickerTwin:
+        except _AnsweredMeanwhile:
             return self._submit(request, idempotency_key, owner)
 
-    def get(self, job_id: str) -> JobView:
+    def get(self, job_id: str) -> JobSchema:
         """One job.
 
         Raises:
             NotFound: there is none of this id.
         """
         with self._database.read() as session:
-            return self._view(JobRepository(session, self._now()).get(job_id))
+            return self._answer(JobRepository(session, self._now()).get(job_id))
 
-    def find(self, wanted: JobFilter, limit: int, cursor: str | None) -> JobPage:
+    def find(self, wanted: JobFilter, limit: int, cursor: str | None) -> Page[JobSchema]:
         """A page of jobs, newest first."""
         with self._database.read() as session:
             found = JobRepository(session, self._now()).find(wanted, limit + 1, cursor)
-            items = [self._view(job) for job in found[:limit]]
-        return JobPage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+            answers = [self._answer(job) for job in found]
+        return page_of(answers, limit, lambda job: job.id)
 
-    def events(self, job_id: str, limit: int, cursor: str | None) -> EventPage:
+    def unfinished(self) -> Unfinished:
+        """How many jobs are unfinished.
+
+        Raises:
+            DatabaseUnavailable: the database is unreachable.
+        """
+        with self._database.read() as session:
+            jobs = JobRepository(session, self._now())
+            counts, oldest = jobs.live_counts(), jobs.oldest_queued()
+        states = [state.value for state in JobState if state not in TERMINAL]
+        zeros = {(kind, state): 0 for kind in KINDS for state in states}
+        return Unfinished(zeros | counts, oldest)
+
+    def events(self, job_id: str, limit: int, cursor: str | None) -> Page[EventSchema]:
         """A page of a job's events, oldest first.
 
         Raises:
             NotFound: there is no such job.
         """
-        after = int(cursor[:18]) if cursor is not None and cursor.isdecimal() else 0
         with self._database.read() as session:
             jobs = JobRepository(session, self._now())
             jobs.get(job_id)
-            found = jobs.events(job_id, limit + 1, after)
-        items = [EventView.of(event) for event in found[:limit]]
-        more = len(found) > limit
-        return EventPage(items=items, next_cursor=str(items[-1].id) if more else None)
+            found = jobs.events(job_id, limit + 1, number_of(cursor) or 0)
+        return page_of([EventSchema.of(event) for event in found], limit, lambda event: event.id)
 
-    def cancel(self, job_id: str) -> JobView:
-        """End a job: at once where it is not on the cluster, else by way of ``stopping``.
+    def cancel(self, job_id: str) -> JobSchema:
+        """Cancel a job: at once if it is not on the cluster, else by way of ``stopping``.
 
         Raises:
             NotFound: there is no such job.
@@ -191,7 +198,7 @@ class JobService:
             if state in TERMINAL:
                 raise IllegalTransition(f"job {job_id} has ended: it is {state.value}")
             self.stop(jobs, job_id, "cancelled by the user")
-            return self._view(jobs.get(job_id))
+            return self._answer(jobs.get(job_id))
 
     def stop(self, jobs: JobRepository, job_id: str, message: str) -> None:
         """Cancel a job, unless it has ended, in the caller's transaction."""
@@ -203,15 +210,15 @@ class JobService:
                 job_id, JobState.STOPPING if on_cluster else JobState.CANCELLED, message=message
             )
 
-    def retry(self, job_id: str, owner: str | None = None) -> JobView:
-        """A new job with the spec of an ended one, which goes on from that one's last checkpoint.
+    def retry(self, job_id: str, owner: str | None = None) -> JobSchema:
+        """A new job with the spec of an ended one, which resumes from its last checkpoint.
 
-        Its ``start_after`` and ``deadline`` were that one's: the new job has none.
+        ``start_after`` and ``deadline`` are not copied.
 
         Raises:
             NotFound: there is no such job.
             IllegalTransition: it has not failed and was not cancelled.
-            InvalidSpec: what it stands on has gone since.
+            InvalidSpec: what the spec refers to no longer exists.
         """
         with self._database.read() as session:
             ended = JobRepository(session, self._now()).get(job_id)
@@ -220,13 +227,15 @@ class JobService:
                 f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
             )
         timeless = {"start_after": None, "deadline": None}
-        spec, _ = self.checked(ended.spec | timeless)
+        stored = read_spec(ended.spec, ended.spec_version)
+        if isinstance(stored, Unreadable):
+            raise InvalidSpec([FieldFault("", f"the spec is unreadable: {stored.reason}")])
+        spec, _ = self.checked(stored.model_dump(mode="json") | timeless)
         request = {name: value for name, value in ended.request.items() if name not in timeless}
         with self._database.write() as session:
-            jobs = JobRepository(session, self._now())
-            return self.store(jobs, spec, request, Origin(retry_of=job_id, owner=owner))
+            return self.store(session, spec, request, Origin(retry_of=job_id, owner=owner))
 
-    def promote(self, sweep_id: str, best: Trial | None) -> JobView:
+    def promote(self, sweep_id: str, best: Trial | None) -> JobSchema:
         """The job that trains the best configuration of a sweep, with the base's evaluations.
 
         Args:
@@ -239,13 +248,13 @@ class JobService:
         Raises:
             NotFound: there is no such job.
             IllegalTransition: the sweep has not ended, or no trial of it has a value.
-            InvalidSpec: what the configuration stands on has gone since.
+            InvalidSpec: what the configuration refers to no longer exists.
         """
         with self._database.read() as session:
             jobs = JobRepository(session, self._now())
             sweep, promoted = jobs.get(sweep_id), jobs.promoted_from(sweep_id)
         if promoted is not None:
-            return self._view(promoted)
+            return self._answer(promoted)
         if JobState(sweep.state) not in TERMINAL:
             raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
         if best is None:
@@ -257,19 +266,19 @@ class JobService:
         origin = Origin(promoted_from=sweep_id, schedule_id=sweep.schedule_id, owner=sweep.owner)
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
-            jobs.lock(sweep_id)  # of two requests at once, the second finds the first one's job
+            jobs.lock(sweep_id)  # of two concurrent requests, the second finds the first's job
             promoted = jobs.promoted_from(sweep_id)
             if promoted is not None:
-                return self._view(promoted)
-            return self.store(jobs, spec, request, origin)
+                return self._answer(promoted)
+            return self.store(session, spec, request, origin)
 
-    def clone(self, job_id: str, overrides: dict[str, Any], owner: str | None = None) -> JobView:
+    def clone(self, job_id: str, overrides: dict[str, Any], owner: str | None = None) -> JobSchema:
         """A new job with the spec of another, some fields changed.
 
         Args:
             job_id: the job to copy.
             overrides: values by nested or dotted names.
-            owner: whose the new job is.
+            owner: the owner of the new job.
 
         Raises:
             NotFound: there is no such job.
@@ -293,10 +302,9 @@ class JobService:
             faults.append(FieldFault("deadline", f"{spec.deadline.isoformat()} is past"))
         for index, other in enumerate(spec.depends_on):
             self._check_dependency(f"depends_on[{index}]", other, spec.condition, faults)
-        for field, data in _data_of(spec).items():
+        for field, data in spec.datasets().items():
             self._check_data(field, data, faults, warnings)
-        if isinstance(spec, EvaluateSpec):
-            self._check_encoder(spec, faults)
+        self._check_encoder(spec, faults)
         if faults:
             raise InvalidSpec(faults)
         return spec, warnings
@@ -319,8 +327,7 @@ class JobService:
             return
         if not self._data_root.is_dir():
             warnings.append(
-                f"{field}.path was not checked: the data root {self._data_root} is not visible "
-                "from the API"
+                f"{field}.path was not checked: the API cannot see the data root {self._data_root}"
             )
             return
         try:
@@ -335,16 +342,15 @@ class JobService:
                 faults.append(
                     FieldFault(
                         f"{field}.path",
-                        f"'{data.path}' holds no images: it must hold one sub-folder a class, "
+                        f"'{data.path}' holds no images: it must hold one sub-folder per class, "
                         "with images in it",
                     )
                 )
 
-    def _check_encoder(self, spec: EvaluateSpec, faults: list[FieldFault]) -> None:
-        encoder = spec.encoder
-        if isinstance(encoder, PathEncoder) and self._data_root.is_dir():
+    def _check_encoder(self, spec: JobSpec, faults: list[FieldFault]) -> None:
+        if spec.encoder_path is not None and self._data_root.is_dir():
             try:
-                resolve_inside(self._data_root, encoder.path)
+                resolve_inside(self._data_root, spec.encoder_path)
             except ValueError as error:
                 faults.append(FieldFault("encoder.path", str(error)))
         if spec.encoder_job is None:
@@ -355,7 +361,7 @@ class JobService:
             faults.append(FieldFault("encoder.job", str(error)))
             return
         if job.kind != "pretrain":
-            faults.append(FieldFault("encoder.job", f"job {job.id} is no pretraining"))
+            faults.append(FieldFault("encoder.job", f"job {job.id} is not a pretraining"))
         elif job.state in (JobState.FAILED, JobState.CANCELLED):
             faults.append(
                 FieldFault("encoder.job", f"job {job.id} is {job.state.value}: it has no encoder")
@@ -363,41 +369,42 @@ class JobService:
 
     def store(
         self,
-        jobs: JobRepository,
-        spec: AnySpec,
+        session: Session,
+        spec: JobSpec,
         request: Any,
         origin: Origin = ORIGINAL,
         after: Sequence[str] = (),
-    ) -> JobView:
-        """Store a job and the evaluations that its spec asks for, in the caller's transaction.
+    ) -> JobSchema:
+        """Store a job and its follow-ups, in the caller's transaction.
 
         Args:
-            jobs: the transaction's.
-            spec: as ``checked`` gave it.
+            session: the transaction.
+            spec: as ``checked`` returned it.
             request: the spec as its user wrote it.
-            origin: where the job comes from.
-            after: jobs whose end it waits for besides those of its spec.
+            origin: what the job was made for.
+            after: jobs that it waits for besides those of its spec.
 
         Raises:
-            QuotaExceeded: the owner has as much as they may have.
+            QuotaExceeded: the owner's quota is used up.
         """
+        jobs = JobRepository(session, self._now())
         if origin.owner is not None:
-            _check_quota(jobs, spec, origin.owner)
+            quota = KeyRepository(session, self._now()).quota(origin.owner)
+            _check_quota(jobs, quota, spec, origin.owner)
         stored = self._add(jobs, spec, request, origin, after)
-        if isinstance(spec, PretrainSpec):
-            for evaluation in spec.evaluation_specs(stored.id):
-                self._add(
-                    jobs,
-                    evaluation,
-                    evaluation.model_dump(mode="json"),
-                    Origin(schedule_id=origin.schedule_id, owner=origin.owner),
-                )
-        return self._view(jobs.get(stored.id))
+        for follow_up in spec.follow_ups(stored.id):
+            self._add(
+                jobs,
+                follow_up,
+                follow_up.model_dump(mode="json"),
+                Origin(schedule_id=origin.schedule_id, owner=origin.owner),
+            )
+        return self._answer(jobs.get(stored.id))
 
     def _add(
         self,
         jobs: JobRepository,
-        spec: AnySpec,
+        spec: JobSpec,
         request: Any,
         origin: Origin,
         after: Sequence[str] = (),
@@ -409,6 +416,7 @@ class JobService:
         waits = [f"for job {other}" for other in dependencies]
         if spec.start_after is not None and spec.start_after > self._now():
             waits.append(f"until {spec.start_after.isoformat()}")
+        needs = spec.needs()
         job = Job(
             id=new_id(),
             kind=spec.kind,
@@ -416,7 +424,12 @@ class JobService:
             experiment=spec.experiment,
             priority=spec.priority,
             spec=spec.model_dump(mode="json"),
+            spec_version=VERSION,
             request=request,
+            workers=needs.count,
+            cpus_per_worker=needs.bundle.cpus,
+            gpus_per_worker=needs.bundle.gpus,
+            trials_at_once=needs.groups,
             max_attempts=spec.retry.max_attempts,
             state=(JobState.WAITING if waits else JobState.QUEUED).value,
             reason=f"waits {', '.join(waits)}" if waits else None,
@@ -435,58 +448,39 @@ class JobService:
 
     def _first_answer(
         self, first_digest: str, answer: dict[str, Any], digest: str
-    ) -> tuple[JobView, bool]:
+    ) -> tuple[JobSchema, bool]:
         if first_digest != digest:
             raise IdempotencyConflict(
-                "this Idempotency-Key came before with another body: use a new key for a new job"
+                "this Idempotency-Key was used before with another body: a new job needs a new one"
             )
-        return JobView.model_validate(answer), True
+        return JobSchema.model_validate(answer), True
 
-    def _view(self, job: Job) -> JobView:
-        return JobView.of(job, self.mlflow_public_url)
+    def _answer(self, job: Job) -> JobSchema:
+        return JobSchema.of(job, self.mlflow_public_url)
 
 
-class _QuickerTwin(Exception):
+class _AnsweredMeanwhile(Exception):
     """Another request with the same idempotency key committed first: this one rolls back."""
 
 
-def _check_quota(jobs: JobRepository, spec: AnySpec, owner: str) -> None:
-    max_jobs, max_gpus = jobs.quota(owner)
+def _check_quota(
+    jobs: JobRepository, quota: tuple[int | None, int | None], spec: JobSpec, owner: str
+) -> None:
+    max_jobs, max_gpus = quota
     if max_jobs is None and max_gpus is None:
         return
     live = jobs.unfinished_of_owner(owner)
-    new = 1 + (len(spec.evaluations) if isinstance(spec, PretrainSpec) else 0)
-    if max_jobs is not None and len(live) + new > max_jobs:
+    new = [spec, *spec.follow_ups("new")]
+    if max_jobs is not None and len(live) + len(new) > max_jobs:
         raise QuotaExceeded(
-            f"{owner} may have {max_jobs} jobs that have not ended, and has {len(live)}: "
-            f"this would make {new} more"
+            f"{owner} may have {max_jobs} unfinished jobs and has {len(live)}: "
+            f"this would add {len(new)}"
         )
     if max_gpus is not None:
-        used = sum(needs_of(parse_spec(job.spec)).gpus for job in live)
-        evaluations = spec.evaluation_specs("new") if isinstance(spec, PretrainSpec) else []
-        asked = sum(needs_of(each).gpus for each in (spec, *evaluations))
+        used = sum(job.needs.gpus for job in live if job.needs is not None)
+        asked = sum(each.needs().gpus for each in new)
         if used + asked > max_gpus:
             raise QuotaExceeded(
-                f"{owner} may ask for {max_gpus} GPUs at once, and has asked for {used:g}: "
-                f"this would take {asked:g} more"
+                f"{owner} may request {max_gpus} GPUs at once and has requested {used:g}: "
+                f"this would add {asked:g}"
             )
-
-
-def _data_of(spec: AnySpec) -> dict[str, Data]:
-    if isinstance(spec, EvaluateSpec):
-        return {"data.train": spec.data.train, "data.test": spec.data.test}
-    if isinstance(spec, SweepSpec):
-        try:
-            base = PretrainSpec.model_validate(spec.base)
-        except ValidationError:  # fits together only with values from the space
-            return {}
-        return {f"base.{field}": data for field, data in _data_of(base).items()}
-    sets: dict[str, Data] = {"data": spec.data}
-    for index, (evaluation, resolved) in enumerate(
-        zip(spec.evaluations, spec.evaluation_specs("unknown"), strict=True)
-    ):
-        field = f"evaluations[{index}].data"
-        if evaluation.data is not None:
-            sets[f"{field}.train"] = evaluation.data.train
-        sets[f"{field}.test"] = resolved.data.test
-    return sets

@@ -7,10 +7,9 @@
                   └── retry ──┴────────────┘
                               └──→ stopping ──→ cancelled | failed
 
-Short cuts: ``starting`` may end like ``running`` (a driver can be quicker than a look at it),
-``queued`` may fail (it can never fit), and ``waiting`` and ``queued`` are cancelled at once, as
-they fail at once when their time is over. A job on the cluster whose time is over fails by way of
-``stopping``.
+``starting`` may end as ``running`` does (a short job can finish between two looks at it), and
+``queued`` may fail (the job can never fit). ``waiting`` and ``queued`` jobs are cancelled, or fail
+at their deadline, at once; a job on the cluster does either by way of ``stopping``.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ import enum
 
 
 class JobState(enum.StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     WAITING = "waiting"
-    """Until the jobs that it depends on have ended and its moment has come."""
+    """Until its dependencies have finished and its start time has come."""
     QUEUED = "queued"
-    """Until the cluster has room, and after a failure until the next attempt."""
+    """Until the cluster has room; after a failed attempt, until the next one."""
     STARTING = "starting"
-    """Handed to Ray; its driver is not up yet."""
+    """Submitted to Ray; its driver is not up yet."""
     RUNNING = "running"
     """Its driver is up."""
     STOPPING = "stopping"
-    """Cancelled or out of time, and not yet gone from the cluster."""
+    """Cancelled or out of time, and still on the cluster."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -59,8 +58,3 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
 
 TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
 ON_CLUSTER = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})
-
-
-def is_legal(before: JobState, after: JobState) -> bool:
-    """Whether a job may go from ``before`` to ``after``."""
-    return after in TRANSITIONS[before]

@@ -1,9 +1,7 @@
-"""The rows: jobs, what they wait for, their attempts, their events, and who asked for what."""
+"""The tables of jobs, their dependencies, attempts and events, and of idempotency keys."""
 
 from __future__ import annotations
 
-import secrets
-import time
 from datetime import datetime
 from typing import Any
 
@@ -11,15 +9,8 @@ from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, tex
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from vicreg_platform.database import Base
-
-
-def new_id() -> str:
-    """An identifier that sorts by its moment: 15 hex digits of it, 5 of chance.
-
-    As in RFC 9562, section 6.2, method 3: the first 12 are milliseconds, 3 are 4096ths of one.
-    """
-    moment = (time.time_ns() << 12) // 1_000_000
-    return f"{moment:015x}{secrets.randbits(20):05x}"
+from vicreg_platform.specs.needs import Bundle, Needs
+from vicreg_platform.specs.stored import Unreadable, read_spec
 
 
 class Job(Base):
@@ -34,26 +25,34 @@ class Job(Base):
     priority: Mapped[int] = mapped_column(Integer)
     spec: Mapped[dict[str, Any]]
     """Fully resolved: every default is filled in."""
+    spec_version: Mapped[int | None] = mapped_column(Integer)
+    """The ``specs.stored.VERSION`` that wrote it; null before 0.3.0."""
     request: Mapped[dict[str, Any]]
     """The spec as its user wrote it: a clone starts from this."""
+    workers: Mapped[int | None] = mapped_column(Integer)
+    """Bundles that the job needs at once; this and the next three are null before 0.3.0."""
+    cpus_per_worker: Mapped[float | None]
+    gpus_per_worker: Mapped[float | None]
+    trials_at_once: Mapped[int | None] = mapped_column(Integer)
+    """Trials that a sweep may run at once; 1 for other jobs."""
     max_attempts: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     """Why the job is in this state, in words for its user."""
     failure: Mapped[str | None] = mapped_column(String(32))
-    """The class of the failure, where the state is ``failed``."""
+    """The class of the failure, if the state is ``failed`` or ``stopping`` on its way there."""
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
-    """The ended job that this one tries again, from its last checkpoint."""
+    """The job that this one retries, from its last checkpoint."""
     promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The sweep whose best configuration this one trains."""
     owner: Mapped[str | None] = mapped_column(String(200))
-    """Whose key it was submitted with."""
+    """The name on the key that submitted it."""
     schedule_id: Mapped[str | None] = mapped_column(String(64))
-    """The schedule that made it, which may have been deleted since."""
+    """The schedule that submitted it, which may have been deleted since."""
     start_after: Mapped[datetime | None]
-    """Waits until this moment."""
+    """It waits until this moment."""
     deadline: Mapped[datetime | None]
-    """Fails where it has not ended by this moment."""
+    """It fails unless it has finished by this moment."""
     max_runtime: Mapped[float | None]
     """Seconds that an attempt may take."""
     not_before: Mapped[datetime | None]
@@ -61,6 +60,8 @@ class Job(Base):
     run_id: Mapped[str | None] = mapped_column(String(64))
     """The MLflow run, one for all attempts."""
     experiment_id: Mapped[str | None] = mapped_column(String(64))
+    run_closed_at: Mapped[datetime | None]
+    """When the run of the finished job was given its final status."""
     progress: Mapped[dict[str, Any] | None]
     summary: Mapped[dict[str, Any]]
     """The latest value of each metric."""
@@ -91,7 +92,22 @@ class Job(Base):
             postgresql_where=text("finished_at IS NULL"),
         ),
         Index("ix_jobs_experiment", "experiment", "id"),
+        Index(
+            "ix_jobs_unclosed",
+            "finished_at",
+            sqlite_where=text("run_closed_at IS NULL"),
+            postgresql_where=text("run_closed_at IS NULL"),
+        ),
     )
+
+    @property
+    def needs(self) -> Needs | None:
+        """What the job occupies while it runs; None if its spec is unreadable."""
+        if self.workers is None or self.cpus_per_worker is None or self.gpus_per_worker is None:
+            spec = read_spec(self.spec, self.spec_version)
+            return None if isinstance(spec, Unreadable) else spec.needs()
+        bundle = Bundle(self.cpus_per_worker, self.gpus_per_worker)
+        return Needs(bundle, self.workers, self.trials_at_once or 1)
 
 
 class Dependency(Base):
@@ -128,15 +144,15 @@ class Attempt(Base):
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     submission_id: Mapped[str] = mapped_column(String(80), unique=True)
     created_at: Mapped[datetime]
-    """The intent: committed before Ray is called."""
+    """Committed before Ray is called."""
     submitted_at: Mapped[datetime | None]
-    """When Ray was known to have it."""
+    """When Ray was known to have accepted it."""
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(32))
     """``succeeded``, ``cancelled``, or the class of the failure."""
     message: Mapped[str | None] = mapped_column(Text)
     archived_at: Mapped[datetime | None]
-    """When its log was kept with the MLflow run."""
+    """When its log was stored with the MLflow run."""
 
     __table_args__ = (
         Index(
@@ -182,13 +198,3 @@ class IdempotencyKey(Base):
     request_digest: Mapped[str] = mapped_column(String(64))
     answer: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
-
-
-class Lease(Base):
-    """Which process may act as the dispatcher, and until when."""
-
-    __tablename__ = "leases"
-
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    holder: Mapped[str] = mapped_column(String(64))
-    expires_at: Mapped[datetime]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 
-from vicreg_platform.jobs.schemas import View
+from vicreg_platform.pages import Schema
 
 
 class Role(enum.StrEnum):
@@ -14,12 +14,12 @@ class Role(enum.StrEnum):
     ADMIN = "admin"
     """Everything."""
     USER = "user"
-    """See everything, make jobs and schedules, and change their own."""
+    """See everything, submit jobs and schedules, and change their own."""
     VIEWER = "viewer"
     """See everything."""
 
 
-class KeyView(View):
+class KeySchema(Schema):
     """An API key, without the key."""
 
     prefix: str
@@ -28,9 +28,9 @@ class KeyView(View):
     """Whose it is."""
     role: Role
     max_jobs: int | None
-    """Jobs that its owner may have that have not ended."""
+    """Unfinished jobs that its owner may have."""
     max_gpus: int | None
-    """GPUs that those jobs may ask for, all together."""
+    """GPUs that those jobs may request in total."""
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
@@ -38,37 +38,24 @@ class KeyView(View):
     revoked_at: datetime | None
 
 
-class NewKey(KeyView):
-    """A key that was just made: the only time that it is shown."""
+class NewKey(KeySchema):
+    """A new key: the only time that it is shown."""
 
     key: str
 
 
-class KeyList(View):
-    """All keys, newest first."""
-
-    items: list[KeyView]
-
-
-class AuditView(View):
-    """A request that changed something, or that its key did not allow."""
+class AuditSchema(Schema):
+    """A request that changed something, or was not allowed to."""
 
     id: int
     at: datetime
     name: str
     key: str | None
-    """The key's public part; null where the API is open."""
+    """The key's public part; null if the API is open."""
     address: str
     method: str
     path: str
     status: int | None
-    """How it was answered; null where the API died before it could say."""
+    """The HTTP status of the answer; null if the API died before it answered."""
     made: str | None
-    """Where what it made is."""
-
-
-class AuditPage(View):
-    """Some of the audit log, newest first."""
-
-    items: list[AuditView]
-    next_cursor: str | None
+    """The address of what it created."""

@@ -6,16 +6,16 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidKey
-from vicreg_platform.jobs.service import utc_now
 from vicreg_platform.keys.repository import KeyRepository
-from vicreg_platform.keys.schemas import AuditPage, AuditView, KeyList, KeyView, NewKey, Role
+from vicreg_platform.keys.schemas import AuditSchema, KeySchema, NewKey, Role
 from vicreg_platform.keys.tables import ApiKey
+from vicreg_platform.pages import Page, number_of, page_of
 
 KEY = re.compile(r"vk_([0-9a-f]{8})_[A-Za-z0-9_-]{32,}")
 USED_SECONDS = 60
@@ -50,7 +50,7 @@ class KeyService:
         now: the clock.
     """
 
-    def __init__(self, database: Database, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(self, database: Database, now: Clock = utc_now) -> None:
         self._database = database
         self._now = now
 
@@ -100,7 +100,7 @@ class KeyService:
         self._add(key, name, role, expires_at, max_jobs, max_gpus)
         with self._database.read() as session:
             stored = KeyRepository(session, self._now()).get(_prefix(key))
-        return NewKey(key=key, **_view(stored).model_dump())
+        return NewKey(key=key, **_answer(stored).model_dump())
 
     def ensure(self, key: str) -> None:
         """Make an administrator's key of one that was made elsewhere, if it is new.
@@ -115,13 +115,13 @@ class KeyService:
             )
         self._add(key, "first", Role.ADMIN)
 
-    def all(self) -> KeyList:
-        """All keys, newest first."""
+    def all(self) -> Page[KeySchema]:
+        """All keys, newest first, on one page."""
         with self._database.read() as session:
             keys = KeyRepository(session, self._now()).all()
-        return KeyList(items=[_view(key) for key in keys])
+        return Page(items=[_answer(key) for key in keys])
 
-    def revoke(self, prefix: str) -> KeyView:
+    def revoke(self, prefix: str) -> KeySchema:
         """End a key's use.
 
         Raises:
@@ -135,7 +135,7 @@ class KeyService:
                 raise Conflict(f"key {prefix} is the last administrator's: make another one first")
             repository.revoke(prefix)
             session.expire_all()
-            return _view(repository.get(prefix))
+            return _answer(repository.get(prefix))
 
     def begin_audit(self, caller: Caller, address: str, method: str, path: str) -> int:
         """Write what is about to be done: who, from where, what."""
@@ -153,17 +153,15 @@ class KeyService:
         with self._database.write() as session:
             KeyRepository(session, self._now()).end_audit(entry, status, made)
 
-    def audit(self, limit: int, cursor: str | None) -> AuditPage:
+    def audit(self, limit: int, cursor: str | None) -> Page[AuditSchema]:
         """A page of the audit log, newest first."""
-        before = int(cursor[:18]) if cursor is not None and cursor.isdecimal() else None
         with self._database.read() as session:
-            found = KeyRepository(session, self._now()).audit(limit + 1, before)
+            found = KeyRepository(session, self._now()).audit(limit + 1, number_of(cursor))
         items = [
-            AuditView(**{name: getattr(entry, name) for name in AuditView.model_fields})
-            for entry in found[:limit]
+            AuditSchema(**{name: getattr(entry, name) for name in AuditSchema.model_fields})
+            for entry in found
         ]
-        more = len(found) > limit
-        return AuditPage(items=items, next_cursor=str(items[-1].id) if more else None)
+        return page_of(items, limit, lambda entry: entry.id)
 
     def _add(
         self,
@@ -200,5 +198,5 @@ def _digest(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def _view(key: ApiKey) -> KeyView:
-    return KeyView(**{name: getattr(key, name) for name in KeyView.model_fields})
+def _answer(key: ApiKey) -> KeySchema:
+    return KeySchema(**{name: getattr(key, name) for name in KeySchema.model_fields})

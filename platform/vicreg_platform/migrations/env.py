@@ -2,6 +2,7 @@
 
 from alembic import context
 
+import vicreg_platform.dispatch.lease
 import vicreg_platform.jobs.tables
 import vicreg_platform.keys.tables
 import vicreg_platform.schedules.tables  # noqa: F401

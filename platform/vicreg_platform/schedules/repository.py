@@ -31,10 +31,10 @@ class ScheduleRepository:
         self._session.flush()
 
     def get(self, schedule_id: str, *, lock: bool = False) -> Schedule:
-        """One schedule, held until the transaction ends where ``lock`` is set.
+        """One schedule; with ``lock``, its row is locked until the transaction ends.
 
         Raises:
-            NotFound: there is none of this id.
+            NotFound: there is no such schedule.
         """
         query = select(Schedule).where(Schedule.id == schedule_id)
         schedule = self._session.scalar(query.with_for_update() if lock else query)
@@ -50,12 +50,12 @@ class ScheduleRepository:
         return list(self._session.scalars(query))
 
     def delete(self, schedule_id: str) -> None:
-        """Remove a schedule and its ticks; its jobs stay."""
+        """Delete a schedule and its ticks; its jobs stay."""
         self._session.execute(delete(Tick).where(Tick.schedule_id == schedule_id))
         self._session.execute(delete(Schedule).where(Schedule.id == schedule_id))
 
     def due(self, limit: int) -> list[Schedule]:
-        """Schedules whose next time has come, the longest overdue first."""
+        """Schedules whose next time has come, longest overdue first."""
         query = (
             select(Schedule)
             .where(Schedule.next_tick <= self._now)
@@ -65,7 +65,7 @@ class ScheduleRepository:
         return list(self._session.scalars(query))
 
     def claim(self, schedule_id: str, at: datetime) -> bool:
-        """Take a tick: True for one transaction only, and for none if that one is rolled back."""
+        """Claim a tick; True in one transaction only, which may still roll back."""
         values = {
             "schedule_id": schedule_id,
             "at": at,

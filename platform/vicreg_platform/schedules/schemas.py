@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-from vicreg_platform.jobs.schemas import View
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.schedules.spec import ScheduleSpec
-from vicreg_platform.schedules.tables import Schedule, Tick
+from vicreg_platform.pages import Schema
+
+if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
+    from vicreg_platform.schedules.tables import Schedule, Tick
 
 
 class ScheduleState(enum.StrEnum):
-    """Whether a schedule makes jobs."""
+    """Whether a schedule submits jobs."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -21,18 +23,18 @@ class ScheduleState(enum.StrEnum):
 
 
 class TickOutcome(enum.StrEnum):
-    """What became of a time at which a schedule was due."""
+    """The outcome of a time at which a schedule was due."""
 
     CREATED = "created"
     SKIPPED = "skipped"
-    """The last job had not ended."""
+    """The last job was unfinished."""
     MISSED = "missed"
-    """No dispatcher was at work, and the schedule does not catch up."""
+    """No dispatcher was running, and the schedule does not catch up."""
     REFUSED = "refused"
     """The job's spec is no longer valid, or its owner's quota is used up."""
 
 
-class TickView(View):
+class TickSchema(Schema):
     """A time at which a schedule was due, or was run by hand."""
 
     at: datetime
@@ -42,8 +44,8 @@ class TickView(View):
     job_state: JobState | None
 
     @classmethod
-    def of(cls, tick: Tick, job_state: str | None) -> TickView:
-        """The view of a row and of its job's state."""
+    def of(cls, tick: Tick, job_state: str | None) -> TickSchema:
+        """The answer for a row and the state of its job."""
         return cls(
             at=tick.at,
             outcome=TickOutcome(tick.outcome),
@@ -53,25 +55,28 @@ class TickView(View):
         )
 
 
-class ScheduleView(View):
+class ScheduleSchema(Schema):
     """A schedule."""
 
     id: str
     name: str
     state: ScheduleState
     owner: str | None
-    """Whose key it was made with; its jobs are theirs."""
-    spec: ScheduleSpec
+    """The name on the key that created it; its jobs belong to them too."""
+    spec: dict[str, Any]
+    """Fully resolved, except for its job, which is as its user wrote it."""
+    problem: str | None = None
+    """Why this version of the platform cannot run it: its spec is unreadable."""
     runs: int
-    """Jobs made, those of `run-now` not counted."""
+    """Jobs submitted, those of `run-now` not counted."""
     next: datetime | None
     """When the next job is due."""
     preview: list[datetime]
-    """The next times, as many as were asked for."""
-    last: TickView | None
+    """The next times, as many as requested."""
+    last: TickSchema | None
     """The latest tick."""
-    last_run: TickView | None
-    """The latest that made a job."""
+    last_run: TickSchema | None
+    """The latest tick that submitted a job."""
     created_at: datetime
     updated_at: datetime
 
@@ -79,11 +84,12 @@ class ScheduleView(View):
     def of(
         cls,
         schedule: Schedule,
-        last: TickView | None,
-        last_run: TickView | None,
+        last: TickSchema | None,
+        last_run: TickSchema | None,
         preview: list[datetime],
-    ) -> ScheduleView:
-        """The view of a row."""
+        problem: str | None,
+    ) -> ScheduleSchema:
+        """The answer for a row."""
         state = ScheduleState.ACTIVE
         if schedule.paused:
             state = ScheduleState.PAUSED
@@ -94,7 +100,8 @@ class ScheduleView(View):
             name=schedule.name,
             state=state,
             owner=schedule.owner,
-            spec=ScheduleSpec.model_validate(schedule.spec),
+            spec=schedule.spec,
+            problem=problem,
             runs=schedule.runs,
             next=schedule.next_tick,
             preview=preview,
@@ -103,17 +110,3 @@ class ScheduleView(View):
             created_at=schedule.created_at,
             updated_at=schedule.updated_at,
         )
-
-
-class SchedulePage(View):
-    """Some schedules, newest first."""
-
-    items: list[ScheduleView]
-    next_cursor: str | None
-
-
-class TickPage(View):
-    """Some ticks of a schedule, newest first."""
-
-    items: list[TickView]
-    next_cursor: datetime | None

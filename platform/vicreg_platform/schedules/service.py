@@ -1,31 +1,29 @@
-"""What can be done with schedules. One use case is one transaction."""
+"""The use cases of schedules. One use case is one transaction."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import logging
-from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.orm import Session
+
+from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidSpec, QuotaExceeded, Unavailable
+from vicreg_platform.ids import new_id
 from vicreg_platform.jobs.repository import JobRepository
-from vicreg_platform.jobs.schemas import JobView
-from vicreg_platform.jobs.service import JobService, Origin, utc_now
-from vicreg_platform.jobs.tables import new_id
+from vicreg_platform.jobs.schemas import JobSchema
+from vicreg_platform.jobs.service import JobService, Origin
+from vicreg_platform.pages import Page, page_of
 from vicreg_platform.schedules.repository import ScheduleRepository
-from vicreg_platform.schedules.schemas import (
-    SchedulePage,
-    ScheduleView,
-    TickOutcome,
-    TickPage,
-    TickView,
-)
-from vicreg_platform.schedules.spec import ScheduleSpec, parse_schedule
+from vicreg_platform.schedules.schemas import ScheduleSchema, TickOutcome, TickSchema
+from vicreg_platform.schedules.spec import ScheduleSpec, parse_schedule, read_schedule
 from vicreg_platform.schedules.tables import Schedule, Tick
 from vicreg_platform.specs import AnySpec, FieldFault
+from vicreg_platform.specs.stored import VERSION, Unreadable
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +39,18 @@ class ScheduleService:
 
     Args:
         database: where they are stored.
-        jobs: makes their jobs.
+        jobs: stores their jobs.
         now: the clock.
     """
 
-    def __init__(
-        self, database: Database, jobs: JobService, now: Callable[[], datetime] = utc_now
-    ) -> None:
+    def __init__(self, database: Database, jobs: JobService, now: Clock = utc_now) -> None:
         self._database = database
         self._jobs = jobs
         self._now = now
+        self._unreadable: set[str] = set()
 
-    def create(self, request: Any, owner: str | None = None) -> ScheduleView:
-        """Store a schedule; its first job is made at its next time.
+    def create(self, request: Any, owner: str | None = None) -> ScheduleSchema:
+        """Store a schedule; its first job is submitted at its next time.
 
         Raises:
             InvalidSpec: with every fault, those of its job among them.
@@ -64,6 +61,7 @@ class ScheduleService:
             id=new_id(),
             name=spec.name,
             spec=spec.model_dump(mode="json"),
+            spec_version=VERSION,
             owner=owner,
             paused=False,
             next_tick=_next(spec, now, runs=0),
@@ -74,9 +72,9 @@ class ScheduleService:
         with self._database.write() as session:
             repository = ScheduleRepository(session, now)
             repository.add(schedule)
-            return self._view(repository, schedule)
+            return self._answer(repository, schedule)
 
-    def get(self, schedule_id: str, preview: int = 0) -> ScheduleView:
+    def get(self, schedule_id: str, preview: int = 0) -> ScheduleSchema:
         """One schedule, with its next ``preview`` times.
 
         Raises:
@@ -84,18 +82,18 @@ class ScheduleService:
         """
         with self._database.read() as session:
             repository = ScheduleRepository(session, self._now())
-            return self._view(repository, repository.get(schedule_id), preview)
+            return self._answer(repository, repository.get(schedule_id), preview)
 
-    def find(self, limit: int, cursor: str | None) -> SchedulePage:
+    def find(self, limit: int, cursor: str | None) -> Page[ScheduleSchema]:
         """A page of schedules, newest first."""
         with self._database.read() as session:
             repository = ScheduleRepository(session, self._now())
             found = repository.find(limit + 1, cursor)
-            items = [self._view(repository, schedule) for schedule in found[:limit]]
-        return SchedulePage(items=items, next_cursor=items[-1].id if len(found) > limit else None)
+            answers = [self._answer(repository, schedule) for schedule in found]
+        return page_of(answers, limit, lambda schedule: schedule.id)
 
-    def ticks(self, schedule_id: str, limit: int, before: datetime | None) -> TickPage:
-        """A page of what became of a schedule's times before ``before``, newest first.
+    def ticks(self, schedule_id: str, limit: int, before: datetime | None) -> Page[TickSchema]:
+        """A page of a schedule's ticks before ``before``, newest first.
 
         Raises:
             NotFound: there is no such schedule.
@@ -104,17 +102,16 @@ class ScheduleService:
             repository = ScheduleRepository(session, self._now())
             repository.get(schedule_id)
             found = repository.ticks(schedule_id, limit + 1, before)
-        items = [TickView.of(tick, state) for tick, state in found[:limit]]
-        more = len(found) > limit
-        return TickPage(items=items, next_cursor=items[-1].at if more else None)
+        ticks = [TickSchema.of(tick, state) for tick, state in found]
+        return page_of(ticks, limit, lambda tick: tick.at.isoformat())
 
-    def update(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleView:
-        """Change a schedule by a merge patch (RFC 7396): null gives a field its default again.
+    def update(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleSchema:
+        """Change a schedule by a merge patch (RFC 7396): null resets a field to its default.
 
         Raises:
             NotFound: there is no such schedule.
             InvalidSpec: the result is not valid.
-            Conflict: another change came in between.
+            Conflict: another change committed first.
         """
         with self._database.read() as session:
             before = ScheduleRepository(session, self._now()).get(schedule_id).spec
@@ -126,13 +123,14 @@ class ScheduleService:
             if schedule.spec != before:
                 raise Conflict(f"schedule {schedule_id} was changed meanwhile: try again")
             schedule.name, schedule.spec, schedule.updated_at = spec.name, after, self._now()
-            if not schedule.paused and any(before[name] != after[name] for name in _WHEN):
+            schedule.spec_version = VERSION
+            if not schedule.paused and any(before.get(name) != after[name] for name in _WHEN):
                 schedule.next_tick = _next(spec, self._now(), schedule.runs)
             session.flush()
-            return self._view(repository, schedule)
+            return self._answer(repository, schedule)
 
     def delete(self, schedule_id: str) -> None:
-        """Remove a schedule; the jobs that it has made stay, and go on.
+        """Delete a schedule; its jobs stay, and continue.
 
         Raises:
             NotFound: there is no such schedule.
@@ -142,34 +140,34 @@ class ScheduleService:
             repository.get(schedule_id, lock=True)
             repository.delete(schedule_id)
 
-    def pause(self, schedule_id: str) -> ScheduleView:
-        """Make no more jobs until it is resumed.
+    def pause(self, schedule_id: str) -> ScheduleSchema:
+        """Submit no more jobs until the schedule is resumed.
 
         Raises:
             NotFound: there is no such schedule.
         """
         return self._set_paused(schedule_id, True)
 
-    def resume(self, schedule_id: str) -> ScheduleView:
-        """Make jobs again, from the next time on: what was due meanwhile is not made up for.
+    def resume(self, schedule_id: str) -> ScheduleSchema:
+        """Submit jobs again, from the next time on; times that passed meanwhile are skipped.
 
         Raises:
             NotFound: there is no such schedule.
         """
         return self._set_paused(schedule_id, False)
 
-    def run_now(self, schedule_id: str) -> JobView:
-        """Make a job besides those of the schedule's times.
+    def run_now(self, schedule_id: str) -> JobSchema:
+        """Submit a job now, besides those of the schedule's times.
 
         Raises:
             NotFound: there is no such schedule.
-            Conflict: its last job has not ended, and its overlap is ``skip``.
+            Conflict: its last job is unfinished, and its overlap is ``skip``; or it is unreadable.
             InvalidSpec: its job's spec is no longer valid.
         """
         now = self._now()
         with self._database.read() as session:
-            stored = ScheduleRepository(session, now).get(schedule_id).spec
-        spec = ScheduleSpec.model_validate(stored)
+            schedule = ScheduleRepository(session, now).get(schedule_id)
+        spec = _readable(schedule)
         request = spec.job_at(now)
         job_spec, _ = self._jobs.checked(request)
         with self._database.write() as session:
@@ -177,17 +175,16 @@ class ScheduleService:
             owner = repository.get(schedule_id, lock=True).owner
             repository.claim(schedule_id, now)
             tick = repository.tick(schedule_id, now)
-            jobs = JobRepository(session, now)
-            job = self._make(jobs, tick, owner, spec, job_spec, request)
+            job = self._make(session, tick, owner, spec, job_spec, request)
             if job is None:
                 raise Conflict(f"{tick.reason}, and the schedule's overlap is skip")
             return job
 
     def tick(self) -> None:
-        """Make the jobs that are due; what goes wrong with one schedule holds up no other.
+        """Submit the jobs that are due; what goes wrong with one schedule does not stop the others.
 
         Raises:
-            Unavailable: the database does not answer.
+            Unavailable: the database is unreachable.
         """
         with self._database.read() as session:
             due = ScheduleRepository(session, self._now()).due(BATCH)
@@ -197,12 +194,17 @@ class ScheduleService:
             except Unavailable:
                 raise
             except Exception:
-                logger.exception("schedule %s is left as it is in this round", schedule.id)
+                logger.exception("schedule %s is skipped in this round", schedule.id)
 
     def _advance(self, schedule: Schedule) -> None:
         first = schedule.next_tick
         assert first is not None
-        spec = ScheduleSpec.model_validate(schedule.spec)
+        spec = read_schedule(schedule.spec, schedule.spec_version)
+        if isinstance(spec, Unreadable):
+            if schedule.id not in self._unreadable:
+                logger.warning("schedule %s is unreadable: %s", schedule.id, spec.reason)
+                self._unreadable.add(schedule.id)
+            return
         now = self._now()
         wanted = spec.catch_up_limit if spec.catch_up == "all" else 1
         end = now if spec.ends_at is None else min(now, spec.ends_at)
@@ -210,12 +212,12 @@ class ScheduleService:
         due = list(itertools.takewhile(lambda at: at >= first, latest))[::-1]
         for at in due:
             if spec.catch_up == "none" and now - at > ON_TIME:
-                self._settle(schedule.id, at, spec, TickOutcome.MISSED, "no dispatcher was at work")
+                self._settle(schedule.id, at, spec, TickOutcome.MISSED, "no dispatcher was running")
             else:
                 self._run(schedule.id, at, spec)
 
     def _run(self, schedule_id: str, at: datetime, spec: ScheduleSpec) -> None:
-        """Make the job of one time."""
+        """Submit the job of one time."""
         request = spec.job_at(at)
         if spec.jitter:
             request["start_after"] = (at + _jitter(schedule_id, at, spec.jitter)).isoformat()
@@ -235,58 +237,56 @@ class ScheduleService:
         reason: str | None = None,
         job: tuple[AnySpec, dict[str, Any]] | None = None,
     ) -> None:
-        """Claim a tick, make its job and move the schedule on, all of it or nothing.
+        """Claim a tick, store its job and set the schedule's next time, all of it or nothing.
 
-        Of several dispatchers one gets the tick; if it dies before the transaction ends, the
-        database forgets the claim, and another one takes it.
+        Of several dispatchers one gets the tick. If it dies before the transaction commits, the
+        claim is rolled back, and another one takes it.
         """
         with self._database.write() as session:
             repository = ScheduleRepository(session, self._now())
             schedule = repository.get(schedule_id, lock=True)
             if schedule.next_tick is None or at < schedule.next_tick:
-                return  # another dispatcher or a user was quicker
+                return  # another dispatcher or a user came first
             if repository.claim(schedule_id, at):
                 tick = repository.tick(schedule_id, at)
                 tick.outcome, tick.reason = outcome.value, reason
-                jobs = JobRepository(session, self._now())
                 if job is not None:
-                    made = self._make_or_refuse(jobs, tick, schedule.owner, spec, *job)
+                    made = self._make_or_refuse(session, tick, schedule.owner, spec, *job)
                     schedule.runs += made
                 logger.info(
                     "schedule %s at %s: %s %s", schedule_id, at, tick.outcome, tick.job_id or ""
                 )
             schedule.next_tick = _next(spec, at, schedule.runs)
 
-    def _make_or_refuse(
-        self, jobs: JobRepository, tick: Tick, owner: str | None, *what: Any
-    ) -> bool:
+    def _make_or_refuse(self, session: Session, tick: Tick, owner: str | None, *what: Any) -> bool:
         try:
-            return self._make(jobs, tick, owner, *what) is not None
+            return self._make(session, tick, owner, *what) is not None
         except QuotaExceeded as error:
             tick.outcome, tick.reason = TickOutcome.REFUSED.value, str(error)
             return False
 
     def _make(
         self,
-        jobs: JobRepository,
+        session: Session,
         tick: Tick,
         owner: str | None,
         spec: ScheduleSpec,
         job_spec: AnySpec,
         request: dict[str, Any],
-    ) -> JobView | None:
-        """Make a tick's job as the overlap policy allows, in the caller's transaction."""
+    ) -> JobSchema | None:
+        """Store a tick's job as the overlap policy allows, in the caller's transaction."""
+        jobs = JobRepository(session, self._now())
         unfinished = jobs.unfinished_of_schedule(tick.schedule_id)
         if unfinished and spec.overlap == "skip":
             tick.outcome = TickOutcome.SKIPPED.value
-            tick.reason = f"job {unfinished[0].id} has not ended"
+            tick.reason = f"job {unfinished[0].id} is unfinished"
             return None
         if spec.overlap == "cancel":
             for job in unfinished:
                 message = f"cancelled for the next job of schedule {tick.schedule_id}"
                 self._jobs.stop(jobs, job.id, message)
         made = self._jobs.store(
-            jobs,
+            session,
             job_spec,
             request,
             Origin(schedule_id=tick.schedule_id, owner=owner),
@@ -295,18 +295,18 @@ class ScheduleService:
         tick.job_id = made.id
         return made
 
-    def _set_paused(self, schedule_id: str, paused: bool) -> ScheduleView:
+    def _set_paused(self, schedule_id: str, paused: bool) -> ScheduleSchema:
         with self._database.write() as session:
             repository = ScheduleRepository(session, self._now())
             schedule = repository.get(schedule_id, lock=True)
             if schedule.paused != paused:
-                spec = ScheduleSpec.model_validate(schedule.spec)
+                spec = _readable(schedule)
                 schedule.paused, schedule.updated_at = paused, self._now()
                 schedule.next_tick = (
                     None if paused else _next(spec, self._now(), runs=schedule.runs)
                 )
             session.flush()
-            return self._view(repository, schedule)
+            return self._answer(repository, schedule)
 
     def _checked(self, request: Any) -> ScheduleSpec:
         spec = parse_schedule(request)
@@ -317,23 +317,36 @@ class ScheduleService:
             raise InvalidSpec(faults) from None
         return spec
 
-    def _view(
+    def _answer(
         self, repository: ScheduleRepository, schedule: Schedule, preview: int = 0
-    ) -> ScheduleView:
+    ) -> ScheduleSchema:
         last = repository.ticks(schedule.id, 1)
         last_run = repository.ticks(schedule.id, 1, outcome=TickOutcome.CREATED.value)
-        times: list[datetime] = []
-        if schedule.next_tick is not None:
-            spec = ScheduleSpec.model_validate(schedule.spec)
-            times = [schedule.next_tick, *spec.times.after(schedule.next_tick, preview - 1)]
-            left = None if spec.max_runs is None else spec.max_runs - schedule.runs
-            times = [at for at in times if spec.ends_at is None or at <= spec.ends_at][:left]
-        return ScheduleView.of(
+        spec = read_schedule(schedule.spec, schedule.spec_version)
+        return ScheduleSchema.of(
             schedule,
-            next((TickView.of(*row) for row in last), None),
-            next((TickView.of(*row) for row in last_run), None),
-            times[:preview],
+            next((TickSchema.of(*row) for row in last), None),
+            next((TickSchema.of(*row) for row in last_run), None),
+            preview=[] if isinstance(spec, Unreadable) else _preview(schedule, spec, preview),
+            problem=spec.reason if isinstance(spec, Unreadable) else None,
         )
+
+
+def _readable(schedule: Schedule) -> ScheduleSpec:
+    spec = read_schedule(schedule.spec, schedule.spec_version)
+    if isinstance(spec, Unreadable):
+        raise Conflict(f"schedule {schedule.id} is unreadable: {spec.reason}")
+    return spec
+
+
+def _preview(schedule: Schedule, spec: ScheduleSpec, count: int) -> list[datetime]:
+    """The next times of a schedule, at most ``count``."""
+    if schedule.next_tick is None:
+        return []
+    times = [schedule.next_tick, *spec.times.after(schedule.next_tick, count - 1)]
+    left = None if spec.max_runs is None else spec.max_runs - schedule.runs
+    times = [at for at in times if spec.ends_at is None or at <= spec.ends_at][:left]
+    return times[:count]
 
 
 def _next(spec: ScheduleSpec, after: datetime, runs: int) -> datetime | None:

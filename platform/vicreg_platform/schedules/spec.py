@@ -1,4 +1,4 @@
-"""What a user says of a schedule."""
+"""The spec of a schedule."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from vicreg_platform.errors import InvalidSpec
 from vicreg_platform.schedules.cron import Cron
 from vicreg_platform.specs.base import CrossFieldError, Moment, Name, SpecModel, field_faults
+from vicreg_platform.specs.stored import Unreadable, Upgrades, read_stored
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w*)\s*\}\}")
 SCHEDULED_TIME = "scheduled_time"
 
 
 class ScheduleSpec(SpecModel):
-    """A job to be made at the times of a cron expression."""
+    """A job that is submitted at the times of a cron expression."""
 
     name: Name
     cron: Annotated[str, Field(max_length=200)]
     """Minute, hour, day of the month, month, day of the week, as in ``30 2 * * 1-5``."""
     timezone: Annotated[str, Field(max_length=64)] = "UTC"
-    """The IANA time zone in which ``cron`` is meant, such as ``Europe/Paris``."""
+    """The IANA time zone of ``cron``, such as ``Europe/Paris``."""
     job: dict[str, Any]
-    """The spec of a job of any kind. In its name and labels ``{{ scheduled_time }}`` stands for
-    the time that the job was due, in ISO 8601 and the schedule's zone."""
+    """The spec of a job of any kind. In its name and labels, ``{{ scheduled_time }}`` is replaced
+    by the time at which the job was due, in ISO 8601 and the schedule's time zone."""
     overlap: Literal["skip", "queue", "cancel"] = "skip"
-    """Where the last job has not ended: make none, have the new one wait for it, or cancel it.
-    Evaluations and promoted jobs count as part of the job that they come from."""
+    """If the last job is unfinished: skip this time, let the new job wait for it, or cancel it.
+    Evaluations and promoted jobs count as part of the job that they follow from."""
     catch_up: Literal["none", "last", "all"] = "last"
-    """Which of the times that passed while no dispatcher was at work are made up for."""
+    """Which of the times that passed while no dispatcher was running are caught up on."""
     catch_up_limit: int = Field(default=10, ge=1, le=1000)
-    """With ``all``: the latest so many."""
+    """With ``all``: at most this many, the latest."""
     jitter: Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
-    """Each job starts up to this much later, by chance: seconds, or as in ``PT5M``."""
+    """Each job starts later by a random time of up to this: seconds, or as in ``PT5M``."""
     ends_at: Moment | None = None
-    """No job is made after this moment."""
+    """No job is submitted after this moment."""
     max_runs: int | None = Field(default=None, ge=1)
-    """No more than so many jobs are made; those of ``run-now`` don't count."""
+    """The schedule ends after this many jobs; those of ``run-now`` do not count."""
 
     @model_validator(mode="after")
     def _makes_sense(self) -> ScheduleSpec:
@@ -55,7 +56,10 @@ class ScheduleSpec(SpecModel):
                 faults.append(((f"job.{name}",), text))
         unknown = {word for word in _placeholders(self.job) if word != SCHEDULED_TIME}
         faults += [
-            (("job",), f"'{{{{ {word} }}}}' is not known; {{{{ {SCHEDULED_TIME} }}}} is")
+            (
+                ("job",),
+                f"unknown placeholder '{{{{ {word} }}}}'; {{{{ {SCHEDULED_TIME} }}}} is known",
+            )
             for word in sorted(unknown)
         ]
         if faults:
@@ -64,11 +68,11 @@ class ScheduleSpec(SpecModel):
 
     @property
     def times(self) -> Cron:
-        """When the schedule is due."""
+        """The times at which the schedule is due."""
         return Cron(self.cron, self.timezone)
 
     def job_at(self, tick: datetime) -> dict[str, Any]:
-        """The job's spec, as a user would write it, for one time."""
+        """The job's spec for one time, as a user would write it."""
         moment = tick.astimezone(self.times.local).isoformat()
 
         def filled(text: Any) -> Any:
@@ -80,6 +84,16 @@ class ScheduleSpec(SpecModel):
         if isinstance(job.get("labels"), dict):
             job["labels"] = {key: filled(value) for key, value in job["labels"].items()}
         return job
+
+
+_ADAPTER = TypeAdapter(ScheduleSpec)
+_UPGRADES: Upgrades = {}
+"""By version: what turns a schedule of it into one of the next, where reading alone does not."""
+
+
+def read_schedule(stored: object, version: int | None) -> ScheduleSpec | Unreadable:
+    """The typed spec of a stored schedule; see ``specs.stored``."""
+    return read_stored(_ADAPTER, ScheduleSpec, stored, version, _UPGRADES)
 
 
 def parse_schedule(data: Any) -> ScheduleSpec:

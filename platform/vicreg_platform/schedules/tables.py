@@ -1,4 +1,4 @@
-"""The rows: schedules, and what became of each of their times."""
+"""The tables of schedules and of their ticks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from vicreg_platform.database import Base
 
 
 class Schedule(Base):
-    """What makes jobs by the clock."""
+    """What submits jobs by the clock."""
 
     __tablename__ = "schedules"
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     spec: Mapped[dict[str, Any]]
-    """Fully resolved, but for the job in it, which is as its user wrote it."""
+    """Fully resolved, except for its job, which is as its user wrote it."""
+    spec_version: Mapped[int | None] = mapped_column(Integer)
+    """The ``specs.stored.VERSION`` that wrote it; null before 0.3.0."""
     owner: Mapped[str | None] = mapped_column(String(200))
-    """Whose key it was made with; its jobs are theirs."""
+    """The name on the key that created it; its jobs belong to them too."""
     paused: Mapped[bool]
     next_tick: Mapped[datetime | None]
-    """When the next job is due; null where there is none: paused, or ended."""
+    """When the next job is due; null if the schedule is paused or has ended."""
     runs: Mapped[int] = mapped_column(Integer)
-    """Jobs made, those of ``run-now`` not counted."""
+    """Jobs submitted, those of ``run-now`` not counted."""
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -34,7 +36,7 @@ class Schedule(Base):
 
 
 class Tick(Base):
-    """A time at which a schedule was due, and what became of it: once for each time."""
+    """A time at which a schedule was due, and its outcome: one row per time."""
 
     __tablename__ = "ticks"
 

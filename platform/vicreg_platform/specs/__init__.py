@@ -31,6 +31,7 @@ from vicreg_platform.specs.evaluate import (
     RunEncoder,
     UntrainedEncoder,
 )
+from vicreg_platform.specs.job import JobSpec
 from vicreg_platform.specs.method import (
     BYOL,
     BarlowTwins,
@@ -42,6 +43,7 @@ from vicreg_platform.specs.method import (
     SimSiam,
     VICReg,
 )
+from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.protocol import (
@@ -51,25 +53,28 @@ from vicreg_platform.specs.protocol import (
     LinearProtocol,
     Protocol,
 )
-from vicreg_platform.specs.sweep import (
-    Asha,
+from vicreg_platform.specs.space import (
     Choice,
     Distribution,
-    Fifo,
     Grid,
     LogUniform,
-    Median,
-    Objective,
     QUniform,
     RandInt,
+    Uniform,
+)
+from vicreg_platform.specs.sweep import (
+    Asha,
+    Fifo,
+    Median,
+    Objective,
     Scheduler,
     Search,
     SweepSpec,
-    Uniform,
 )
 
 AnySpec = PretrainSpec | EvaluateSpec | SweepSpec
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
+KINDS = ("pretrain", "evaluate", "sweep")
 _ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(Spec)
 
 
@@ -108,6 +113,7 @@ def spec_schema() -> dict[str, Any]:
 
 __all__ = [
     "BYOL",
+    "KINDS",
     "AdamW",
     "AnySpec",
     "Asha",
@@ -115,6 +121,7 @@ __all__ = [
     "Backbone",
     "BarlowTwins",
     "Branches",
+    "Bundle",
     "Choice",
     "Data",
     "DigitsData",
@@ -130,6 +137,7 @@ __all__ = [
     "Grid",
     "ImageFolderData",
     "JobEncoder",
+    "JobSpec",
     "KnnProtocol",
     "Lars",
     "LinearProtocol",
@@ -137,6 +145,7 @@ __all__ = [
     "Median",
     "Method",
     "ModelEncoder",
+    "Needs",
     "Objective",
     "Optimizer",
     "PathEncoder",

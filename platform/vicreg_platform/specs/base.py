@@ -72,6 +72,10 @@ def by_field(kind: str, names: tuple[str, ...]) -> Discriminator:
     )
 
 
+UNKNOWN_FIELD = "unknown field"
+"""How the message of a fault begins if the field is not one of the model's."""
+
+
 @dataclass(frozen=True)
 class FieldFault:
     """One fault of a spec: the dotted path of the field, and what is wrong with it."""
@@ -164,8 +168,8 @@ def _unknown(name: str | int, owners: list[type[BaseModel]]) -> str:
     known = sorted({field for owner in owners for field in owner.model_fields})
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if nearest:
-        return f"unknown field; did you mean '{nearest[0]}'?"
-    return f"unknown field; known here: {', '.join(known)}"
+        return f"{UNKNOWN_FIELD}; did you mean '{nearest[0]}'?"
+    return f"{UNKNOWN_FIELD}; known here: {', '.join(known)}"
 
 
 def _dotted(path: list[str | int]) -> str:

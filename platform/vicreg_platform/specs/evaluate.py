@@ -8,13 +8,14 @@ from pydantic import Field, StringConstraints, Tag, model_validator
 
 from vicreg_platform.specs.backbone import Backbone, image_faults
 from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel, by_field
-from vicreg_platform.specs.data import EvaluationData, RelativePath
+from vicreg_platform.specs.data import Data, EvaluationData, RelativePath
 from vicreg_platform.specs.job import Identifier, JobSpec
+from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.protocol import Protocol
 
 
 class JobEncoder(SpecModel):
-    """The encoder that a pretraining job makes; the evaluation waits until it has."""
+    """The encoder of a pretraining job; the evaluation waits until that job has succeeded."""
 
     job: Identifier
 
@@ -42,7 +43,7 @@ class PathEncoder(SpecModel):
 
 
 class UntrainedEncoder(SpecModel):
-    """Random weights: the baseline that a pretrained encoder is held against."""
+    """Random weights: the baseline that a pretrained encoder is compared with."""
 
     untrained: Backbone
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -59,7 +60,7 @@ Encoder = Annotated[
 
 
 class EvaluateResources(SpecModel):
-    """What the evaluation's one process is given."""
+    """The resources of the evaluation's one process."""
 
     cpus: int = Field(default=1, ge=1, le=256)
     gpus: Literal[0, 1] = 0
@@ -76,10 +77,23 @@ class EvaluateSpec(JobSpec):
     data: EvaluationData
     resources: EvaluateResources = EvaluateResources()
 
+    def needs(self) -> Needs:
+        """See ``JobSpec.needs``."""
+        return Needs(Bundle(self.resources.cpus, self.resources.gpus), count=1)
+
+    def datasets(self) -> dict[str, Data]:
+        """See ``JobSpec.datasets``."""
+        return {"data.train": self.data.train, "data.test": self.data.test}
+
     @property
     def encoder_job(self) -> str | None:
-        """The job whose encoder is evaluated; None where it comes from elsewhere."""
+        """See ``JobSpec.encoder_job``."""
         return self.encoder.job if isinstance(self.encoder, JobEncoder) else None
+
+    @property
+    def encoder_path(self) -> str | None:
+        """See ``JobSpec.encoder_path``."""
+        return self.encoder.path if isinstance(self.encoder, PathEncoder) else None
 
     @model_validator(mode="after")
     def _images_fit_encoder(self) -> EvaluateSpec:

@@ -1,17 +1,27 @@
-"""What every kind of job has."""
+"""What every kind of job has, and what each kind answers about itself."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from vicreg_platform.specs.base import CrossFieldError, Labels, Moment, Name, SpecModel
-from vicreg_platform.specs.retry import Retry
+from vicreg_platform.specs.data import Data
+from vicreg_platform.specs.needs import Needs
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Duration = Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=365))]
+
+
+class Retry(SpecModel):
+    """Only infrastructure failures are retried; each attempt resumes from the last checkpoint."""
+
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """For a sweep, of its driver: a lost trial is retried up to 3 times within an attempt."""
 
 
 class JobSpec(SpecModel):
@@ -22,26 +32,50 @@ class JobSpec(SpecModel):
     experiment: Name = "default"
     """The MLflow experiment that the run belongs to."""
     labels: Labels = Field(default_factory=dict)
+    """Text by key, to search by: ``GET /v1/jobs?label=key=value``."""
     priority: int = Field(default=0, ge=-1000, le=1000)
     """Higher runs first."""
     depends_on: tuple[Identifier, ...] = Field(default=(), max_length=100)
-    """Jobs that must have ended before this one starts."""
+    """Jobs that must finish before this one starts; until then it is ``waiting``. Only jobs that
+    exist can be named, so there are no cycles."""
     condition: Literal["succeeded", "finished"] = "succeeded"
-    """How they must have ended: a job whose dependency has not ``succeeded`` is cancelled;
-    ``finished`` is any end."""
+    """How they must finish. With ``succeeded``, this job is cancelled if one of them fails or is
+    cancelled; ``finished`` is any end."""
     start_after: Moment | None = None
-    """The job does not start before this moment."""
+    """The job does not start before this moment, such as ``2026-12-24T18:00:00+01:00``."""
     deadline: Moment | None = None
-    """A job that has not ended by this moment fails as ``timeout``."""
+    """A job that has not finished by this moment fails as ``timeout``."""
     max_runtime: Duration | None = None
-    """An attempt that takes longer fails as ``timeout``, and the job with it: seconds, or as in
-    ``PT12H``."""
+    """An attempt that takes longer, counted from its submission to Ray, fails as ``timeout``, and
+    the job with it: seconds, or as in ``PT12H``. Its last checkpoint stays for a retry."""
     retry: Retry = Retry()
+
+    @abstractmethod
+    def needs(self) -> Needs:
+        """What the job occupies while it runs."""
+
+    @abstractmethod
+    def datasets(self) -> dict[str, Data]:
+        """The data that the job and its follow-ups read, by the fields that name it."""
+
+    def follow_ups(self, job_id: str) -> Sequence[JobSpec]:
+        """The jobs that are submitted with this one, as job ``job_id``, and wait for it."""
+        return ()
 
     @property
     def encoder_job(self) -> str | None:
-        """The job whose encoder this one is about."""
+        """The job whose encoder this one uses."""
         return None
+
+    @property
+    def encoder_path(self) -> str | None:
+        """The file under the data root whose encoder this one uses."""
+        return None
+
+    @property
+    def runs_in_driver(self) -> bool:
+        """Whether the job is one process: its driver, which then holds its resources."""
+        return True
 
     @model_validator(mode="after")
     def _deadline_after_start(self) -> JobSpec:
@@ -54,4 +88,4 @@ class JobSpec(SpecModel):
 WHEN = ("depends_on", "condition", "start_after", "deadline", "max_runtime")
 """Fields that say when a job runs."""
 OF_THE_JOB = ("name", "experiment", "labels", "priority", *WHEN)
-"""Fields that say nothing of the training itself."""
+"""Fields that do not affect the training itself."""

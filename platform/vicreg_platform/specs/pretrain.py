@@ -19,64 +19,72 @@ from vicreg_platform.specs.method import (
     VICReg,
     method_defaults,
 )
+from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.optimizer import Lars, Optimizer
 from vicreg_platform.specs.protocol import Protocol
 
 
 class Training(SpecModel):
-    """How long, how much at once, and in which arithmetic."""
+    """How long to train, on how many images at once, and in which precision."""
 
     epochs: int = Field(default=100, ge=1, le=100_000)
     batch_size: int = Field(default=256, ge=2, le=1_048_576)
-    """Images a step over all workers."""
+    """Images per step, over all workers."""
     warmup_epochs: int = Field(ge=0, le=100_000)
-    """Default: 10, or half the epochs where they are fewer than 20."""
+    """Default: 10, or half the epochs if there are fewer than 20."""
     precision: Literal["fp32", "bf16", "fp16"]
     """Default: bf16 on GPUs, fp32 on CPUs."""
     compile: bool = False
-    """Whether the network is compiled by ``torch.compile``; where it can't be, the run goes on
-    uncompiled, with a warning."""
+    """Compile the network with ``torch.compile``. If it cannot be compiled, the run continues
+    without, with a warning."""
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class Resources(SpecModel):
-    """What each of the DDP workers is given."""
+    """The DDP workers and the resources of each."""
 
     workers: int = Field(default=1, ge=1, le=1024)
     cpus_per_worker: int = Field(default=1, ge=1, le=256)
+    """With one, the training thread reads the images itself; each further one is a process that
+    reads them."""
     gpus_per_worker: Literal[0, 1] = 0
+
+    def needs(self) -> Needs:
+        """What the workers occupy."""
+        return Needs(Bundle(self.cpus_per_worker, self.gpus_per_worker), count=self.workers)
 
 
 class Checkpoint(SpecModel):
-    """When the state of a run is saved; its newest copies are what a retry resumes from."""
+    """When the state of a run is saved. A retry resumes from the newest copy."""
 
     every_epochs: int = Field(default=1, ge=1, le=100_000)
     keep: int = Field(default=2, ge=1, le=1000)
 
 
 class Watch(SpecModel):
-    """What is measured of the representation while it is trained, and when the run is stopped."""
+    """What is measured of the representation during training, and when the run is stopped."""
 
     collapse_std: float = Field(ge=0.0, le=1.0)
     """A run is stopped as diverged when the mean standard deviation of the embedding's dimensions
-    stays below this; 0 never stops. For all methods but vicreg, whose losses do not see the scale,
+    stays below this; 0 never stops. For all methods but vicreg, whose losses ignore the scale,
     embeddings are first scaled to a mean square of 1. Default: 0.01; 0 for vicreg without its
-    variance term, where collapse is what was asked for."""
+    variance term, which is expected to collapse."""
     collapse_steps: int = Field(default=200, ge=1, le=1_000_000)
-    """How many steps it must stay there."""
+    """For how many steps it must stay below."""
     knn_every_epochs: int | None = Field(default=None, ge=0, le=100_000)
-    """How often nearest neighbours are tried on images of the training set, and always at the end;
-    0 never. Default: as often as the representation is measured, once for 50 times the images that
-    are then looked at (up to 4,000) and the workers that wait: every 4th epoch of 50,000 images,
-    each of ImageNet, every 50th of 4,000 or fewer; but at least five times."""
+    """Epochs between two kNN measurements on images of the training set; the last epoch is always
+    measured, and 0 never measures. Default: every k epochs, chosen so that 50 × workers images are
+    trained per image measured (at most 4,000 are): every 4th epoch of 50,000 images, every epoch
+    of ImageNet, every 50th of 4,000 images or fewer; at least 5 times in a training."""
 
 
 class Evaluation(SpecModel):
-    """An evaluation of the encoder that starts when the pretraining has succeeded."""
+    """An evaluation of the encoder, which starts when the pretraining has succeeded."""
 
     protocol: Protocol
     data: EvaluationData | None = None
-    """Default: the training images, and the test split beside them."""
+    """Default: the training images, and the test split beside them: for a folder ``…/train``, its
+    sibling ``…/test``."""
 
 
 class PretrainSpec(JobSpec):
@@ -134,14 +142,14 @@ class PretrainSpec(JobSpec):
             faults.append(
                 (
                     ("training.batch_size", "resources.workers"),
-                    f"{batch} images cannot be shared evenly by {workers} workers",
+                    f"{batch} images do not divide evenly among {workers} workers",
                 )
             )
         elif batch // workers < 2:
             faults.append(
                 (
                     ("training.batch_size", "resources.workers"),
-                    f"{batch} images leave each of {workers} workers 1: BatchNorm needs 2 or more",
+                    f"{batch} images leave 1 to each of {workers} workers: BatchNorm needs 2",
                 )
             )
         if self.training.warmup_epochs > self.training.epochs:
@@ -164,8 +172,8 @@ class PretrainSpec(JobSpec):
         faults += [
             (
                 (f"evaluations[{index}].data", "data"),
-                "this field is required, because the test images can only be guessed where "
-                "data.path ends in 'train'",
+                "this field is required: the test images can only be guessed if data.path ends "
+                "in 'train'",
             )
             for index, evaluation in enumerate(self.evaluations)
             if evaluation.data is None and self.data.test_set() is None
@@ -183,13 +191,34 @@ class PretrainSpec(JobSpec):
             return [(fields, "a second backbone needs branches.weights separate")]
         if branches.stop_gradient:
             fields = ("branches.stop_gradient", "branches.weights")
-            return [(fields, "a second branch with weights of its own would learn nothing")]
+            return [(fields, "a second branch with its own weights would learn nothing")]
         if branches.backbone is None:
             return []
         return image_faults("branches.backbone", branches.backbone, self.data.image_size)
 
-    def evaluation_specs(self, job_id: str) -> list[EvaluateSpec]:
-        """The evaluate jobs of this pretraining, for the encoder that job ``job_id`` will make."""
+    def needs(self) -> Needs:
+        """See ``JobSpec.needs``."""
+        return self.resources.needs()
+
+    def datasets(self) -> dict[str, Data]:
+        """See ``JobSpec.datasets``."""
+        sets: dict[str, Data] = {"data": self.data}
+        for index, (evaluation, resolved) in enumerate(
+            zip(self.evaluations, self.follow_ups("unknown"), strict=True)
+        ):
+            field = f"evaluations[{index}].data"
+            if evaluation.data is not None:
+                sets[f"{field}.train"] = evaluation.data.train
+            sets[f"{field}.test"] = resolved.data.test
+        return sets
+
+    @property
+    def runs_in_driver(self) -> bool:
+        """See ``JobSpec.runs_in_driver``."""
+        return self.resources.workers == 1
+
+    def follow_ups(self, job_id: str) -> list[EvaluateSpec]:
+        """The evaluations of the encoder that this pretraining, as job ``job_id``, will make."""
         specs = []
         for evaluation in self.evaluations:
             data = evaluation.data

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from vicreg_platform.cluster import Bundle, Capacity, Needs, nodes_of
+from vicreg_platform.cluster import Capacity, nodes_of
 from vicreg_platform.cluster.ray_jobs import _in_use
 from vicreg_platform.settings import Settings
+from vicreg_platform.specs.needs import Bundle, Needs
 
 
 def test_nodes_are_written_as_counts_of_cpus_and_gpus() -> None:
@@ -17,9 +18,11 @@ def test_nodes_that_are_written_otherwise_are_refused_by_name(text: str) -> None
         nodes_of(text)
 
 
-def test_a_cluster_that_does_not_scale_is_what_it_is() -> None:
-    assert Settings.from_environment({}).ray_nodes is None
-    assert Settings.from_environment({"VICREG_RAY_NODES": ""}).ray_nodes is None
+def test_a_cluster_that_does_not_scale_is_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VICREG_RAY_NODES", raising=False)
+    assert Settings.from_environment().ray_nodes is None
+    monkeypatch.setenv("VICREG_RAY_NODES", "")
+    assert Settings.from_environment().ray_nodes is None
 
 
 def test_bundles_lie_on_one_node_each() -> None:

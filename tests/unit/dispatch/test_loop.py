@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,74 +10,23 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from vicreg_platform.cluster import Bundle, SubmissionState
-from vicreg_platform.cluster.fake import FakeCluster
+from tests.fakes import FakeCluster, FakeTracking
+from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment, FailureClass
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
-from vicreg_platform.errors import InvalidSpec, NotFound, TrackingUnavailable, Unavailable
+from vicreg_platform.errors import InvalidSpec, Unavailable
 from vicreg_platform.jobs.repository import JobFilter
-from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import KeyService
 from vicreg_platform.settings import Settings
-from vicreg_platform.tracking import RunReading, Tracking
+from vicreg_platform.specs.needs import Bundle
 
 DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
-
-
-class FakeTracking(Tracking):
-    """Runs in memory."""
-
-    def __init__(self) -> None:
-        self.reachable = True
-        self.gone: str | None = None
-        self.runs: dict[str, str | None] = {}
-        self.parents: dict[str, str | None] = {}
-        self.logs: dict[tuple[str, int], str] = {}
-        self.metrics: dict[str, float] = {}
-        self.tried: dict[str, Trial] = {}
-
-    def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
-        self._answer()
-        return [(trial, run, "1") for run, trial in self.tried.items()]
-
-    def keep_trial(self, run_id: str, trial: Trial) -> None:
-        self._answer()
-        self.tried[run_id] = trial
-
-    def ensure_run(
-        self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
-    ) -> tuple[str, str]:
-        self._answer()
-        self.runs.setdefault(f"run-{job_id}", None)
-        self.parents[f"run-{job_id}"] = parent
-        return f"run-{job_id}", "1"
-
-    def read(self, run_id: str) -> RunReading:
-        self._answer()
-        return RunReading(None, dict(self.metrics))
-
-    def keep_log(self, run_id: str, attempt: int, log: str) -> None:
-        self._answer()
-        if run_id == self.gone:
-            raise NotFound("the run was deleted")
-        self.logs[run_id, attempt] = log
-
-    def has_log(self, run_id: str, attempt: int) -> bool:
-        self._answer()
-        return (run_id, attempt) in self.logs
-
-    def finish(self, run_id: str, status: str) -> None:
-        self._answer()
-        self.runs[run_id] = status
-
-    def _answer(self) -> None:
-        if not self.reachable:
-            raise TrackingUnavailable("MLflow was told not to answer")
 
 
 @dataclass
@@ -107,7 +56,7 @@ class World:
         self.moment += timedelta(seconds=after_seconds)
         self.dispatcher.round()
 
-    def job(self, job_id: str) -> JobView:
+    def job(self, job_id: str) -> JobSchema:
         return self.jobs.get(job_id)
 
     def ends(self, submission: str, exit_code: int, reason: str | None = None) -> None:
@@ -116,7 +65,7 @@ class World:
         state = SubmissionState.FAILED if exit_code else SubmissionState.SUCCEEDED
         self.cluster.set(submission, state, exit_code)
 
-    def all_jobs(self) -> list[JobView]:
+    def all_jobs(self) -> list[JobSchema]:
         return self.jobs.find(JobFilter(), 100, None).items
 
     def states(self, job_id: str) -> list[str]:
@@ -161,7 +110,7 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
 
 
 def test_a_job_on_a_cluster_that_scales_says_that_it_waits_for_a_node(world: World) -> None:
-    world.settings = replace(world.settings, ray_nodes=(Bundle(cpus=4, gpus=0),))
+    world.settings = world.settings.model_copy(update={"ray_nodes": (Bundle(cpus=4, gpus=0),)})
     world.dispatcher = world.new_dispatcher()
     job = world.submit()
     world.round()
@@ -622,7 +571,7 @@ def test_a_job_off_the_cluster_fails_at_its_deadline(world: World) -> None:
     for job in (queued, waiting):
         view = world.job(job)
         assert (view.state, view.failure) == (JobState.FAILED, "timeout")
-        assert view.reason == "had not ended by its deadline, 2026-01-01T00:01:00+00:00"
+        assert view.reason == "had not finished by its deadline, 2026-01-01T00:01:00+00:00"
     assert world.job(running).state is JobState.RUNNING
     with pytest.raises(InvalidSpec, match="is past"):
         world.submit(**DEADLINE)
@@ -630,7 +579,10 @@ def test_a_job_off_the_cluster_fails_at_its_deadline(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("limit", "reason"),
-    [(DEADLINE, "had not ended by its deadline"), ({"max_runtime": 60}, "took longer than 60 s")],
+    [
+        (DEADLINE, "had not finished by its deadline"),
+        ({"max_runtime": 60}, "took longer than 60 s"),
+    ],
 )
 def test_a_running_job_is_stopped_when_its_time_is_over(
     world: World, limit: dict[str, Any], reason: str

@@ -12,10 +12,10 @@ import pytest
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidSpec
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
-from vicreg_platform.jobs.schemas import JobView
+from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.schedules.schemas import ScheduleState, ScheduleView
+from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState
 from vicreg_platform.schedules.service import ScheduleService
 
 DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
@@ -50,20 +50,20 @@ class Clockwork:
         self.moment += timedelta(hours=hours)
         self.schedules.tick()
 
-    def made(self) -> list[JobView]:
+    def made(self) -> list[JobSchema]:
         return self.jobs.find(JobFilter(), 100, None).items[::-1]
 
     def outcomes(self, schedule: str) -> list[tuple[int, str]]:
         ticks = self.schedules.ticks(schedule, 100, None).items[::-1]
         return [(tick.at.hour, tick.outcome.value) for tick in ticks]
 
-    def end(self, job: JobView) -> None:
+    def end(self, job: JobSchema) -> None:
         with self.database.write() as session:
             jobs = JobRepository(session, self.moment)
             for state in (JobState.STARTING, JobState.RUNNING, JobState.SUCCEEDED):
                 jobs.transition(job.id, state, message=None)
 
-    def get(self, schedule: str, preview: int = 0) -> ScheduleView:
+    def get(self, schedule: str, preview: int = 0) -> ScheduleSchema:
         return self.schedules.get(schedule, preview)
 
 
@@ -106,7 +106,7 @@ def test_overlap_skip_makes_none_while_the_last_one_has_not_ended(clockwork: Clo
     assert clockwork.outcomes(schedule) == [(1, "created"), (2, "skipped"), (3, "created")]
     assert clockwork.get(schedule).runs == 2
     skipped = clockwork.schedules.ticks(schedule, 2, None).items[1]
-    assert skipped.reason == f"job {first.id} has not ended"
+    assert skipped.reason == f"job {first.id} is unfinished"
 
 
 def test_overlap_queue_has_the_next_one_wait(clockwork: Clockwork) -> None:
@@ -213,7 +213,7 @@ def test_run_now_makes_a_job_besides(clockwork: Clockwork) -> None:
     view = clockwork.get(schedule)
     assert (view.runs, view.next) == (0, datetime(2026, 1, 1, 1, tzinfo=UTC))
     clockwork.moment += timedelta(seconds=1)
-    with pytest.raises(Conflict, match=f"job {job.id} has not ended"):
+    with pytest.raises(Conflict, match=f"job {job.id} is unfinished"):
         clockwork.schedules.run_now(schedule)
     assert clockwork.outcomes(schedule) == [(0, "created")]
 

@@ -74,7 +74,7 @@ def test_a_preset_fills_what_is_not_given() -> None:
         (
             {"training": {"batch_size": 5}, "resources": {"workers": 2}},
             "training.batch_size",
-            "cannot be shared evenly by 2 workers",
+            "do not divide evenly among 2 workers",
         ),
         (
             {"training": {"batch_size": 4}, "resources": {"workers": 4}},
@@ -132,7 +132,7 @@ def test_an_evaluation_takes_the_test_split_beside_the_training_images() -> None
         }
     )
     assert isinstance(spec, PretrainSpec)
-    (evaluation,) = spec.evaluation_specs("abc")
+    (evaluation,) = spec.follow_ups("abc")
     assert evaluation.data.test.path == "cifar/test"  # type: ignore[union-attr]
     assert evaluation.encoder.job == "abc"  # type: ignore[union-attr]
 

@@ -49,12 +49,12 @@ def test_a_trial_is_measured_in_every_epoch_where_the_objective_needs_it() -> No
     [
         ("optimizer.base_lrr", {"uniform": [0, 1]}, "did you mean 'base_lr'"),
         ("optimiser.base_lr", {"uniform": [0, 1]}, "did you mean 'optimizer'"),
-        ("optimizer.base_lr", {"uniform": [-1, 1]}, "does not take -1.0: .*greater than 0"),
+        ("optimizer.base_lr", {"uniform": [-1, 1]}, "does not accept -1.0: .*greater than 0"),
         ("training.batch_size", {"uniform": [32, 64]}, "valid integer"),
         ("training.batch_size", {"quniform": [30, 60, 7.5]}, "valid integer"),
-        ("training.precision", {"choice": ["fp32", "fp17"]}, "does not take 'fp17'"),
-        ("expander.layers", {"choice": [[64], []]}, r"does not take \[\]"),
-        ("name", {"choice": ["a", "b"]}, "only fields that the training depends on"),
+        ("training.precision", {"choice": ["fp32", "fp17"]}, "does not accept 'fp17'"),
+        ("expander.layers", {"choice": [[64], []]}, r"does not accept \[\]"),
+        ("name", {"choice": ["a", "b"]}, "only fields that affect the training"),
         ("method.variance", {"grid": [1, 2]}, "use choice"),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_base_is_checked_and_its_faults_are_named_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "often"), [("knn/top1", "never"), ("representation/rankme", "too seldom")]
+    ("metric", "often"), [("knn/top1", "never"), ("representation/rankme", "too rarely")]
 )
 def test_an_objective_that_is_hardly_measured_is_refused(metric: str, often: str) -> None:
     found = faults(
@@ -112,7 +112,7 @@ def test_an_objective_that_is_hardly_measured_is_refused(metric: str, often: str
 
 def test_a_grid_search_takes_grids() -> None:
     refused = faults(search={"algorithm": "grid"})
-    assert "takes grid or choice" in refused["space.optimizer.base_lr"]
+    assert "needs grid or choice" in refused["space.optimizer.base_lr"]
     space = {"method.variance": {"grid": [1, 5]}, "optimizer.base_lr": {"choice": [0.1, 0.2, 0.3]}}
     spec = sweep(space=space, search={"algorithm": "grid"})
     assert list(spec.configurations())[:4] == [(1, 0.1), (1, 0.2), (1, 0.3), (5, 0.1)]

@@ -1,0 +1,14 @@
+"""The clock, as everything that needs the time is handed it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+Clock = Callable[[], datetime]
+"""Returns the current moment, with its time zone."""
+
+
+def utc_now() -> datetime:
+    """The current moment in UTC."""
+    return datetime.now(UTC)

@@ -1,0 +1,24 @@
+"""The submission of an attempt: its command line, and what its driver reserves."""
+
+from __future__ import annotations
+
+from vicreg_platform.cluster import Submission
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.specs.needs import Bundle
+
+NOTHING = Bundle(cpus=0, gpus=0)
+
+
+def submission_of(assignment: Assignment, submission_id: str) -> Submission:
+    """The driver of an attempt.
+
+    A job of one process trains in its driver, which then holds the resources; the driver of
+    several workers, or of a sweep's trials, only watches them, and holds none.
+    """
+    spec = assignment.spec
+    return Submission(
+        id=submission_id,
+        arguments=("python", "-m", "vicreg_workers.main", assignment.model_dump_json()),
+        driver=spec.needs().bundle if spec.runs_in_driver else NOTHING,
+        metadata={"job_id": assignment.job_id, "name": spec.name},
+    )

@@ -1,0 +1,271 @@
+"""Attempts on the cluster: submits them, follows them, and settles how they ended."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+
+from vicreg_platform.clock import Clock
+from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
+from vicreg_platform.cluster.submission import submission_of
+from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment, FailureClass
+from vicreg_platform.database import Database
+from vicreg_platform.dispatch.containment import contained
+from vicreg_platform.dispatch.readings import Readings
+from vicreg_platform.errors import SubmissionRefused
+from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.states import ON_CLUSTER, JobState
+from vicreg_platform.jobs.tables import Attempt, Job
+from vicreg_platform.settings import Settings
+from vicreg_platform.specs.stored import Unreadable, read_spec
+from vicreg_platform.telemetry import ATTEMPTS
+
+logger = logging.getLogger(__name__)
+
+MAX_BACKOFF_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What becomes of a job whose attempt has ended."""
+
+    state: JobState
+    """The job's next state."""
+    outcome: str
+    """The attempt's: ``succeeded``, ``cancelled``, or the class of the failure."""
+    reason: str | None = None
+    failure: str | None = None
+    """The class of the failure, if the job has failed."""
+    wait: float | None = None
+    """Seconds until the next attempt, if there is one."""
+
+
+def ending(
+    state: JobState,
+    stop_failure: str | None,
+    stop_reason: str | None,
+    failure: FailureClass | None,
+    reason: str | None,
+    number: int,
+    max_attempts: int,
+    backoff_seconds: float,
+) -> Ending:
+    """What becomes of a job whose attempt has ended.
+
+    Args:
+        state: of the job.
+        stop_failure: with ``stopping``, the failure that the job was stopped for; None for a
+            cancel.
+        stop_reason: with ``stopping``, why it was stopped.
+        failure: how the attempt failed; None if it succeeded.
+        reason: why it failed.
+        number: of the attempt, from 1.
+        max_attempts: of the job.
+        backoff_seconds: wait before the second attempt; each later one waits twice as long, up to
+            ``MAX_BACKOFF_SECONDS``.
+    """
+    if state is JobState.STOPPING and stop_failure is not None:
+        return Ending(JobState.FAILED, stop_failure, stop_reason, failure=stop_failure)
+    if state is JobState.STOPPING:
+        return Ending(JobState.CANCELLED, "cancelled", stop_reason)
+    if failure is None:
+        return Ending(JobState.SUCCEEDED, "succeeded")
+    if failure is FailureClass.INFRASTRUCTURE and number < max_attempts:
+        wait = min(MAX_BACKOFF_SECONDS, backoff_seconds * 2.0 ** (number - 1))
+        return Ending(JobState.QUEUED, failure.value, reason, wait=wait)
+    return Ending(JobState.FAILED, failure.value, reason, failure=failure.value)
+
+
+class Attempts:
+    """The attempts that have not ended.
+
+    Args:
+        database: where they are stored.
+        cluster: where they run.
+        readings: copies their progress.
+        settings: what drivers are told.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cluster: Cluster,
+        readings: Readings,
+        settings: Settings,
+        now: Clock,
+    ) -> None:
+        self._database = database
+        self._cluster = cluster
+        self._readings = readings
+        self._settings = settings
+        self._now = now
+
+    def follow(self) -> None:
+        """Bring every live attempt up to date with the cluster.
+
+        Raises:
+            Unavailable: the database or Ray is unreachable.
+        """
+        with self._database.read() as session:
+            live = JobRepository(session, self._now()).live_attempts()
+        for attempt, job in live:
+            with contained(job):
+                self._follow(attempt, job)
+
+    def submit(self, attempt: Attempt, job: Job) -> None:
+        """Submit an attempt that is stored already; a repeated submission runs once."""
+        assert job.run_id is not None
+        spec = read_spec(job.spec, job.spec_version)
+        if isinstance(spec, Unreadable):
+            self._explain(job, f"its spec is unreadable: {spec.reason}")
+            return
+        needs = spec.needs()
+        if needs.groups > 1:
+            needs = self._cluster.capacity().limited(needs)
+        assignment = Assignment(
+            job_id=job.id,
+            attempt=attempt.number,
+            spec=spec,
+            concurrency=needs.groups,
+            run_id=job.run_id,
+            encoder_run_id=self._run_of(spec.encoder_job),
+            resume_from=job.retry_of,
+            tracking_uri=self._settings.mlflow_url,
+            storage=self._settings.storage,
+            data_root=str(self._settings.data_root),
+        )
+        try:
+            self._cluster.submit(submission_of(assignment, attempt.submission_id))
+        except SubmissionRefused as error:
+            self._end(attempt, job, FailureClass.INFRASTRUCTURE, str(error))
+            return
+        with self._database.write() as session:
+            JobRepository(session, self._now()).mark_submitted(attempt)
+        logger.info("attempt %s submitted", attempt.submission_id)
+
+    def time_out(self, job: Job, reason: str, attempt: int | None = None) -> None:
+        """Fail a job that is out of time; one on the cluster is stopped first."""
+        on_cluster = JobState(job.state) in ON_CLUSTER
+        with self._database.write() as session:
+            JobRepository(session, self._now()).transition(
+                job.id,
+                JobState.STOPPING if on_cluster else JobState.FAILED,
+                message=reason,
+                only_from=[JobState(job.state)],
+                attempt=attempt,
+                failure=FailureClass.TIMEOUT.value,
+            )
+
+    def _follow(self, attempt: Attempt, job: Job) -> None:
+        status = self._cluster.status(attempt.submission_id)
+        if status is None:
+            self._follow_unknown(attempt, job)
+            return
+        if attempt.submitted_at is None:
+            with self._database.write() as session:
+                JobRepository(session, self._now()).mark_submitted(attempt)
+        if status.state not in (SubmissionState.PENDING, SubmissionState.RUNNING):
+            self._settle(attempt, job, status)
+        elif job.state == JobState.STOPPING.value:
+            self._cluster.stop(attempt.submission_id)
+        elif self._has_run_too_long(attempt, job):
+            reason = f"attempt {attempt.number} took longer than {job.max_runtime:g} s"
+            self.time_out(job, reason, attempt.number)
+        elif status.state is SubmissionState.RUNNING:
+            self._follow_running(attempt, job)
+        elif self._settings.ray_nodes is not None:
+            self._explain(job, "waits for a node of the cluster to come up")
+
+    def _follow_unknown(self, attempt: Attempt, job: Job) -> None:
+        if attempt.submitted_at is not None:
+            reason = "Ray no longer knows the attempt: its head was lost or restarted"
+            self._end(attempt, job, FailureClass.INFRASTRUCTURE, reason)
+        elif job.state == JobState.STOPPING.value:
+            self._end(attempt, job, None, None)
+        else:
+            self.submit(attempt, job)
+
+    def _follow_running(self, attempt: Attempt, job: Job) -> None:
+        if job.state == JobState.STARTING.value:
+            with self._database.write() as session:
+                JobRepository(session, self._now()).transition(
+                    job.id,
+                    JobState.RUNNING,
+                    message=None,
+                    attempt=attempt.number,
+                    only_from=[JobState.STARTING],
+                )
+        self._readings.copy(job)
+
+    def _explain(self, job: Job, reason: str) -> None:
+        if job.reason != reason:
+            with self._database.write() as session:
+                JobRepository(session, self._now()).set_reason(job.id, reason)
+
+    def _has_run_too_long(self, attempt: Attempt, job: Job) -> bool:
+        if job.max_runtime is None or attempt.submitted_at is None:
+            return False
+        return (self._now() - attempt.submitted_at).total_seconds() > job.max_runtime
+
+    def _settle(self, attempt: Attempt, job: Job, status: SubmissionStatus) -> None:
+        """End an attempt whose driver has exited, and say why it did."""
+        self._readings.copy(job)
+        if status.state is SubmissionState.SUCCEEDED:
+            self._end(attempt, job, None, None)
+            return
+        failure = FailureClass.of_exit_code(status.exit_code)
+        log = self._cluster.log(attempt.submission_id) or ""
+        stated = [line for line in log.splitlines() if line.startswith(FAILURE_LINE)]
+        if stated:
+            reason = stated[-1].removeprefix(FAILURE_LINE)
+        elif status.exit_code is not None:
+            reason = f"the driver exited with code {status.exit_code}; see its log"
+        else:
+            first_line = (status.message or "").strip().splitlines()[:1]
+            reason = f"the driver was lost: {first_line[0] if first_line else 'no reason given'}"
+        self._end(attempt, job, failure, reason)
+
+    def _end(
+        self, attempt: Attempt, job: Job, failure: FailureClass | None, reason: str | None
+    ) -> None:
+        """End the attempt and move its job on, if the attempt is still the live one."""
+        with self._database.write() as session:
+            jobs = JobRepository(session, self._now())
+            current = jobs.get(job.id)
+            end = ending(
+                JobState(current.state),
+                current.failure,
+                current.reason,
+                failure,
+                reason,
+                attempt.number,
+                job.max_attempts,
+                self._settings.retry_backoff_seconds,
+            )
+            message, not_before = end.reason, None
+            if end.wait is not None:
+                message = (
+                    f"attempt {attempt.number} of {job.max_attempts} failed, the next starts in "
+                    f"{end.wait:g} s: {end.reason}"
+                )
+                not_before = self._now() + timedelta(seconds=end.wait)
+            jobs.transition(
+                job.id,
+                end.state,
+                message=message,
+                attempt=attempt.number,
+                failure=end.failure,
+                not_before=not_before,
+            )
+            jobs.end_attempt(attempt, end.outcome, end.reason)
+        ATTEMPTS.labels(job.kind, end.outcome).inc()
+        because = f": {end.reason}" if end.reason else ""
+        logger.info("attempt %s ended: %s%s", attempt.submission_id, end.outcome, because)
+
+    def _run_of(self, job_id: str | None) -> str | None:
+        if job_id is None:
+            return None
+        with self._database.read() as session:
+            return JobRepository(session, self._now()).get(job_id).run_id

@@ -1,0 +1,127 @@
+"""What follows the end: stores logs with their runs, closes runs, and promotes a sweep's best."""
+
+from __future__ import annotations
+
+import logging
+
+from vicreg_platform.clock import Clock
+from vicreg_platform.cluster import Cluster
+from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.database import Database
+from vicreg_platform.dispatch.containment import contained
+from vicreg_platform.dispatch.readings import Readings
+from vicreg_platform.errors import (
+    IllegalTransition,
+    InvalidSpec,
+    NotFound,
+    QuotaExceeded,
+    TrackingRefused,
+    TrackingUnavailable,
+)
+from vicreg_platform.jobs.leaderboard import best_trial
+from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.service import JobService
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.tables import Attempt, Job
+from vicreg_platform.tracking import Tracking
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+"""Logs and runs looked at in one round."""
+_RUN_STATUS = {
+    JobState.SUCCEEDED: "FINISHED",
+    JobState.FAILED: "FAILED",
+    JobState.CANCELLED: "KILLED",
+}
+
+
+class Closing:
+    """Ended attempts whose log is not stored, and finished jobs whose run is open.
+
+    Args:
+        database: where they are stored.
+        cluster: where the logs are.
+        tracking: where the runs are.
+        readings: copies the last metrics.
+        jobs: promotes the best of a sweep.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cluster: Cluster,
+        tracking: Tracking,
+        readings: Readings,
+        jobs: JobService,
+        now: Clock,
+    ) -> None:
+        self._database = database
+        self._cluster = cluster
+        self._tracking = tracking
+        self._readings = readings
+        self._jobs = jobs
+        self._now = now
+
+    def close(self) -> None:
+        """Store the logs and close the runs, or as many as MLflow accepts now.
+
+        Raises:
+            Unavailable: the database or Ray is unreachable.
+        """
+        with self._database.read() as session:
+            ended = JobRepository(session, self._now()).unarchived_attempts(BATCH)
+            finished = JobRepository(session, self._now()).unclosed(BATCH)
+        try:
+            for attempt, job in ended:
+                with contained(job):
+                    self._archive(attempt, job)
+            for job in finished:
+                with contained(job):
+                    self._close(job)
+        except TrackingUnavailable:
+            return  # the next round continues
+
+    def _archive(self, attempt: Attempt, job: Job) -> None:
+        if job.run_id is not None:
+            try:
+                self._keep_log(job.run_id, attempt)
+            except (NotFound, TrackingRefused) as error:
+                logger.warning("the log of %s cannot be stored: %s", attempt.submission_id, error)
+        with self._database.write() as session:
+            JobRepository(session, self._now()).mark_archived(attempt)
+
+    def _keep_log(self, run_id: str, attempt: Attempt) -> None:
+        log = self._cluster.log(attempt.submission_id)
+        if log is None and self._tracking.has_log(run_id, attempt.number):
+            return
+        log = "the log was lost with the Ray head\n" if log is None else log
+        self._tracking.keep_log(run_id, attempt.number, log)
+
+    def _close(self, job: Job) -> None:
+        assert job.run_id is not None
+        try:
+            if job.kind == "sweep":
+                self._close_sweep(job, job.run_id)
+            self._readings.copy(job)
+            self._tracking.finish(job.run_id, _RUN_STATUS[JobState(job.state)])
+        except (NotFound, TrackingRefused) as error:
+            logger.warning("the run of job %s cannot be closed: %s", job.id, error)
+        with self._database.write() as session:
+            JobRepository(session, self._now()).mark_closed(job.id)
+
+    def _close_sweep(self, job: Job, run_id: str) -> None:
+        """Close the runs of trials that ended with their sweep, and promote its best."""
+        if job.state == JobState.SUCCEEDED.value and job.spec.get("promote"):
+            sweep = self._jobs.get(job.id)
+            try:
+                promoted = self._jobs.promote(job.id, best_trial(self._tracking, sweep))
+                logger.info("sweep %s: job %s trains its best", job.id, promoted.id)
+            except (InvalidSpec, IllegalTransition, QuotaExceeded) as error:
+                logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)
+        for trial, trial_run, _ in self._tracking.trials(run_id):
+            if trial.state is TrialState.RUNNING:
+                self._tracking.keep_trial(
+                    trial_run, trial.model_copy(update={"state": TrialState.CANCELLED})
+                )

@@ -1,0 +1,177 @@
+"""Jobs that are not on the cluster: releases those that waited, and starts those that fit."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from vicreg_platform.clock import Clock
+from vicreg_platform.cluster import Capacity, Cluster
+from vicreg_platform.contract.assignment import FailureClass
+from vicreg_platform.database import Database
+from vicreg_platform.dispatch.attempts import Attempts
+from vicreg_platform.dispatch.containment import contained
+from vicreg_platform.errors import TrackingRefused, TrackingUnavailable
+from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.tables import Job
+from vicreg_platform.specs.needs import Needs
+from vicreg_platform.specs.stored import Unreadable, read_spec
+from vicreg_platform.telemetry import QUEUE_WAIT
+from vicreg_platform.tracking import Tracking
+
+TOO_LARGE_SECONDS = 600.0
+"""How long a job too large for the whole cluster waits: nodes come back, or are added."""
+BATCH = 100
+"""Queued, waiting or overdue jobs looked at in one round."""
+
+
+class Queue:
+    """The jobs that are waiting or queued.
+
+    Args:
+        database: where they are stored.
+        cluster: where they are to run.
+        tracking: where their runs are created.
+        attempts: submits what starts.
+        now: the clock.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cluster: Cluster,
+        tracking: Tracking,
+        attempts: Attempts,
+        now: Clock,
+    ) -> None:
+        self._database = database
+        self._cluster = cluster
+        self._tracking = tracking
+        self._attempts = attempts
+        self._now = now
+        self._too_large_since: dict[str, datetime] = {}
+
+    def fail_overdue(self) -> None:
+        """Fail the jobs that have not finished by their deadline."""
+        with self._database.read() as session:
+            overdue = JobRepository(session, self._now()).overdue(BATCH)
+        for job in overdue:
+            assert job.deadline is not None
+            reason = f"had not finished by its deadline, {job.deadline.isoformat()}"
+            with contained(job):
+                self._attempts.time_out(job, reason)
+
+    def release(self) -> None:
+        """Queue the jobs that need not wait any more, and cancel those that wait in vain."""
+        with self._database.read() as session:
+            forsaken = JobRepository(session, self._now()).forsaken(BATCH)
+            released = JobRepository(session, self._now()).released(BATCH)
+        for job, other in forsaken:
+            reason = f"job {other.id}, which it waited for, is {other.state}"
+            with contained(job):
+                self._move(job, JobState.CANCELLED, reason)
+        for job in released:
+            with contained(job):
+                self._move(job, JobState.QUEUED, None)
+
+    def start(self) -> None:
+        """Start queued jobs in order, until one does not fit.
+
+        Raises:
+            Unavailable: the database or Ray is unreachable.
+        """
+        with self._database.read() as session:
+            queued = JobRepository(session, self._now()).queued(BATCH)
+            running = [job for _, job in JobRepository(session, self._now()).live_attempts()]
+        if not queued:
+            return
+        capacity = self._cluster.capacity()
+        live = [capacity.limited(job.needs) for job in running if job.needs is not None]
+        for job in queued:
+            with contained(job):
+                spec = read_spec(job.spec, job.spec_version)
+                if isinstance(spec, Unreadable) or job.needs is None:
+                    reason = spec.reason if isinstance(spec, Unreadable) else "it says no needs"
+                    self._explain(job, f"its spec is unreadable: {reason}")
+                    continue
+                needs = capacity.limited(job.needs)
+                if not capacity.can_ever_hold(needs):
+                    self._follow_too_large(job, needs, capacity)
+                    continue
+                self._too_large_since.pop(job.id, None)
+                if not _fits(needs, capacity, live):
+                    # Later jobs must not overtake: a large job would wait for ever.
+                    self._explain(job, f"waits for room: it needs {needs}")
+                    return
+                try:
+                    self._start(job, spec.encoder_job)
+                except TrackingUnavailable as error:
+                    self._explain(job, f"starts when MLflow is reachable: {error}")
+                    return
+                live.append(needs)
+
+    def _follow_too_large(self, job: Job, needs: Needs, capacity: Capacity) -> None:
+        """Fail a job too large for the cluster, after ten minutes' grace."""
+        reason = f"it needs {needs}, and the cluster has {capacity}"
+        since = self._too_large_since.setdefault(job.id, self._now())
+        if (self._now() - since).total_seconds() < TOO_LARGE_SECONDS:
+            self._explain(job, f"waits for a larger cluster: {reason}")
+            return
+        minutes = TOO_LARGE_SECONDS / 60
+        message = f"{reason}, and has had no more for {minutes:g} minutes"
+        self._move(job, JobState.FAILED, message, FailureClass.USER)
+
+    def _start(self, job: Job, encoder_job: str | None) -> None:
+        """Create the run, store the attempt, then submit it."""
+        try:
+            self._ensure_run(job, encoder_job)
+        except TrackingRefused as error:
+            self._move(job, JobState.FAILED, str(error), FailureClass.USER)
+            return
+        with self._database.write() as session:
+            jobs = JobRepository(session, self._now())
+            jobs.transition(job.id, JobState.STARTING, message=None)
+            attempt = jobs.open_attempt(job.id, len(job.attempts) + 1)
+        if attempt.number == 1:
+            QUEUE_WAIT.observe((self._now() - job.created_at).total_seconds())
+        self._attempts.submit(attempt, job)
+
+    def _ensure_run(self, job: Job, encoder_job: str | None) -> None:
+        if job.run_id is not None:
+            return
+        parent = None
+        if encoder_job is not None:
+            with self._database.read() as session:
+                parent = JobRepository(session, self._now()).get(encoder_job).run_id
+        run_id, experiment_id = self._tracking.ensure_run(
+            job.id, job.name, job.experiment, job.spec, parent
+        )
+        with self._database.write() as session:
+            JobRepository(session, self._now()).set_run(job.id, run_id, experiment_id)
+        job.run_id = run_id
+
+    def _move(
+        self, job: Job, state: JobState, message: str | None, failure: FailureClass | None = None
+    ) -> None:
+        with self._database.write() as session:
+            JobRepository(session, self._now()).transition(
+                job.id, state, message=message, failure=failure and failure.value
+            )
+
+    def _explain(self, job: Job, reason: str) -> None:
+        if job.reason == reason:
+            return
+        with self._database.write() as session:
+            JobRepository(session, self._now()).set_reason(job.id, reason)
+
+
+def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:
+    """Whether there is room now.
+
+    Ray's count of what is in use lags by seconds, and the attempts that this platform has on the
+    cluster reserve their resources late: the larger of the two counts is used.
+    """
+    total, used = capacity.total, capacity.used
+    free_cpus = total.cpus - max(used.cpus, sum(other.cpus for other in live))
+    free_gpus = total.gpus - max(used.gpus, sum(other.gpus for other in live))
+    return needs.cpus <= free_cpus and needs.gpus <= free_gpus

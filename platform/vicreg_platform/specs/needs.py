@@ -1,0 +1,46 @@
+"""What a job occupies on the cluster while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What one process needs, all of it on one node."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a job needs: ``groups`` times ``count`` bundles, which may lie on different nodes."""
+
+    bundle: Bundle
+    count: int
+    """Bundles that must be there at once: the workers of a training."""
+    groups: int = 1
+    """Trainings at once, at most: the trials of a sweep. One is enough to run."""
+
+    @property
+    def cpus(self) -> float:
+        """Over all bundles."""
+        return self.bundle.cpus * self.count * self.groups
+
+    @property
+    def gpus(self) -> float:
+        """Over all bundles."""
+        return self.bundle.gpus * self.count * self.groups
+
+    def __str__(self) -> str:
+        each = amount(self.bundle.cpus, "CPU")
+        if self.bundle.gpus:
+            each += f" and {amount(self.bundle.gpus, 'GPU')}"
+        bundles = self.count * self.groups
+        return each if bundles == 1 else f"{bundles} × {each}"
+
+
+def amount(number: float, unit: str) -> str:
+    """A number of things: ``1 CPU``, ``2 CPUs``."""
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"

@@ -1,0 +1,87 @@
+"""Reads the specs that any version of the platform has stored.
+
+A spec is stored with the version that wrote it. Reading one upgrades it step by step to this
+version, skips fields that this version no longer knows, and fills in those it has gained. What
+still cannot be read is an ``Unreadable``, never an exception: one such spec must not stop a queue,
+a list, a schedule or a quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from vicreg_platform.specs import AnySpec, Spec
+from vicreg_platform.specs.base import UNKNOWN_FIELD, FieldFault, field_faults, without_faulty
+
+VERSION = 1
+"""The version of stored specs. Raise it with every field that is added, renamed or removed, so
+that an older version does not run a job without a field that it does not know."""
+
+Value = TypeVar("Value")
+Upgrades = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
+_UPGRADES: Upgrades = {}
+"""By version: what turns a spec of it into one of the next, where reading alone does not."""
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A stored spec that this version cannot read."""
+
+    reason: str
+    """In words for the user."""
+
+
+def read_spec(stored: object, version: int | None) -> AnySpec | Unreadable:
+    """The typed spec of a stored job.
+
+    Args:
+        stored: as it is in the database.
+        version: that wrote it; None is 1: version 0.2.0 did not say.
+    """
+    return read_stored(_ADAPTER, AnySpec, stored, version, _UPGRADES)
+
+
+def read_stored(
+    adapter: TypeAdapter[Value],
+    model: Any,
+    stored: object,
+    version: int | None,
+    upgrades: Upgrades,
+) -> Value | Unreadable:
+    """A stored value as this version's model of it.
+
+    Args:
+        adapter: validates the model.
+        model: the model, or the tagged union of models.
+        stored: as it is in the database.
+        version: that wrote it; None is 1.
+        upgrades: by version, what turns a value of it into one of the next.
+    """
+    if not isinstance(stored, dict):
+        return Unreadable("it is not a mapping of fields")
+    written = 1 if version is None else version
+    for step in range(written, VERSION):
+        if step in upgrades:
+            stored = upgrades[step](stored)
+    try:
+        return adapter.validate_python(stored)
+    except ValidationError as error:
+        faults = field_faults(model, stored, error)
+    unknown = [fault for fault in faults if fault.message.startswith(UNKNOWN_FIELD)]
+    if written > VERSION:
+        return Unreadable(f"it was submitted to a newer version of the platform: {_text(faults)}")
+    try:
+        return adapter.validate_python(without_faulty(stored, unknown))
+    except ValidationError as error:
+        return Unreadable(_text(field_faults(model, stored, error)))
+
+
+def _text(faults: list[FieldFault]) -> str:
+    return "; ".join(f"{fault.field}: {fault.message}" for fault in faults[:3])
+
+
+_ADAPTER: TypeAdapter[AnySpec] = TypeAdapter(Spec)
