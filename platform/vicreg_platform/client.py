@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from vicreg_platform.cluster.schemas import ClusterSchema
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema
 from vicreg_platform.keys.schemas import KeySchema, NewKey
@@ -30,7 +31,7 @@ class ApiError(PlatformError):
 
 
 class ApiUnreachable(PlatformError):
-    """The API does not answer."""
+    """The API is unreachable."""
 
 
 class Client:
@@ -38,10 +39,10 @@ class Client:
 
     Args:
         url: address of the API.
-        key: the API key, where the API asks for one; default: that of ``VICREG_API_KEY``.
-        wait_seconds: how long a request that gets no answer is tried again (an API that was
-            restarted is soon back). A request that must not be made twice is tried again only
-            where the API cannot have had it.
+        key: the API key, if the API requires one; default: that of ``VICREG_API_KEY``.
+        wait_seconds: how long to retry a request that gets no answer (an API that was restarted
+            is soon back). A request that must not be repeated is retried only if it cannot have
+            reached the API.
 
     Example:
         >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
@@ -81,8 +82,8 @@ class Client:
 
         Args:
             spec: the spec.
-            idempotency_key: with the key of an earlier call, that one's answer is given again;
-                default: a new one.
+            idempotency_key: a call that repeats an earlier one's key gets the earlier answer;
+                default: a new key.
 
         Raises:
             ApiError: the spec is not valid; ``problem["errors"]`` names every fault.
@@ -92,7 +93,7 @@ class Client:
         return JobSchema.model_validate(answer)
 
     def check(self, spec: dict[str, Any]) -> DryRun:
-        """What ``submit`` would do."""
+        """What ``submit`` would store, and warnings."""
         return DryRun.model_validate(
             self._call("POST", "/v1/jobs", content=_json(spec), params={"dry_run": True})
         )
@@ -121,11 +122,15 @@ class Client:
             self._call("GET", f"/v1/jobs/{job_id}/events", params={"limit": 200})
         )
 
-    def metrics(self, job_id: str) -> dict[str, list[dict[str, float]]]:
-        """The curves of a job's run."""
-        items: dict[str, list[dict[str, float]]] = self._call("GET", f"/v1/jobs/{job_id}/metrics")[
-            "items"
-        ]
+    def metrics(self, job_id: str, *keys: str) -> dict[str, list[dict[str, float]]]:
+        """The curves of a job's run: points with ``step``, ``value`` and ``timestamp``.
+
+        Args:
+            job_id: the job.
+            keys: the metrics; default: all of them.
+        """
+        answer = self._call("GET", f"/v1/jobs/{job_id}/metrics", params={"key": keys})
+        items: dict[str, list[dict[str, float]]] = answer["items"]
         return items
 
     def logs(self, job_id: str, attempt: int | None = None) -> str:
@@ -134,7 +139,7 @@ class Client:
         return self._request("GET", f"/v1/jobs/{job_id}/logs", params=params).text
 
     def follow_logs(self, job_id: str) -> Iterator[str]:
-        """What the job prints, until it has ended."""
+        """What the job prints, until it has finished."""
         with self._http.stream(
             "GET", f"/v1/jobs/{job_id}/logs", params={"follow": True}, timeout=None
         ) as answer:
@@ -154,11 +159,11 @@ class Client:
         return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/promote"))
 
     def cancel(self, job_id: str) -> JobSchema:
-        """End a job."""
+        """Cancel a job."""
         return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/cancel"))
 
     def retry(self, job_id: str) -> JobSchema:
-        """A new job that goes on from the last checkpoint of a failed or cancelled one."""
+        """A new job that resumes from the last checkpoint of a failed or cancelled one."""
         return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/retry"))
 
     def clone(self, job_id: str, overrides: dict[str, Any]) -> JobSchema:
@@ -166,6 +171,10 @@ class Client:
         return JobSchema.model_validate(
             self._call("POST", f"/v1/jobs/{job_id}/clone", json={"overrides": overrides})
         )
+
+    def cluster(self) -> ClusterSchema:
+        """The resources of the Ray cluster."""
+        return ClusterSchema.model_validate(self._call("GET", "/v1/cluster"))
 
     def readiness(self) -> dict[str, str]:
         """What ``/readyz`` says of each part: ``ok``, or what is wrong."""
@@ -176,7 +185,7 @@ class Client:
     # Schedules
 
     def create_schedule(self, spec: dict[str, Any]) -> ScheduleSchema:
-        """Make a schedule.
+        """Create a schedule.
 
         Raises:
             ApiError: it is not valid; ``problem["errors"]`` names every fault.
@@ -194,39 +203,39 @@ class Client:
         return Page[ScheduleSchema].model_validate(self._call("GET", "/v1/schedules", params=page))
 
     def ticks(self, schedule_id: str, **page: Any) -> Page[TickSchema]:
-        """A page of what became of a schedule's times, newest first."""
+        """A page of a schedule's ticks, newest first."""
         answer = self._call("GET", f"/v1/schedules/{schedule_id}/ticks", params=page)
         return Page[TickSchema].model_validate(answer)
 
     def update_schedule(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleSchema:
-        """Change a schedule by a merge patch: None gives a field its default again."""
+        """Change a schedule by a merge patch: None resets a field to its default."""
         answer = self._call("PATCH", f"/v1/schedules/{schedule_id}", content=_json(changes))
         return ScheduleSchema.model_validate(answer)
 
     def delete_schedule(self, schedule_id: str) -> None:
-        """Remove a schedule; its jobs stay."""
+        """Delete a schedule; its jobs stay."""
         self._request("DELETE", f"/v1/schedules/{schedule_id}")
 
     def pause_schedule(self, schedule_id: str) -> ScheduleSchema:
-        """Make no more jobs until it is resumed."""
+        """Submit no more jobs until the schedule is resumed."""
         return ScheduleSchema.model_validate(
             self._call("POST", f"/v1/schedules/{schedule_id}/pause")
         )
 
     def resume_schedule(self, schedule_id: str) -> ScheduleSchema:
-        """Make jobs again, from the next time on."""
+        """Submit jobs again, from the next time on."""
         return ScheduleSchema.model_validate(
             self._call("POST", f"/v1/schedules/{schedule_id}/resume")
         )
 
     def run_schedule(self, schedule_id: str) -> JobSchema:
-        """Make a job besides those of the schedule's times."""
+        """Submit a job now, besides those of the schedule's times."""
         return JobSchema.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/run-now"))
 
     # Keys
 
     def create_key(self, name: str, role: str, **limits: Any) -> NewKey:
-        """Make a key: ``expires_in``, ``max_jobs``, ``max_gpus``. It is shown this once."""
+        """Create a key, shown only now; limits: ``expires_in``, ``max_jobs``, ``max_gpus``."""
         body = {"name": name, "role": role} | limits
         return NewKey.model_validate(self._call("POST", "/v1/keys", json=body))
 
@@ -235,7 +244,7 @@ class Client:
         return Page[KeySchema].model_validate(self._call("GET", "/v1/keys")).items
 
     def revoke_key(self, prefix: str) -> KeySchema:
-        """End a key's use."""
+        """Revoke a key."""
         return KeySchema.model_validate(self._call("DELETE", f"/v1/keys/{prefix}"))
 
     # Waiting
@@ -246,15 +255,15 @@ class Client:
         timeout: float | None = None,
         watch: Callable[[JobSchema], None] = lambda job: None,
     ) -> JobSchema:
-        """Wait until a job has ended.
+        """Wait until a job has finished.
 
         Args:
             job_id: the job.
-            timeout: in seconds; None waits for ever.
-            watch: called with every look at the job.
+            timeout: in seconds; None waits forever.
+            watch: called with the job at every poll.
 
         Raises:
-            TimeoutError: it had not ended in that time.
+            TimeoutError: it had not finished in that time.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -280,8 +289,8 @@ class Client:
         while True:
             try:
                 answer = self._http.request(method, path, **arguments)
-                away = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
-                if not away or path == "/readyz" or time.monotonic() >= deadline:
+                unavailable = answer.status_code == httpx.codes.SERVICE_UNAVAILABLE
+                if not unavailable or path == "/readyz" or time.monotonic() >= deadline:
                     return answer
                 time.sleep(POLL_SECONDS)
             except httpx.TransportError as error:
@@ -292,13 +301,13 @@ class Client:
                 )
                 if not repeatable or time.monotonic() >= deadline:
                     raise ApiUnreachable(
-                        f"the API does not answer at {self.url} ({error}): is `vicreg up` running?"
+                        f"the API is unreachable at {self.url} ({error}): is `vicreg up` running?"
                     ) from None
                 time.sleep(POLL_SECONDS)
 
 
 def _json(spec: dict[str, Any]) -> str:
-    """The spec as JSON: a date that YAML made is text again, and a NaN is the API's to refuse."""
+    """The spec as JSON: dates that YAML parsed become text; refusing NaN is left to the API."""
     return json.dumps(spec, default=str)
 
 

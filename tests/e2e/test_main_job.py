@@ -118,7 +118,7 @@ def test_an_image_folder_with_a_corrupt_file_trains_from_the_command_line(
     )
     file.write_text(yaml.safe_dump(spec))
     done = subprocess.run(
-        [sys.executable, "-m", "vicreg_platform.cli.commands", "submit", str(file),
+        [sys.executable, "-m", "vicreg_platform.cli", "submit", str(file),
          "--follow", "--api", running.platform.api_url],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command ``vicreg``."""
+"""The commands of ``vicreg``."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from vicreg_platform.cli import tables
+from vicreg_platform.cli.faults import print_faults
 from vicreg_platform.client import ApiError, Client
 from vicreg_platform.database import Database
 from vicreg_platform.errors import PlatformError
@@ -29,15 +31,17 @@ from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import Role
 from vicreg_platform.recipes import recipe_names, recipe_text
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs import spec_schema
+from vicreg_platform.specs import PretrainSpec, spec_schema
+from vicreg_platform.specs.overrides import overridden
+from vicreg_platform.specs.pretrain import Evaluation
+from vicreg_platform.specs.stored import read_spec
 
 app = typer.Typer(
     help="Pretrain image encoders with VICReg, and evaluate them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
-# A pipe has no width of its own: tables must not be folded to 80 columns there.
+# A pipe has no width: tables must not be folded to 80 columns there.
 console = Console(width=None if sys.stdout.isatty() else 160)
 errors = Console(stderr=True)
 
@@ -52,7 +56,8 @@ def up(
     api_port: Annotated[int, typer.Option(help="Port of the API.")] = 8000,
     mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow server.")] = 5000,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder that specs' paths start from. Default: HOME/data")
+        Path | None,
+        typer.Option(help="Folder that specs' paths start from. Default: HOME/data"),
     ] = None,
     home: Annotated[
         Path, typer.Option(envvar="VICREG_HOME", help="Where everything is kept.")
@@ -80,12 +85,12 @@ def up(
         console.print(f"       Ray dashboard  {platform.ray_url}")
         console.print(f"       data root      {root.absolute()}")
         console.print(f"       logs           {platform.logs}")
-        console.print("Ctrl-C ends everything.")
+        console.print("Ctrl-C stops everything.")
         ending.wait()
     except KeyboardInterrupt:
-        console.print("ending")
+        console.print("stopping")
     finally:
-        # A second Ctrl-C must not leave half of it behind.
+        # A second Ctrl-C must not leave half of it running.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         platform.end()
 
@@ -93,13 +98,13 @@ def up(
 @app.command()
 def demo(
     keep: Annotated[
-        bool, typer.Option(envvar="KEEP", help="Leave the platform running at the end.")
+        bool, typer.Option(envvar="KEEP", help="Leave the platform running afterwards.")
     ] = False,
     home: Annotated[
         Path, typer.Option(envvar="VICREG_HOME", help="Where everything is kept.")
     ] = Path(".vicreg"),
 ) -> None:
-    """Show all of it on one machine in a few minutes: digits, two workers, two evaluations."""
+    """Run the whole platform once: pretrain on digits with two workers, and evaluate twice."""
     from vicreg_platform.cli.demo import run_demo
 
     run_demo(console, home, keep)
@@ -109,17 +114,15 @@ def demo(
 def submit(
     file: Annotated[Path, typer.Argument(help="A spec, YAML or JSON; - reads standard input.")],
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Show progress until the job has ended.")
+        bool, typer.Option("--follow", "-f", help="Show progress until the job has finished.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option(help="Print the resolved spec and store nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option(help="Print the resolved spec; store nothing.")] = False,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Submit a job, or each of the jobs of a file with several YAML documents."""
+    """Submit a job, or the jobs of a file with several YAML documents."""
     specs = _read_specs(file)
     with Client(api, wait_seconds=30.0 if follow else 0.0) as client:
-        # All are checked before the first one is stored.
+        # All are checked before the first is stored.
         if dry_run or len(specs) > 1:
             checks = [
                 _naming_faults(file, document, partial(client.check, spec))
@@ -188,10 +191,10 @@ def show(
 @app.command()
 def trials(
     job_id: JobId,
-    sort: Annotated[TrialSort, typer.Option(help="By what they are listed.")] = TrialSort.RANK,
+    sort: Annotated[TrialSort, typer.Option(help="The order of the list.")] = TrialSort.RANK,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the sweep has ended.")
+        bool, typer.Option("--follow", "-f", help="Update until the sweep has finished.")
     ] = False,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
@@ -212,7 +215,7 @@ def trials(
 
 @app.command()
 def promote(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
-    """Train the best configuration of an ended sweep, with its base's evaluations."""
+    """Train the best configuration of a finished sweep, with its base's evaluations."""
     with Client(api) as client:
         console.print(client.promote(job_id).id)
 
@@ -221,11 +224,11 @@ def promote(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
 def logs(
     job_id: JobId,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")
+        bool, typer.Option("--follow", "-f", help="Continue until the job has finished.")
     ] = False,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Print what a job has printed."""
+    """Print the log of a job."""
     with Client(api) as client:
         for text in client.follow_logs(job_id) if follow else [client.logs(job_id)]:
             sys.stdout.write(text)
@@ -234,16 +237,82 @@ def logs(
 
 @app.command()
 def cancel(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
-    """End a job."""
+    """Cancel a job."""
     with Client(api) as client:
         console.print(client.cancel(job_id).state.value)
 
 
 @app.command()
 def retry(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
-    """Make a new job that goes on from the last checkpoint of a failed or cancelled one."""
+    """Retry a failed or cancelled job: a new job resumes from its last checkpoint."""
     with Client(api) as client:
         console.print(client.retry(job_id).id)
+
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FIELD=VALUE, one or more: --set training.epochs=5"),
+]
+
+
+@app.command()
+def clone(job_id: JobId, changes: Changes = None, api: ApiUrl = DEFAULT_API) -> None:
+    """Submit the spec of a job again, with some fields changed."""
+    with Client(api) as client:
+        console.print(client.clone(job_id, _read_changes(changes)).id)
+
+
+@app.command()
+def evaluate(
+    job_id: JobId,
+    protocol: Annotated[str, typer.Option(help="knn, linear, finetune or features")] = "knn",
+    changes: Changes = None,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Evaluate the encoder of a pretraining job, on its own data and the test set beside it."""
+    with Client(api) as client:
+        job = client.get(job_id)
+        spec = read_spec(job.spec, None)
+        if not isinstance(spec, PretrainSpec):
+            raise PlatformError(f"job {job.id} is not a pretraining: it has no encoder to evaluate")
+        try:
+            evaluation = Evaluation.model_validate({"protocol": {"name": protocol}})
+            request = spec.evaluation_of(job.id, evaluation).model_dump(mode="json")
+        except ValidationError:
+            raise PlatformError(f"there is no protocol '{protocol}'") from None
+        except ValueError as error:
+            raise PlatformError(f"{error}: submit an evaluate spec that names them") from None
+        console.print(client.submit(overridden(request, _read_changes(changes))).id)
+
+
+@app.command()
+def events(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """List the changes of a job's state, oldest first."""
+    with Client(api) as client:
+        console.print(tables.events_table(client.events(job_id).items))
+
+
+@app.command()
+def metrics(
+    job_id: JobId,
+    key: Annotated[list[str] | None, typer.Option(help="One or more. Default: all")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Every point of the curves.")] = False,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Show the metrics of a job: last value and range of each curve."""
+    with Client(api) as client:
+        curves = client.metrics(job_id, *(key or ()))
+    if as_json:
+        console.print_json(data=curves)
+    else:
+        console.print(tables.metrics_table(curves))
+
+
+@app.command()
+def cluster(api: ApiUrl = DEFAULT_API) -> None:
+    """Show the nodes of the Ray cluster, and what is in use."""
+    with Client(api) as client:
+        console.print(tables.cluster_table(client.cluster()))
 
 
 schedules = typer.Typer(help="List schedules, or change one.")
@@ -264,7 +333,7 @@ def create_schedule(
     file: Annotated[Path, typer.Argument(help="A schedule, YAML or JSON; - reads standard input.")],
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Make a schedule, or each of those of a file with several YAML documents."""
+    """Create a schedule, or the schedules of a file with several YAML documents."""
     with Client(api) as client:
         for document, spec in enumerate(_read_specs(file)):
             made = _naming_faults(file, document, partial(client.create_schedule, spec))
@@ -277,7 +346,7 @@ def show_schedule(
     preview: Annotated[int, typer.Option(min=0, max=100, help="Next times to show.")] = 5,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Show one schedule: its next times, and what became of the last ones."""
+    """Show one schedule: its next times, and the outcomes of the last ones."""
     with Client(api) as client:
         schedule = client.schedule(schedule_id, preview)
         console.print(tables.schedule_table(schedule, client.ticks(schedule_id, limit=10).items))
@@ -285,33 +354,33 @@ def show_schedule(
 
 @schedules.command("pause")
 def pause_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
-    """Make no more jobs until it is resumed."""
+    """Submit no more jobs until the schedule is resumed."""
     with Client(api) as client:
         console.print(client.pause_schedule(schedule_id).state.value)
 
 
 @schedules.command("resume")
 def resume_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
-    """Make jobs again, from the next time on."""
+    """Submit jobs again, from the next time on."""
     with Client(api) as client:
         console.print(client.resume_schedule(schedule_id).state.value)
 
 
 @schedules.command("run-now")
 def run_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
-    """Make a job besides those of the schedule's times."""
+    """Submit a job now, besides those of the schedule's times."""
     with Client(api) as client:
         console.print(client.run_schedule(schedule_id).id)
 
 
 @schedules.command("delete")
 def delete_schedule(schedule_id: ScheduleId, api: ApiUrl = DEFAULT_API) -> None:
-    """Remove a schedule; the jobs that it has made stay, and go on."""
+    """Delete a schedule; its jobs stay, and continue."""
     with Client(api) as client:
         client.delete_schedule(schedule_id)
 
 
-keys = typer.Typer(help="List API keys, or make or revoke one (administrators).")
+keys = typer.Typer(help="List API keys; create or revoke one (administrators).")
 app.add_typer(keys, name="keys")
 
 
@@ -325,16 +394,14 @@ def list_keys(context: typer.Context, api: ApiUrl = DEFAULT_API) -> None:
 
 @keys.command("create")
 def create_key(
-    name: Annotated[str, typer.Option(help="Whose it is.")],
+    name: Annotated[str, typer.Option(help="Its owner.")],
     role: Annotated[Role, typer.Option()] = Role.USER,
     expires_in_days: Annotated[int | None, typer.Option(min=1)] = None,
-    max_jobs: Annotated[
-        int | None, typer.Option(min=1, help="Jobs at once that have not ended.")
-    ] = None,
-    max_gpus: Annotated[int | None, typer.Option(min=0, help="GPUs for them.")] = None,
+    max_jobs: Annotated[int | None, typer.Option(min=1, help="Unfinished jobs at once.")] = None,
+    max_gpus: Annotated[int | None, typer.Option(min=0, help="GPUs that they may request.")] = None,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Make a key, and print it: it is never shown again."""
+    """Create a key and print it; it is never shown again."""
     limits = {
         "expires_in": None if expires_in_days is None else expires_in_days * 86400,
         "max_jobs": max_jobs,
@@ -342,7 +409,7 @@ def create_key(
     }
     with Client(api) as client:
         made = client.create_key(name, role.value, **limits)
-    errors.print(f"key {made.prefix} of {escape(made.name)}, {made.role.value}: keep it well")
+    errors.print(f"key {made.prefix} of {escape(made.name)}, {made.role.value}: keep it safe")
     print(made.key)
 
 
@@ -351,24 +418,24 @@ def revoke_key(
     prefix: Annotated[str, typer.Argument(help="The key's public part.")],
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """End a key's use."""
+    """Revoke a key."""
     with Client(api) as client:
         client.revoke_key(prefix)
 
 
 @app.command()
 def migrate() -> None:
-    """Bring the database up to date (VICREG_DATABASE_URL)."""
+    """Migrate the database to this version (VICREG_DATABASE_URL)."""
     Database(Settings.from_environment().database_url).migrate(wait_seconds=60.0)
 
 
 @app.command()
 def check_dispatcher() -> None:
-    """Fail unless a dispatcher is at work on the database (VICREG_DATABASE_URL)."""
+    """Exit with 1 unless a dispatcher is running on the database (VICREG_DATABASE_URL)."""
     from vicreg_platform.dispatch.lease import lease_is_held
 
     if not lease_is_held(Database(Settings.from_environment().database_url)):
-        raise PlatformError("no dispatcher is at work")
+        raise PlatformError("no dispatcher is running")
 
 
 @app.command()
@@ -388,15 +455,15 @@ def export(
     ] = "http://127.0.0.1:5000",
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Write a finished encoder to a file that needs nothing of this platform."""
+    """Write an encoder to a file that can be used without this platform."""
     source = encoder
     if not encoder.startswith("models:/"):
         with Client(api) as client:
             job = client.get(encoder)
         if job.kind != "pretrain" or job.state is not JobState.SUCCEEDED or job.mlflow is None:
-            raise PlatformError(f"job {job.id} has made no encoder: it is {job.kind}, {job.state}")
+            raise PlatformError(f"job {job.id} has no encoder: it is a {job.kind} job, {job.state}")
         source = job.mlflow.run_id
-    # The control plane has no torch: what has it is another process.
+    # The control plane has no torch: the export runs in a process that has.
     done = subprocess.run(
         [sys.executable, "-m", "vicreg_workers.export", source, str(file), "--mlflow", mlflow],
         stderr=subprocess.PIPE,
@@ -411,7 +478,7 @@ def export(
 def recipe(
     name: Annotated[str | None, typer.Argument(help="Default: list them.")] = None,
 ) -> None:
-    """Print a ready spec."""
+    """Print a ready-made spec."""
     print(recipe_text(name) if name else "\n".join(recipe_names()), end="" if name else "\n")
 
 
@@ -421,14 +488,28 @@ def _starting(checks: dict[str, str]) -> str:
 
 
 def _naming_faults(file: Path, document: int, call: Callable[[], Answer]) -> Answer:
-    """What ``call`` answers; the faults of a refused spec are named with their lines."""
+    """What ``call`` returns; the faults of a refused spec are printed with their lines."""
     try:
         return call()
     except ApiError as error:
         if str(file) == "-" or not error.problem.get("errors"):
             raise
-        tables.print_faults(errors, file, document, error)
+        print_faults(errors, file, document, error)
         raise typer.Exit(2) from None
+
+
+def _read_changes(changes: list[str] | None) -> dict[str, Any]:
+    """Values by dotted field names, from FIELD=VALUE with the value in YAML."""
+    read: dict[str, Any] = {}
+    for change in changes or ():
+        field, separator, value = change.partition("=")
+        if not separator or not field:
+            raise PlatformError(f"--set {change}: must be FIELD=VALUE")
+        try:
+            read[field] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise PlatformError(f"--set {change}: {value} is not YAML: {error}") from None
+    return read
 
 
 def _read_specs(file: Path) -> list[dict[str, Any]]:
@@ -445,7 +526,7 @@ def _read_specs(file: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Run the command; a failure that is known prints one message, not a traceback."""
+    """Run the command; a known failure prints one message instead of a traceback."""
     try:
         app()
     except PlatformError as error:

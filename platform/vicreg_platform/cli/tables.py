@@ -1,23 +1,21 @@
-"""What the command line shows: progress, tables, and faults with their lines."""
+"""What the command line shows: progress bars and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import yaml
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
-from vicreg_platform.client import ApiError
+from vicreg_platform.cluster.schemas import ClusterSchema
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import JobSchema, TrialSchema
+from vicreg_platform.jobs.schemas import EventSchema, JobSchema, TrialSchema
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import KeySchema
 from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState, TickSchema
@@ -32,7 +30,7 @@ STATE_COLOURS = {
 
 
 class JobProgress:
-    """Live lines, one a job: a bar with epoch, loss terms, images a second and time left."""
+    """Live lines, one per job: a bar with epoch, loss terms, images per second and time left."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -52,7 +50,7 @@ class JobProgress:
             yield self
 
     def update(self, job: JobSchema) -> None:
-        """Bring the line of a job up to date."""
+        """Update the line of a job."""
         if job.id not in self._tasks:
             self._tasks[job.id] = self._progress.add_task(
                 escape(job.name), total=1.0, state="", detail=""
@@ -80,7 +78,7 @@ def _detail(job: JobSchema) -> str:
         return ""
     if job.kind == "sweep":
         best = job.summary.get("sweep/best")
-        text = f"{_trials_ended(job)}, {job.progress.step} epochs"
+        text = f"{_trials_finished(job)}, {job.progress.step} epochs"
         return (
             text if best is None else f"{text}, best {job.spec['objective']['metric']} {best:.4g}"
         )
@@ -108,7 +106,7 @@ def _duration(seconds: float) -> str:
 
 
 def jobs_table(jobs: list[JobSchema]) -> Table:
-    """Jobs, one a row."""
+    """Jobs, one per row."""
     table = Table(box=None, pad_edge=False)
     for column in ("ID", "STATE", "KIND", "NAME", "EXPERIMENT", "PROGRESS", "REASON"):
         table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
@@ -127,7 +125,7 @@ def jobs_table(jobs: list[JobSchema]) -> Table:
 
 
 def keys_table(keys: list[KeySchema]) -> Table:
-    """API keys, one a row."""
+    """API keys, one per row."""
     table = Table(box=None, pad_edge=False)
     for column in ("KEY", "NAME", "ROLE", "JOBS", "GPUS", "EXPIRES", "LAST USED", "REVOKED"):
         table.add_column(column, overflow="fold")
@@ -150,7 +148,7 @@ SCHEDULE_COLOURS = {ScheduleState.ACTIVE: "green", ScheduleState.PAUSED: "yellow
 
 
 def schedules_table(schedules: list[ScheduleSchema]) -> Table:
-    """Schedules, one a row; times are in each one's own zone."""
+    """Schedules, one per row, with times in their own time zones."""
     table = Table(box=None, pad_edge=False)
     for column in ("ID", "STATE", "NAME", "CRON", "RUNS", "NEXT", "LAST RUN", "JOB", "JOB STATE"):
         table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
@@ -171,7 +169,7 @@ def schedules_table(schedules: list[ScheduleSchema]) -> Table:
 
 
 def schedule_table(schedule: ScheduleSchema, ticks: list[TickSchema]) -> Table:
-    """One schedule: its next times, and what became of the last ones."""
+    """One schedule: its next times, and the outcomes of the last ones."""
     title = f"{escape(schedule.name)}: {_schedule_state(schedule)}, {schedule.runs} runs"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for column in ("TIME", "OUTCOME", "JOB", "JOB STATE", "REASON"):
@@ -214,9 +212,9 @@ TRIAL_COLOURS = {
 
 
 def trials_table(sweep: JobSchema, trials: list[TrialSchema]) -> Table:
-    """A sweep's trials, one a row."""
+    """A sweep's trials, one per row."""
     metric = sweep.spec["objective"]["metric"]
-    title = f"{escape(sweep.name)}: {sweep.state.value}, {_trials_ended(sweep)}"
+    title = f"{escape(sweep.name)}: {sweep.state.value}, {_trials_finished(sweep)}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for column in ("RANK", "TRIAL", "STATE", "EPOCHS", metric, *sweep.spec["space"], "REASON"):
         table.add_column(column, overflow="fold")
@@ -234,9 +232,9 @@ def trials_table(sweep: JobSchema, trials: list[TrialSchema]) -> Table:
     return table
 
 
-def _trials_ended(sweep: JobSchema) -> str:
+def _trials_finished(sweep: JobSchema) -> str:
     ended = sweep.progress.epoch if sweep.progress else 0
-    return f"{ended} of {sweep.spec['search']['trials']} trials ended"
+    return f"{ended} of {sweep.spec['search']['trials']} trials finished"
 
 
 def _short(value: object) -> str:
@@ -244,7 +242,7 @@ def _short(value: object) -> str:
 
 
 def job_table(job: JobSchema) -> Table:
-    """One job, one fact a row."""
+    """One job, one fact per row."""
     table = Table(box=None, show_header=False, pad_edge=False)
     facts: dict[str, Any] = {
         "id": job.id,
@@ -271,42 +269,41 @@ def job_table(job: JobSchema) -> Table:
     return table
 
 
-def print_faults(console: Console, file: Path, document: int, error: ApiError) -> None:
-    """Each fault of one of the specs of a file, with the line it is about."""
-    lines = _lines_of_fields(file.read_text(), document)
-    for fault in error.problem.get("errors", []):
-        field = fault["field"]
-        line = _nearest_line(lines, field)
-        where = f"{file}:{line}" if line else str(file)
-        console.print(f"[bold]{escape(where)}[/]: {escape(field)}: {escape(fault['message'])}")
+def events_table(events: list[EventSchema]) -> Table:
+    """The changes of a job's state, one per row."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("TIME (UTC)", "STATE", "ATTEMPT", "MESSAGE"):
+        table.add_column(column, overflow="fold")
+    for event in events:
+        table.add_row(
+            f"{event.at:%Y-%m-%d %H:%M:%S}",
+            _coloured(event.after),
+            "" if event.attempt is None else str(event.attempt),
+            escape(event.message or ""),
+        )
+    return table
 
 
-def _nearest_line(lines: dict[str, int], field: str) -> int | None:
-    """The line of the field, or of the nearest section around it that is written down."""
-    while field:
-        if field in lines:
-            return lines[field]
-        field = field[: max(field.rfind("."), field.rfind("["), 0)]
-    return lines.get("")
+def metrics_table(curves: dict[str, list[dict[str, float]]]) -> Table:
+    """Curves, one per row: where each has got to, and its range."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("METRIC", "POINTS", "STEP", "LAST", "MIN", "MAX"):
+        table.add_column(column, overflow="fold")
+    for name, points in sorted(curves.items()):
+        values = [point["value"] for point in points]
+        if values:
+            shown = (f"{value:.6g}" for value in (values[-1], min(values), max(values)))
+            step = f"{points[-1]['step']:g}"
+            table.add_row(escape(name), str(len(points)), step, *shown)
+    return table
 
 
-def _lines_of_fields(text: str, document: int) -> dict[str, int]:
-    """The line of every field of a document of a YAML or JSON text, counted from 1."""
-    lines: dict[str, int] = {}
-
-    def walk(node: yaml.Node, path: str, line: int) -> None:
-        lines[path] = line
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                walk(value, f"{path}.{key.value}" if path else key.value, key.start_mark.line + 1)
-        elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                walk(item, f"{path}[{index}]", item.start_mark.line + 1)
-
-    roots = [root for root in yaml.compose_all(text) if not _is_empty(root)]
-    walk(roots[document], "", roots[document].start_mark.line + 1)
-    return lines
-
-
-def _is_empty(root: yaml.Node | None) -> bool:
-    return root is None or root.tag == "tag:yaml.org,2002:null"
+def cluster_table(cluster: ClusterSchema) -> Table:
+    """The nodes of the cluster and what is in use, one per row."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "CPUS", "GPUS"):
+        table.add_column(column)
+    rows = {f"node {number}": node for number, node in enumerate(cluster.nodes)}
+    for name, amount in (rows | {"total": cluster.total, "in use": cluster.used}).items():
+        table.add_row(name, f"{amount.cpus:g}", f"{amount.gpus:g}")
+    return table

@@ -94,6 +94,8 @@ class JobSchema(Schema):
     @classmethod
     def of(cls, job: Job, mlflow_public_url: str) -> JobSchema:
         """The answer for a row loaded with its attempts and dependencies."""
+        # A list must not fail for a row that this version cannot read.
+        spec = job.spec if isinstance(job.spec, dict) else {}
         run = None
         if job.run_id is not None and job.experiment_id is not None:
             run = RunSchema.of(mlflow_public_url, job.run_id, job.experiment_id)
@@ -105,8 +107,8 @@ class JobSchema(Schema):
             state=JobState(job.state),
             reason=job.reason,
             failure=job.failure,
-            spec=job.spec,
-            labels=job.spec.get("labels", {}),
+            spec=spec,
+            labels=spec.get("labels", {}),
             priority=job.priority,
             depends_on=[dependency.depends_on for dependency in job.dependencies],
             start_after=job.start_after,

@@ -219,30 +219,34 @@ class PretrainSpec(JobSpec):
 
     def follow_ups(self, job_id: str) -> list[EvaluateSpec]:
         """The evaluations of the encoder that this pretraining, as job ``job_id``, will make."""
-        specs = []
-        for evaluation in self.evaluations:
-            data = evaluation.data
-            if data is None:
-                test = self.data.test_set()
-                assert test is not None, "checked when the spec was made"
-                data = EvaluationData(train=self.data, test=test)
-            specs.append(
-                EvaluateSpec(
-                    kind="evaluate",
-                    name=f"{self.name}-{evaluation.protocol.name}"[:200],
-                    experiment=self.experiment,
-                    labels=self.labels,
-                    priority=self.priority,
-                    encoder=JobEncoder(job=job_id),
-                    protocol=evaluation.protocol,
-                    data=data,
-                    resources=EvaluateResources(
-                        cpus=self.resources.cpus_per_worker, gpus=self.resources.gpus_per_worker
-                    ),
-                    retry=self.retry,
-                )
-            )
-        return specs
+        return [self.evaluation_of(job_id, evaluation) for evaluation in self.evaluations]
+
+    def evaluation_of(self, job_id: str, evaluation: Evaluation) -> EvaluateSpec:
+        """The evaluate job of the encoder that this pretraining, as job ``job_id``, will make.
+
+        Raises:
+            ValueError: the evaluation names no data, and the test images cannot be guessed.
+        """
+        data = evaluation.data
+        if data is None:
+            test = self.data.test_set()
+            if test is None:
+                raise ValueError("the test images can only be guessed if data.path ends in 'train'")
+            data = EvaluationData(train=self.data, test=test)
+        return EvaluateSpec(
+            kind="evaluate",
+            name=f"{self.name}-{evaluation.protocol.name}"[:200],
+            experiment=self.experiment,
+            labels=self.labels,
+            priority=self.priority,
+            encoder=JobEncoder(job=job_id),
+            protocol=evaluation.protocol,
+            data=data,
+            resources=EvaluateResources(
+                cpus=self.resources.cpus_per_worker, gpus=self.resources.gpus_per_worker
+            ),
+            retry=self.retry,
+        )
 
 
 def _text(section: object, key: str, default: object) -> object:

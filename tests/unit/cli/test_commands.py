@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from vicreg_platform.cli import commands, tables
+from vicreg_platform.cli import commands
+from vicreg_platform.cli.faults import print_faults
 from vicreg_platform.client import ApiError
 
 SPEC = """\
@@ -34,7 +35,7 @@ def test_a_fault_is_printed_with_the_line_of_the_file(tmp_path: Path) -> None:
         {"field": "nowhere", "message": "missing"},
     ]
     output = io.StringIO()
-    tables.print_faults(
+    print_faults(
         Console(file=output, width=200), file, 0, ApiError({"errors": faults, "detail": ""})
     )
     lines = [int(line.split(".yaml:")[1].split(":")[0]) for line in output.getvalue().splitlines()]

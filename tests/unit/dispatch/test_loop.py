@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +26,7 @@ from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import KeyService
 from vicreg_platform.settings import Settings
 from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.specs.stored import VERSION
 
 DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
 
@@ -348,14 +350,65 @@ def test_a_job_whose_run_is_gone_holds_up_no_other(world: World) -> None:
     assert world.job(other).state is JobState.STARTING
 
 
-def test_a_job_that_cannot_be_read_holds_up_no_other(world: World) -> None:
+@pytest.mark.parametrize("spec", ['{"kind": "old"}', "[]", '"text"', "{}"])
+def test_a_job_that_cannot_be_read_is_explained_and_holds_up_no_other(
+    world: World, spec: str
+) -> None:
     broken = world.submit()
     with world.database.write() as session:
-        session.execute(text('UPDATE jobs SET spec = \'{"kind": "old"}\''))
+        session.execute(text("UPDATE jobs SET spec = :spec"), {"spec": spec})
     other = world.submit()
     world.round()
-    assert world.job(broken).state is JobState.QUEUED
+    with world.database.read() as session:
+        state, reason = session.execute(
+            text("SELECT state, reason FROM jobs WHERE id = :id"), {"id": broken}
+        ).one()
+    assert state == "queued"
+    assert reason.startswith("its spec is unreadable: ")
     assert world.job(other).state is JobState.STARTING
+    assert other in [job.id for job in world.all_jobs()]
+
+
+def test_a_job_of_a_newer_version_waits_for_its_dispatcher(world: World) -> None:
+    job = world.submit()
+    with world.database.write() as session:
+        spec = json.dumps(world.job(job).spec | {"novelty": 1})
+        session.execute(
+            text("UPDATE jobs SET spec = :spec, spec_version = :version"),
+            {"spec": spec, "version": VERSION + 1},
+        )
+    world.round()
+    assert world.job(job).state is JobState.QUEUED
+    assert "newer version" in (world.job(job).reason or "")
+
+
+def test_a_running_job_counts_without_its_spec(world: World) -> None:
+    world.cluster.nodes = (Bundle(2, 0),)
+    _, submission = started(world, resources={"workers": 2})
+    with world.database.write() as session:
+        session.execute(text("UPDATE jobs SET spec = '{}'"))
+    small = world.submit()
+    world.round()
+    assert world.job(small).state is JobState.QUEUED
+    world.ends(submission, 0)
+    world.round()
+    assert world.job(small).state is JobState.STARTING
+
+
+def test_the_run_of_a_job_that_was_cancelled_before_its_first_attempt_is_closed(
+    world: World,
+) -> None:
+    job = world.submit()
+    world.cluster.submit = lambda submission: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.round()
+    del world.cluster.submit
+    with world.database.write() as session:  # as if it had died one line earlier
+        session.execute(text("DELETE FROM attempts"))
+        session.execute(text("UPDATE jobs SET state = 'queued'"))
+    world.jobs.cancel(job)
+    world.round()
+    assert world.tracking.runs[f"run-{job}"] == "KILLED"
 
 
 def test_a_refused_submission_is_tried_again(world: World) -> None:

@@ -1,0 +1,90 @@
+"""Specs that some version of the platform has stored are read, or said to be unreadable."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vicreg_platform.schedules.spec import ScheduleSpec, read_schedule
+from vicreg_platform.specs import KINDS, AnySpec, parse_spec
+from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
+
+STORED = Path(__file__).parents[2] / "stored"
+VERSIONS = sorted(folder.name for folder in STORED.iterdir())
+
+
+def stored(version: str, kind: str) -> dict[str, Any]:
+    spec: dict[str, Any] = json.loads((STORED / version / f"{kind}.json").read_text())
+    return spec
+
+
+@pytest.fixture
+def pretrain() -> dict[str, Any]:
+    return parse_spec({"kind": "pretrain", "data": {"source": "digits"}}).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_that_a_version_has_stored_is_read(version: str, kind: str) -> None:
+    before = stored(version, kind)
+    spec = read_spec(before, None)
+    assert isinstance(spec, AnySpec)
+    after = spec.model_dump(mode="json")
+    # Nothing is lost, and nothing changes.
+    assert {name: after[name] for name in before} == before
+    assert spec.needs().cpus >= 1
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_schedule_that_a_version_has_stored_is_read(version: str) -> None:
+    spec = read_schedule(stored(version, "schedule"), None)
+    assert isinstance(spec, ScheduleSpec)
+    assert spec.cron == "30 2 * * *"
+
+
+@pytest.mark.parametrize("written", [None, VERSION])
+def test_a_field_that_is_not_known_is_skipped(
+    pretrain: dict[str, Any], written: int | None
+) -> None:
+    pretrain["training"]["gone"] = 3
+    pretrain["also_gone"] = {"a": 1}
+    spec = read_spec(pretrain, written)
+    assert not isinstance(spec, Unreadable)
+    del pretrain["training"]["gone"], pretrain["also_gone"]
+    assert spec.model_dump(mode="json") == pretrain
+
+
+def test_a_field_that_is_not_there_takes_its_default(pretrain: dict[str, Any]) -> None:
+    del pretrain["watch"], pretrain["retry"]
+    spec = read_spec(pretrain, VERSION)
+    assert not isinstance(spec, Unreadable)
+    assert spec.retry.max_attempts == 3
+
+
+def test_a_field_of_a_newer_version_is_not_skipped(pretrain: dict[str, Any]) -> None:
+    # Without it the job would train something else.
+    assert not isinstance(read_spec(pretrain, VERSION + 1), Unreadable)
+    pretrain["training"]["accumulate"] = 4
+    unreadable = read_spec(pretrain, VERSION + 1)
+    assert isinstance(unreadable, Unreadable)
+    assert "newer version" in unreadable.reason
+    assert "training.accumulate" in unreadable.reason
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [None, [], "text", 3, {}, {"kind": "old"}, {"kind": "pretrain"}, {"kind": ["pretrain"]}],
+)
+def test_what_is_no_spec_is_unreadable(spec: object) -> None:
+    assert isinstance(read_spec(spec, VERSION), Unreadable)
+    assert isinstance(read_schedule(spec, VERSION), Unreadable)
+
+
+def test_a_value_that_is_not_allowed_is_named(pretrain: dict[str, Any]) -> None:
+    pretrain["training"]["epochs"] = -1
+    unreadable = read_spec(pretrain, VERSION)
+    assert isinstance(unreadable, Unreadable)
+    assert "training.epochs" in unreadable.reason
