@@ -8,19 +8,19 @@ INSTALLED := $(VENV)/.installed
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make install   everything into $(VENV), from requirements.lock"
+	@echo "make install   install everything into $(VENV), from requirements.lock"
 	@echo "make demo      the main job from end to end, on this machine (KEEP=1: leave it running)"
 	@echo "make test      the whole test suite"
-	@echo "make bench     the benchmarks, printed as ratios of one run"
+	@echo "make bench     the benchmarks, as ratios within one run"
 	@echo "make check     ruff, mypy, import-linter"
-	@echo "make format    let ruff rewrite the code"
-	@echo "make compose-test  the cluster of containers, with kills in the middle"
+	@echo "make format    format the code with ruff"
+	@echo "make compose-test  the cluster of containers, with faults injected"
 	@echo "make compose-env  random secrets for docker compose, in .env"
-	@echo "make lock      make requirements.lock anew"
+	@echo "make lock      update requirements.lock"
 
 install: $(INSTALLED)
 
-# uv comes from the environment's own pip, so that nothing outside $(VENV) is touched.
+# uv is installed into the environment, so that nothing outside $(VENV) is touched.
 $(INSTALLED): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
@@ -34,7 +34,7 @@ demo: install
 test: install
 	$(BIN)/python -m pytest
 
-# lightly is compared with, and nothing else: it stays out of the environment.
+# Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly
 bench: install
 	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) \
@@ -55,8 +55,8 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What each image holds, at the versions of requirements.lock: a change elsewhere in
-# pyproject.toml must not install torch anew.
+# What each image contains, at the versions of requirements.lock: a change elsewhere in
+# pyproject.toml must not reinstall torch.
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
 	--no-header --no-annotate --constraint requirements.lock pyproject.toml
 lock:
@@ -69,13 +69,13 @@ lock:
 compose-test: install
 	@if docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1; then \
 		$(BIN)/python -m pytest -m compose tests/compose -s; \
-	else echo "compose-test: skipped, there is no Docker engine with Compose"; fi
+	else echo "compose-test: skipped, because there is no Docker engine with Compose"; fi
 
-# Random secrets for docker compose; one that is there is kept.
+# Random secrets for docker compose; an existing .env is kept.
 compose-env:
 	@test -e .env || $(PYTHON) deploy/environment.py > .env
 	@chmod 600 .env
-	@echo ".env holds the secrets of the cluster; VICREG_API_KEY in it is the administrator's"
+	@echo ".env contains the secrets of the cluster; its VICREG_API_KEY is the administrator's"
 
 clean:
 	rm -rf $(VENV) .vicreg

@@ -13,7 +13,7 @@ from vicreg_platform.errors import InvalidKey, PlatformError
 from vicreg_platform.settings import Settings
 
 GRACE_SECONDS = 3
-"""How long open log streams may hold up an ending server."""
+"""How long open log streams may delay the server's exit."""
 
 
 def is_loopback(host: str) -> bool:
@@ -25,25 +25,25 @@ def is_loopback(host: str) -> bool:
 
 
 def open_keys(services: Services, first_key: str | None, host: str, loopback: bool) -> None:
-    """See to it that there is an administrator's key where others can reach the API.
+    """Make sure that there is an administrator's key if others can reach the API.
 
     Raises:
-        InvalidKey: there is none, or the first one has not the form of a key.
-        DatabaseUnavailable: the database did not answer in a minute.
+        InvalidKey: there is none, or the first does not have the form of a key.
+        DatabaseUnavailable: the database was unreachable for a minute.
     """
     services.database.migrate(wait_seconds=MIGRATION_WAIT_SECONDS)
     if first_key is not None:
         services.keys.ensure(first_key)
     if not loopback and not services.keys.any_administrator():
         raise InvalidKey(
-            f"others can reach {host}, and there is no administrator's API key: make one with "
+            f"others can reach {host}, and there is no administrator's API key: create one with "
             "`vicreg keys create --role admin --name …` while the API listens on 127.0.0.1, "
-            "or give the first one in VICREG_API_KEY"
+            "or set VICREG_API_KEY to the first one"
         )
 
 
 def main() -> None:
-    """Serve until told to end."""
+    """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="vicreg_api", description="Serve the API.")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)

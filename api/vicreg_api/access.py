@@ -1,4 +1,4 @@
-"""Who makes a request, and whether they may: keys, roles, rates, and the audit log."""
+"""Who makes a request, and whether they may: keys, roles, rate limits, and the audit log."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import OPEN, Caller, KeyService
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-_bearer = HTTPBearer(auto_error=False, description="An API key, as `vicreg keys create` shows it")
+_bearer = HTTPBearer(auto_error=False, description="An API key, as `vicreg keys create` prints it")
 
 
 class RateLimit:
-    """A token bucket for each key: so many requests a minute, and as many at once.
+    """A token bucket per key: this many requests per minute, and as many at once.
 
     Args:
-        per_minute: of each key.
-        now: seconds, of a clock that never goes back.
+        per_minute: requests of each key.
+        now: a monotonic clock, in seconds.
     """
 
     def __init__(self, per_minute: int, now: Callable[[], float] = time.monotonic) -> None:
@@ -54,12 +54,12 @@ class RateLimit:
 
 
 class Access:
-    """The door of the API.
+    """Authenticates requests and admits them.
 
     Args:
-        keys: who holds which key.
-        rate: of requests that make something.
-        loopback: whether only this machine reaches the API: then it is open until there is a key.
+        keys: the API keys.
+        rate: the limit of POSTs.
+        loopback: whether only this machine reaches the API; it is then open until there is a key.
     """
 
     def __init__(self, keys: KeyService, rate: RateLimit, loopback: bool) -> None:
@@ -68,26 +68,26 @@ class Access:
         self._loopback = loopback
 
     def caller(self, key: str | None) -> Caller:
-        """Who makes a request.
+        """The caller of a request.
 
         Raises:
-            InvalidKey: there is no key, or not a valid one.
+            InvalidKey: the key is missing or not valid.
         """
         if key is not None:
             return self.keys.authenticate(key)
         if self._loopback and not self.keys.any():
             return OPEN
-        raise InvalidKey("an API key is needed, as in `Authorization: Bearer vk_…`")
+        raise InvalidKey("an API key is required: `Authorization: Bearer vk_…`")
 
     def admit(self, caller: Caller, method: str) -> None:
-        """Let a request that changes something in.
+        """Admit a request that changes something.
 
         Raises:
-            Forbidden: the caller may only look.
+            Forbidden: the caller may only read.
             TooManyRequests: the key has made too many.
         """
         if caller.role is Role.VIEWER:
-            raise Forbidden("a viewer's key can change nothing")
+            raise Forbidden("a viewer's key cannot change anything")
         if method == "POST" and caller.key is not None:
             self._rate.take(caller.key)
 
@@ -96,7 +96,7 @@ def authenticated(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
-    """The caller of a request; one that changes something is written to the audit log first."""
+    """The caller of a request; one that changes something is recorded in the audit log first."""
     access: Access = request.app.state.access
     caller = access.caller(credentials.credentials if credentials else None)
     if request.method not in SAFE_METHODS:
@@ -119,24 +119,24 @@ def administrator(caller: InjectedCaller) -> Caller:
 
 
 def check_owner(caller: Caller, owner: str | None, what: str) -> None:
-    """Let users change their own only.
+    """Let users change only what is theirs.
 
     Raises:
-        Forbidden: it is another one's.
+        Forbidden: it belongs to someone else.
     """
     if caller.role is not Role.ADMIN and caller.name != owner:
-        raise Forbidden(f"{what} is not yours: it can be changed by {owner or 'administrators'}")
+        raise Forbidden(f"{what} is not yours: only {owner or 'administrators'} can change it")
 
 
 class AuditStatus:
-    """Writes to the audit log how a request was answered."""
+    """Records in the audit log how a request was answered."""
 
     def __init__(self, app: ASGIApp, keys: KeyService) -> None:
         self._app = app
         self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, watching how it is answered."""
+        """Pass the request on, and observe the answer."""
         status, made = 500, None
 
         async def watched_send(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""The app, from its settings."""
+"""The FastAPI app."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ MIGRATION_WAIT_SECONDS = 60.0
 
 
 def create_app(services: Services, *, loopback: bool = True, per_minute: int = 120) -> FastAPI:
-    """The API on ``services``; the database is migrated when it starts.
+    """The API on ``services``; the database is migrated at its start.
 
     Args:
-        services: what it stands on.
-        loopback: whether only this machine reaches it: then it is open until there is a key.
-        per_minute: how many POSTs a minute a key may make.
+        services: what the routes use.
+        loopback: whether only this machine reaches it; it is then open until there is a key.
+        per_minute: how many POSTs per minute a key may make.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""The body of a request: bounded, and JSON or YAML."""
+"""The body of a request: JSON or YAML, up to 1 MiB."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
 
 
 async def parsed_body(request: Request) -> Any:
-    """The body as data: YAML where the content type says so, else JSON.
+    """The body as data: YAML if the content type says so, else JSON.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: it is not valid.
     """
     body = await request.body()
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
-    # In a thread: a megabyte of YAML takes seconds to read, and other requests must not wait.
+    # In a thread: a megabyte of YAML takes seconds to parse, and other requests must not wait.
     return await run_sync(_parsed_yaml if media_type in _YAML_TYPES else _parsed_json, body)
 
 
@@ -39,30 +39,30 @@ def _parsed_json(body: bytes) -> Any:
 def _parsed_yaml(body: bytes) -> Any:
     try:
         data = yaml.load(body, _PlainLoader)
-        # What YAML has and JSON has not (dates, sets, bytes) is text from here on.
+        # What JSON lacks (dates, sets, bytes) becomes text.
         return json.loads(json.dumps(data, default=str))
     except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
         raise InvalidRequest(f"the body is not valid YAML: {error}") from None
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """No aliases: a few lines of them would unfold into gigabytes."""
+    """Refuses aliases: a few lines of them would expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not taken")
+            raise yaml.YAMLError("aliases (*name) are not supported")
         node: yaml.Node | None = super().compose_node(parent, index)
         return node
 
 
 class BodyLimit:
-    """Refuses bodies over 1 MiB, whether or not they announce their length."""
+    """Refuses bodies over 1 MiB, whether or not they declare their length."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, watching what it sends."""
+        """Pass the request on, and count what it sends."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Bodies that work when pasted: the recipes that need no data on disk."""
+"""Example bodies that work when pasted: recipes that need no data on disk."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NIGHTLY = {
 
 
 def _content(schema: dict[str, Any], examples: dict[str, Any]) -> dict[str, Any]:
-    # OpenAPI keeps shared schemas elsewhere; in one body they are resolved in place.
+    # OpenAPI keeps shared schemas elsewhere; in a body they are resolved in place.
     definitions = schema.pop("$defs", {})
     body = {"schema": _resolved(schema, definitions), "examples": examples}
     return {

@@ -1,4 +1,4 @@
-"""A job's log: from Ray while the attempt lives, from its MLflow run afterwards."""
+"""A job's log: from Ray while the attempt is live, from its MLflow run afterwards."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from vicreg_platform.jobs.schemas import AttemptSchema, JobSchema
 
 POLL_SECONDS = 1.0
 MAX_UNANSWERED = 30
-"""How many polls in a row may fail after the job's end before its log is given up."""
+"""How many consecutive polls may fail after the job has ended before the log is given up."""
 
 
 def read_log(services: Services, job: JobSchema, number: int | None) -> str:
-    """The log of one attempt, by default of the last one.
+    """The log of an attempt, by default the last one.
 
     Raises:
         InvalidRequest: the job has no such attempt.
-        Unavailable: neither Ray nor MLflow could be asked.
+        Unavailable: neither Ray nor MLflow is reachable.
     """
     if number is None:
         return _log_of(services, job, job.attempts[-1]) if job.attempts else ""
@@ -32,7 +32,7 @@ def read_log(services: Services, job: JobSchema, number: int | None) -> str:
 
 
 async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
-    """What the job prints, as it prints it, over all its attempts, until it has ended."""
+    """What the job prints, over all its attempts, until it has finished."""
     number, sent, unanswered = 1, 0, 0
     while True:
         job = await run_sync(services.jobs.get, job_id)
@@ -60,6 +60,6 @@ def _log_of(services: Services, job: JobSchema, attempt: AttemptSchema) -> str:
         try:
             return services.tracking.log(job.mlflow.run_id, attempt.number)
         except (NotFound, Unavailable):
-            pass  # it ended a moment ago, or MLflow is away: Ray may still have it
+            pass  # not stored yet, or MLflow is unreachable: Ray may still have it
     log = services.cluster.log(attempt.submission_id)
     return log or ""

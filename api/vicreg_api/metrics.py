@@ -31,7 +31,7 @@ class Timed:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, watching when it is answered."""
+        """Pass the request on, and time the answer."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -39,7 +39,7 @@ class Timed:
 
         async def watched_send(message: Message) -> None:
             if message["type"] == "http.response.start":
-                # By the route, not the path: ids would make a time series each.
+                # By the route, not the path: each id would be a time series of its own.
                 route = getattr(scope.get("route"), "path", "none")
                 labels = (scope["method"], route, str(message["status"]))
                 REQUEST_SECONDS.labels(*labels).observe(time.perf_counter() - began)
@@ -49,14 +49,14 @@ class Timed:
 
 
 def install(app: FastAPI, services: Services) -> None:
-    """Serve the metrics of this process and of the jobs in the database."""
-    # Of its own, since a process may make several apps.
+    """Serve the metrics of this process, and counts of the unfinished jobs."""
+    # Not the global one: a process may create several apps.
     registry = CollectorRegistry()
     registry.register(UnfinishedJobs(services.jobs.unfinished))
     registry.register(REGISTRY)
     app.add_middleware(Timed)
 
-    # Not a coroutine: the database may take its time, and other requests must not wait.
+    # Not a coroutine: the database may be slow, and other requests must not wait.
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)

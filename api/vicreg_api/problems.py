@@ -61,7 +61,7 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResp
 
 
 def problem_of(error: PlatformError) -> Problem:
-    """The problem that an error of the platform is."""
+    """An error of the platform as a problem."""
     errors = None
     if isinstance(error, InvalidSpec):
         errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
@@ -119,7 +119,7 @@ def _unexpected_error(request: Request, error: Exception) -> JSONResponse:
         Problem(
             title="Internal error",
             status=500,
-            detail="a defect of the platform; the API's log has the details",
+            detail="a bug of the platform; see the log of the API",
             code="internal",
         )
     )

@@ -1,4 +1,4 @@
-"""What the routes stand on, made once and handed to them by FastAPI."""
+"""What the routes use: created once, and injected by FastAPI."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Services:
 
     @classmethod
     def of(cls, settings: Settings) -> Services:
-        """The real ones."""
+        """The services that the settings describe."""
         database = Database(settings.database_url)
         jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
         return cls(

@@ -1,4 +1,4 @@
-"""Paths under the data root, which none can leave."""
+"""Paths under the data root; none can leave it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".ti
 
 
 def resolve_inside(root: Path, relative: str) -> Path:
-    """``relative`` under ``root``, with symbolic links followed.
+    """The path ``relative`` under ``root``, with symbolic links resolved.
 
     Raises:
         ValueError: the path is outside the root, or does not exist.
@@ -19,16 +19,16 @@ def resolve_inside(root: Path, relative: str) -> Path:
         path = (root / relative).resolve()
         exists = path.exists()
     except (OSError, RuntimeError) as error:  # a name too long, a loop of links
-        raise ValueError(f"'{relative}' cannot be followed: {error}") from None
+        raise ValueError(f"'{relative}' cannot be resolved: {error}") from None
     if not path.is_relative_to(root):
-        raise ValueError(f"'{relative}' leads outside the data root {root}")
+        raise ValueError(f"'{relative}' is outside the data root {root}")
     if not exists:
         raise ValueError(f"'{relative}' does not exist under the data root {root}")
     return path
 
 
 def holds_image(folder: Path) -> bool:
-    """Whether a class folder of ``folder`` holds at least one image file."""
+    """Whether a class folder of ``folder`` contains an image file."""
     return any(
         name.lower().endswith(IMAGE_SUFFIXES)
         for entry in os.scandir(folder)

@@ -32,7 +32,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store UTC; a moment without a zone is a defect of the caller."""
+        """Store UTC; a moment without a time zone is a bug of the caller."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -40,7 +40,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.astimezone(UTC)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        """SQLite gives the moment back without its zone."""
+        """SQLite returns the moment without its time zone."""
         if value is None:
             return None
         moment: datetime = value
@@ -68,7 +68,7 @@ class Database:
         """A transaction that only reads.
 
         Raises:
-            DatabaseUnavailable: the database does not answer.
+            DatabaseUnavailable: the database is unreachable.
         """
         with self._transaction(write=False) as session:
             yield session
@@ -78,7 +78,7 @@ class Database:
         """A transaction that commits as one, or not at all.
 
         Raises:
-            DatabaseUnavailable: the database does not answer.
+            DatabaseUnavailable: the database is unreachable.
         """
         with self._transaction(write=True) as session:
             yield session
@@ -90,10 +90,10 @@ class Database:
             with Session(engine, expire_on_commit=False) as session, session.begin():
                 yield session
         except (OperationalError, InterfaceError) as error:
-            raise DatabaseUnavailable(f"the database does not answer: {error.orig}") from error
+            raise DatabaseUnavailable(f"the database is unreachable: {error.orig}") from error
 
     def ping(self) -> None:
-        """Ask the database whether it is there.
+        """Check that the database is reachable.
 
         Raises:
             DatabaseUnavailable: it is not.
@@ -102,16 +102,16 @@ class Database:
             session.execute(text("SELECT 1"))
 
     def migrate(self, wait_seconds: float = 0.0) -> None:
-        """Bring the schema up to date; several processes may do so at once.
+        """Migrate the schema to this version; several processes may do so at once.
 
         Args:
-            wait_seconds: how long to wait for a database that does not answer yet.
+            wait_seconds: how long to wait for a database that is not reachable yet.
 
         Raises:
-            DatabaseUnavailable: it did not answer in that time.
+            DatabaseUnavailable: it was not reachable in that time.
         """
         if self.engine.dialect.name == "sqlite":
-            # Its own wait does not cover the switch to WAL, which several may make at once.
+            # SQLite's own wait does not cover the switch to WAL, which several may make at once.
             wait_seconds = max(wait_seconds, BUSY_TIMEOUT_SECONDS)
         deadline = time.monotonic() + wait_seconds
         while True:
@@ -121,7 +121,7 @@ class Database:
             except OperationalError as error:
                 if time.monotonic() >= deadline:
                     raise DatabaseUnavailable(
-                        f"the database does not answer: {error.orig}"
+                        f"the database is unreachable: {error.orig}"
                     ) from error
                 time.sleep(0.5)
 
@@ -141,13 +141,13 @@ class Database:
 
 
 def insert_if_absent(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
-    """Insert a row; False where one with its key is there already.
+    """Insert a row; False if one with its key exists.
 
-    Where another transaction has inserted it and not yet ended, this one waits for its end.
+    If another transaction has inserted it and is still open, this one waits until it ends.
     """
     dialect = session.get_bind().dialect.name
     statement = (postgresql if dialect == "postgresql" else sqlite).insert(table)
-    # An insert's row count is not to be had from every driver; the row itself is.
+    # Not every driver returns the row count of an insert; all return the row itself.
     key = next(iter(table.__table__.primary_key))
     inserted = session.execute(statement.values(**values).on_conflict_do_nothing().returning(key))
     return inserted.first() is not None
@@ -155,9 +155,9 @@ def insert_if_absent(session: Session, table: type[Base], values: dict[str, Any]
 
 @contextmanager
 def _foreign_keys_off(connection: Connection) -> Iterator[None]:
-    """SQLite changes a table by making a new one, and the rows that point to it must not mind.
+    """Switch SQLite's foreign keys off: it alters a table by replacing it.
 
-    The switch works outside a transaction only.
+    The switch works only outside a transaction.
     """
     if connection.dialect.name != "sqlite":
         yield
@@ -192,7 +192,7 @@ def _engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        # A writer takes the lock at once: two readers that both turn writers would deadlock.
+        # A writer takes the lock at once: two readers that both become writers would deadlock.
         write = connection.get_execution_options().get("vicreg_write", True)
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
 

@@ -60,7 +60,7 @@ class Settings(BaseSettings):
     api_key: str | None = Field(default=None, repr=False)
     """Of the API: the first key, an administrator's. Of a client: the key that it uses."""
     posts_per_minute: int = Field(default=120, ge=1)
-    """How many POSTs a minute an API key may make."""
+    """How many POSTs per minute an API key may make."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """Where the dispatcher serves its metrics for Prometheus. Default: nowhere."""
     retry_backoff_seconds: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)

@@ -29,11 +29,11 @@ ROUNDS = Counter("vicreg_dispatch_rounds", "Rounds of the dispatcher.", ["outcom
 ROUND_SECONDS = Histogram(
     "vicreg_dispatch_round_seconds", "How long a round took.", buckets=_CALL_SECONDS
 )
-LAST_ROUND = Gauge("vicreg_dispatch_last_round_timestamp", "When the last whole round ended.")
+LAST_ROUND = Gauge("vicreg_dispatch_last_round_timestamp", "When the last complete round ended.")
 CALL_SECONDS = Histogram(
     "vicreg_call_seconds", "Calls to Ray and MLflow.", ["service"], buckets=_CALL_SECONDS
 )
-CALL_FAILURES = Counter("vicreg_call_failures", "Calls that got no answer.", ["service"])
+CALL_FAILURES = Counter("vicreg_call_failures", "Calls without an answer.", ["service"])
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailabl
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
 # MLflow's client reads these at every call. Its own defaults wait minutes for a dead server; here
-# every caller has a loop of its own that retries.
+# every caller retries by itself.
 TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 os.environ.setdefault(TIMEOUT, "10")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -56,7 +56,7 @@ class RunReading:
 
     progress: Progress | None
     metrics: dict[str, float]
-    """The latest value of each; what is not finite is left out, as JSON has no word for it."""
+    """The latest value of each; non-finite values are left out, because JSON has none."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def patient_uploads() -> Iterator[None]:
 
 
 class Tracking:
-    """An MLflow server. Every method raises TrackingUnavailable where it gets no answer.
+    """An MLflow server. Every method raises TrackingUnavailable if it is unreachable.
 
     Args:
         url: its address.
@@ -100,7 +100,7 @@ class Tracking:
         self._client = mlflow_client(url)
 
     def ping(self) -> None:
-        """Ask the server whether it is there."""
+        """Check that the server is reachable."""
         with self._answering():
             answer = requests.get(f"{self._url}/health", timeout=5)
             answer.raise_for_status()
@@ -108,12 +108,12 @@ class Tracking:
     def ensure_run(
         self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
     ) -> tuple[str, str]:
-        """The run of a job, made at the first call and found again at each later one.
+        """The run of a job, created by the first call and found by each later one.
 
         Args:
-            job_id: kept as a tag, by which the run is found.
-            name: what the MLflow UI calls it.
-            experiment: made where it does not exist.
+            job_id: stored as a tag, by which the run is found.
+            name: of the run in the MLflow UI.
+            experiment: created if it does not exist.
             spec: becomes the run's parameters, flattened.
             parent: the run under which the UI shows this one.
 
@@ -125,13 +125,13 @@ class Tracking:
             found = self._find_run(job_id, experiment_id)
             run = found or self._create_run(job_id, name, experiment_id, spec, parent)
             run_id: str = run.info.run_id
-            if not run.data.params:  # also of a run whose maker died at this very line
+            if not run.data.params:  # also for a run whose creator died right here
                 parameters = [Param(k, v[:PARAM_LENGTH]) for k, v in flatten(spec).items()]
                 self._client.log_batch(run_id, params=parameters)
             return run_id, experiment_id
 
     def run_of_job(self, job_id: str, experiment: str) -> str | None:
-        """The run of a job, or of a trial, where it has been made."""
+        """The run of a job or of a trial; None if there is none yet."""
         with self._answering():
             found = self._find_run(job_id, self._experiment(experiment))
         return None if found is None else str(found.info.run_id)
@@ -152,14 +152,14 @@ class Tracking:
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
     def read(self, run_id: str) -> RunReading:
-        """How far the run is and the latest value of each of its metrics."""
+        """The progress of a run, and the latest value of each of its metrics."""
         with self._answering():
             data = self._client.get_run(run_id).data
         metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
         return RunReading(read_progress(data.tags.get(PROGRESS_TAG)), metrics)
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
-        """The trials of the sweep with this run: each with the ids of its run and experiment."""
+        """The trials of a sweep, each with the ids of its run and experiment."""
         with self._answering():
             parent = self._client.get_run(run_id)
             children: list[Run] = []
@@ -186,13 +186,13 @@ class Tracking:
         ]
 
     def begin_trial(self, run_id: str, trial: Trial) -> None:
-        """Let a new trial be seen; one that goes on keeps what is known of it."""
+        """Show a new trial; one that resumes keeps its state."""
         with self._answering():
             if TRIAL_TAG not in self._client.get_run(run_id).data.tags:
                 self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
 
     def keep_trial(self, run_id: str, trial: Trial) -> None:
-        """Keep a trial's state with its run, and close the run of one that has ended."""
+        """Store a trial's state with its run, and close the run if the trial has ended."""
         with self._answering():
             self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
         if trial.state is not TrialState.RUNNING:
@@ -208,12 +208,12 @@ class Tracking:
         )
 
     def keep_log(self, run_id: str, attempt: int, log: str) -> None:
-        """Keep an attempt's log with the run."""
+        """Store an attempt's log with the run."""
         with self._answering():
             self._client.log_text(run_id, log, _log_path(attempt))
 
     def has_log(self, run_id: str, attempt: int) -> bool:
-        """Whether an attempt's log is kept with the run."""
+        """Whether an attempt's log is stored with the run."""
         with self._answering():
             kept = {artifact.path for artifact in self._client.list_artifacts(run_id, "logs")}
         return _log_path(attempt) in kept
@@ -222,10 +222,10 @@ class Tracking:
         """An attempt's log.
 
         Raises:
-            NotFound: none was kept.
+            NotFound: none is stored.
         """
         if not self.has_log(run_id, attempt):
-            raise NotFound(f"no log of attempt {attempt} was kept")
+            raise NotFound(f"no log of attempt {attempt} is stored")
         with self._answering(), tempfile.TemporaryDirectory() as folder:
             file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
             return Path(file).read_text()
@@ -268,7 +268,7 @@ class Tracking:
             made: str = self._client.create_experiment(name)
             return made
         except RestException as error:
-            # Another process made it in between.
+            # Another process created it meanwhile.
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 raise error
@@ -286,12 +286,12 @@ class Tracking:
             if error.get_http_status_code() in _TRANSIENT:
                 CALL_FAILURES.labels("mlflow").inc()
                 raise TrackingUnavailable(
-                    f"MLflow cannot answer at {self._url}: {error.message}"
+                    f"MLflow failed at {self._url}: {error.message}"
                 ) from error
             raise TrackingRefused(f"MLflow refused at {self._url}: {error.message}") from error
         except (MlflowException, requests.RequestException, OSError) as error:
             CALL_FAILURES.labels("mlflow").inc()
-            raise TrackingUnavailable(f"MLflow does not answer at {self._url}") from error
+            raise TrackingUnavailable(f"MLflow is unreachable at {self._url}") from error
 
 
 def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:

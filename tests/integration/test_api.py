@@ -39,6 +39,7 @@ class Platform:
     http: httpx.Client
     cluster: FakeCluster
     dispatcher: Dispatcher
+    tracking: Tracking
     data_root: Path
 
     def submit(self, **changes: Any) -> str:
@@ -71,7 +72,8 @@ def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> 
     thread.start()
     wait_until(lambda: server.started)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
-        yield Platform(http, cluster, Dispatcher(database, cluster, tracking, settings), data_root)
+        dispatcher = Dispatcher(database, cluster, tracking, settings)
+        yield Platform(http, cluster, dispatcher, tracking, data_root)
     server.should_exit = True
     thread.join()
 
@@ -126,7 +128,7 @@ def ended_sweep(platform: Platform) -> dict[str, Any]:
     assert (refused.status_code, refused.json()["code"]) == (409, "illegal_transition")
     platform.dispatcher.round()
     job = platform.http.get(f"/v1/jobs/{job['id']}").json()
-    tracking = platform.dispatcher._tracking
+    tracking = platform.tracking
     for number, (state, objective, epoch) in enumerate(
         [("stopped", 0.5, 1), ("succeeded", 0.7, 4), ("failed", None, 0), ("stopped", 0.6, 2)]
     ):
@@ -392,7 +394,7 @@ def test_an_evaluation_of_no_encoder_is_refused(platform: Platform) -> None:
     job = platform.submit()
     waiting = platform.http.post("/v1/jobs", json=spec | {"encoder": {"job": job}}).json()
     assert (waiting["state"], waiting["depends_on"]) == ("waiting", [job])
-    assert "no pretraining" in refusal(waiting["id"])
+    assert "not a pretraining" in refusal(waiting["id"])
     platform.http.post(f"/v1/jobs/{job}/cancel")
     assert "has no encoder" in refusal(job)
 

@@ -57,7 +57,7 @@ def test_an_encoder_is_evaluated_on_the_data_of_its_training(
     platform: Platform,  # noqa: F811
     vicreg: Vicreg,
 ) -> None:
-    job = platform.submit(name="first", data=DIGITS["data"] | {"image_size": 16})
+    job = platform.submit(name="first", data=DIGITS["data"] | {"image_size": 40})
     knn = spec_of(platform, vicreg("evaluate", job))
     assert (knn["kind"], knn["encoder"], knn["protocol"]["name"]) == (
         "evaluate",
@@ -65,7 +65,7 @@ def test_an_encoder_is_evaluated_on_the_data_of_its_training(
         "knn",
     )
     assert (knn["name"], knn["data"]["test"]["split"]) == ("first-knn", "test")
-    assert knn["data"]["test"]["image_size"] == 16
+    assert knn["data"]["test"]["image_size"] == 40
     linear = vicreg("evaluate", job, "--protocol", "linear", "--set", "protocol.epochs=7")
     assert spec_of(platform, linear)["protocol"]["epochs"] == 7
     assert "there is no protocol 'none'" in vicreg("evaluate", job, "--protocol", "none", code=1)

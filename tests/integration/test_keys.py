@@ -187,7 +187,7 @@ def test_a_quota_bounds_jobs_and_gpus_that_have_not_ended(
     assert "would add 2" in bob.submit(**cloud).json()["detail"]
     assert alice.submit(evaluations=[{"protocol": {"name": "knn"}}]).status_code == 403
     assert alice.submit().status_code == 201
-    assert "2 jobs" in alice.submit().json()["detail"]
+    assert "2 unfinished jobs" in alice.submit().json()["detail"]
     alice.ask("POST", f"/v1/jobs/{first['id']}/cancel")
     assert alice.submit(**two).status_code == 201
 
@@ -264,7 +264,7 @@ def test_where_others_reach_it_the_api_does_not_start_without_a_key(tmp_path: Pa
     refused = serve(tmp_path, *place)
     assert refused.wait(60) == 2
     assert (
-        "there is no administrator's API key: make one with `vicreg keys create"
+        "there is no administrator's API key: create one with `vicreg keys create"
         in (tmp_path / "api.log").read_text()
     )
     weak = serve(tmp_path, *place, VICREG_API_KEY="secret")

@@ -22,11 +22,11 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether jobs can run, and if not, what is in the way."""
+    """Whether jobs can run, and if not, why."""
 
     ready: bool
     checks: dict[str, str]
-    """`ok`, or what is wrong, of each thing the platform stands on."""
+    """For each part, `ok` or what is wrong."""
 
 
 @router.get("/healthz")
@@ -37,7 +37,7 @@ def healthz() -> Health:
 
 @router.get("/readyz", responses={503: {"model": Readiness}})
 def readyz(services: InjectedServices, response: Response) -> Readiness:
-    """Whether the database, Ray, MLflow and a dispatcher are there: which one is not."""
+    """Whether the database, Ray, MLflow and a dispatcher are reachable, and which one is not."""
     questions: dict[str, Callable[[], object]] = {
         "database": services.database.ping,
         "ray": services.cluster.capacity,
@@ -55,7 +55,7 @@ def readyz(services: InjectedServices, response: Response) -> Readiness:
 def _dispatcher(services: Services) -> str:
     if lease_is_held(services.database):
         return "ok"
-    return "no dispatcher is at work: queued jobs will wait"
+    return "no dispatcher is running: queued jobs wait"
 
 
 def _answer(question: Callable[[], object]) -> str:

@@ -28,7 +28,7 @@ router = APIRouter(
     responses={
         404: {"model": Problem, "description": "No such job"},
         422: {"model": Problem, "description": "Every fault of the request"},
-        503: {"model": Problem, "description": "The database, Ray or MLflow does not answer"},
+        503: {"model": Problem, "description": "The database, Ray or MLflow is unreachable"},
     },
 )
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
@@ -90,7 +90,7 @@ def find(
     state: Annotated[list[JobState] | None, Query(description="One or more")] = None,
     kind: Text = None,
     experiment: Text = None,
-    schedule: Annotated[Text, Query(description="The id of the schedule that made it")] = None,
+    schedule: Annotated[Text, Query(description="The id of the schedule that submitted it")] = None,
     label: Annotated[
         list[str] | None, Query(description="`key=value`, one or more; all must match")
     ] = None,
@@ -102,7 +102,7 @@ def find(
     for pair in label or []:
         key, separator, value = pair.partition("=")
         if not separator or "\x00" in pair:
-            raise InvalidRequest(f"label: '{pair}' is not of the form key=value")
+            raise InvalidRequest(f"label: '{pair}' must be key=value")
         labels[key] = value
     wanted = JobFilter(
         states=state or (), kind=kind, experiment=experiment, schedule=schedule, labels=labels
@@ -128,10 +128,10 @@ def events(
 def logs(
     services: InjectedServices,
     job_id: Identifier,
-    follow: Annotated[bool, Query(description="Stream until the job has ended")] = False,
+    follow: Annotated[bool, Query(description="Stream until the job has finished")] = False,
     attempt: Annotated[int | None, Query(ge=1, description="Default: the last one")] = None,
 ) -> Response:
-    """What the job has printed."""
+    """The log of a job."""
     job = services.jobs.get(job_id)
     if follow:
         return StreamingResponse(follow_log(services, job_id), media_type="text/plain")
@@ -165,7 +165,7 @@ def metrics(
 def trials(
     services: InjectedServices,
     job_id: Identifier,
-    sort: Annotated[TrialSort, Query(description="Best, first started or longest first")] = (
+    sort: Annotated[TrialSort, Query(description="Best, first started, or most epochs first")] = (
         TrialSort.RANK
     ),
     limit: Limit = 50,
@@ -179,12 +179,14 @@ def trials(
 @router.post(
     "/{job_id}/promote",
     status_code=status.HTTP_201_CREATED,
-    responses={409: {"model": Problem, "description": "The sweep has not ended, or found nothing"}},
+    responses={
+        409: {"model": Problem, "description": "The sweep is unfinished, or no trial has a value"}
+    },
 )
 def promote(
     services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
 ) -> JobSchema:
-    """The job that trains the best configuration of an ended sweep; the same one every time."""
+    """The job that trains the best configuration of a finished sweep; the same job every time."""
     job = services.jobs.get(job_id)
     if job.kind != "sweep":
         raise InvalidRequest(f"job {job_id} is not a sweep: there is nothing to promote")
@@ -198,7 +200,7 @@ def promote(
     "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
 )
 def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifier) -> JobSchema:
-    """End a job. One that is on the cluster is `stopping` until it is gone."""
+    """Cancel a job. One on the cluster is `stopping` until it has stopped."""
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     return services.jobs.cancel(job_id)
 
@@ -211,7 +213,7 @@ def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifie
 def retry(
     services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
 ) -> JobSchema:
-    """A new job that goes on from the last checkpoint of a failed or cancelled one."""
+    """A new job that resumes from the last checkpoint of a failed or cancelled one."""
     job = services.jobs.retry(job_id, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job

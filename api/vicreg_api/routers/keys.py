@@ -1,4 +1,4 @@
-"""``/v1/keys`` and ``/v1/audit``: for administrators."""
+"""``/v1/keys`` and ``/v1/audit``, for administrators."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ router = APIRouter(
 
 
 class KeyRequest(BaseModel):
-    """A key to be made."""
+    """A key to create."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     name: Name
-    """Whose it is. Jobs belong to names: a second key of the same name can replace the first."""
+    """Its owner. Jobs belong to names, so a second key of the same name can replace the first."""
     role: Role
     expires_in: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=3650))] | None = None
     """Seconds, or as in `P90D`."""
     max_jobs: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Jobs that its owner may have that have not ended."""
+    """Unfinished jobs that its owner may have."""
     max_gpus: int | None = Field(default=None, ge=0, le=1_000_000)
-    """GPUs that those jobs may ask for, all together."""
+    """GPUs that those jobs may request in total."""
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)
 def create(services: InjectedServices, response: Response, request: KeyRequest) -> NewKey:
-    """Make a key. It is shown this once: only its digest is kept."""
+    """Create a key. It is shown only now: just its digest is stored."""
     made = services.keys.create(**request.model_dump())
     response.headers["Location"] = f"/v1/keys/{made.prefix}"
     return made
@@ -58,7 +58,7 @@ def find(services: InjectedServices) -> Page[KeySchema]:
 def revoke(
     services: InjectedServices, prefix: Annotated[str, Path(pattern="^[0-9a-f]{8}$")]
 ) -> KeySchema:
-    """End a key's use, from the next request on."""
+    """Revoke a key, from the next request on."""
     return services.keys.revoke(prefix)
 
 

@@ -24,7 +24,7 @@ router = APIRouter(
     responses={
         404: {"model": Problem, "description": "No such schedule"},
         422: {"model": Problem, "description": "Every fault of the request"},
-        503: {"model": Problem, "description": "The database does not answer"},
+        503: {"model": Problem, "description": "The database is unreachable"},
     },
 )
 
@@ -45,7 +45,7 @@ def create(
     caller: InjectedCaller,
     spec: Annotated[Any, Depends(parsed_body)],
 ) -> ScheduleSchema:
-    """Make a schedule. The body is JSON, or YAML with `Content-Type: application/yaml`."""
+    """Create a schedule. The body is JSON, or YAML with `Content-Type: application/yaml`."""
     schedule = services.schedules.create(spec, caller.name)
     response.headers["Location"] = f"/v1/schedules/{schedule.id}"
     return schedule
@@ -63,7 +63,9 @@ def find(
 def get(
     services: InjectedServices,
     schedule_id: Identifier,
-    preview: Annotated[int, Query(ge=0, le=100, description="How many of its next times")] = 0,
+    preview: Annotated[
+        int, Query(ge=0, le=100, description="How many of its next times to show")
+    ] = 0,
 ) -> ScheduleSchema:
     """One schedule."""
     return services.schedules.get(schedule_id, preview)
@@ -76,7 +78,7 @@ def ticks(
     limit: Limit = 50,
     cursor: Annotated[Moment | None, Query(description="`next_cursor` of a page")] = None,
 ) -> Page[TickSchema]:
-    """What became of each of its times, newest first."""
+    """The outcome of each of its times, newest first."""
     return services.schedules.ticks(schedule_id, limit, cursor)
 
 
@@ -86,7 +88,7 @@ def update(
     schedule_id: OwnSchedule,
     changes: Annotated[Any, Depends(parsed_body)],
 ) -> ScheduleSchema:
-    """Change some fields, by a merge patch (RFC 7396): null gives a field its default again."""
+    """Change some fields by a merge patch (RFC 7396): null resets a field to its default."""
     if not isinstance(changes, dict):
         raise InvalidRequest("the body must be a mapping of the fields to change")
     return services.schedules.update(schedule_id, changes)
@@ -94,29 +96,29 @@ def update(
 
 @router.delete("/{schedule_id}", status_code=status.HTTP_204_NO_CONTENT)
 def delete(services: InjectedServices, schedule_id: OwnSchedule) -> None:
-    """Remove a schedule; the jobs that it has made stay, and go on."""
+    """Delete a schedule; its jobs stay, and continue."""
     services.schedules.delete(schedule_id)
 
 
 @router.post("/{schedule_id}/pause")
 def pause(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleSchema:
-    """Make no more jobs until it is resumed."""
+    """Submit no more jobs until it is resumed."""
     return services.schedules.pause(schedule_id)
 
 
 @router.post("/{schedule_id}/resume")
 def resume(services: InjectedServices, schedule_id: OwnSchedule) -> ScheduleSchema:
-    """Make jobs again, from the next time on."""
+    """Submit jobs again, from the next time on."""
     return services.schedules.resume(schedule_id)
 
 
 @router.post(
     "/{schedule_id}/run-now",
     status_code=status.HTTP_201_CREATED,
-    responses={409: {"model": Problem, "description": "The last job has not ended"}},
+    responses={409: {"model": Problem, "description": "The last job is unfinished"}},
 )
 def run_now(services: InjectedServices, response: Response, schedule_id: OwnSchedule) -> JobSchema:
-    """Make a job besides those of the schedule's times."""
+    """Submit a job now, besides those of the schedule's times."""
     job = services.schedules.run_now(schedule_id)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     return job

@@ -31,8 +31,8 @@ def run_demo(console: Console, home: Path, keep: bool) -> None:
     """Pretrain on digits, evaluate, and compare with the untrained network.
 
     Args:
-        console: where to show it.
-        home: where everything is kept.
+        console: where to print.
+        home: where the platform keeps everything.
         keep: leave the platform running until Ctrl-C.
 
     Raises:
@@ -54,12 +54,12 @@ def run_demo(console: Console, home: Path, keep: bool) -> None:
         console.print(f"\nMLflow run: {pretrained.mlflow.url}", soft_wrap=True)
         console.print(f"done in {time.monotonic() - started:.0f} s")
         if keep:
-            console.print("The platform goes on: Ctrl-C ends it.")
+            console.print("The platform keeps running: Ctrl-C stops it.")
             signal.pause()
         else:
             console.print("KEEP=1 leaves the platform running, so that you can browse the run.")
     except KeyboardInterrupt:
-        console.print("ending")
+        console.print("stopping")
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         platform.end()

@@ -1,7 +1,7 @@
 """``vicreg up``: the whole platform on one machine, as child processes of this one.
 
-SQLite, a Ray head, an MLflow server, the API and the dispatcher. A child that dies is started
-again; when this process ends, they all do.
+SQLite, a Ray head, an MLflow server, the API and the dispatcher. A child that dies is restarted;
+when this process ends, all of them do.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GRACE_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 60.0
-"""A child that lived this long is started again without a wait."""
+"""A child that lived this long is restarted without a longer wait."""
 OBJECT_STORE_BYTES = 200_000_000
 """Ray's own default is a third of the memory; nothing of ours goes through the object store."""
 
@@ -49,7 +49,7 @@ class LocalOptions:
     api_port: int = 8000
     mlflow_port: int = 5000
     cpus: int | None = None
-    """CPUs that Ray may hand out; default: those of the machine."""
+    """CPUs that Ray may assign; default: those of the machine."""
 
 
 @dataclass
@@ -67,7 +67,7 @@ class Child:
     restarts: int = field(default=0)
 
     def start(self) -> None:
-        """Start the process in a session of its own, its output appended to the log."""
+        """Start the process in its own session, with its output appended to the log."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -82,7 +82,7 @@ class Child:
         self.started = time.monotonic()
 
     def revive(self) -> None:
-        """Start the process again if it has died, not too often."""
+        """Restart the process if it has died, after a growing wait."""
         assert self.process is not None
         now = time.monotonic()
         if self.process.poll() is None:
@@ -91,13 +91,13 @@ class Child:
             if now - self.started > STEADY_SECONDS:
                 self.backoff = FIRST_BACKOFF_SECONDS
             logger.warning(
-                "%s ended with %s: starting it again in %g s (%s)",
+                "%s exited with %s: restarting it in %g s (%s)",
                 self.name,
                 self.process.returncode,
                 self.backoff,
                 self.log,
             )
-            self._signal(signal.SIGKILL)  # what is left of its group
+            self._signal(signal.SIGKILL)  # the rest of its group
             self.not_before = now + self.backoff
             self.backoff = min(2 * self.backoff, MAX_BACKOFF_SECONDS)
         elif now >= self.not_before:
@@ -106,7 +106,7 @@ class Child:
             self.start()
 
     def end(self) -> None:
-        """End the process, its group, and whatever it had started elsewhere."""
+        """Stop the process, its group, and whatever it started outside it."""
         import psutil
 
         if self.process is None:
@@ -119,7 +119,7 @@ class Child:
         try:
             self.process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
-            logger.warning("%s did not end in %g s: killed", self.name, GRACE_SECONDS)
+            logger.warning("%s did not stop in %g s: killed", self.name, GRACE_SECONDS)
         self._signal(signal.SIGKILL)
         self.process.wait()
         for descendant in descendants:
@@ -141,10 +141,10 @@ class LocalPlatform:
     """The platform on this machine. Use as a context manager; it is ready when entered.
 
     Args:
-        options: where and how.
+        options: where and how to run it.
 
     Raises:
-        LocalPlatformError: a port is in use, the home is, or something did not start.
+        LocalPlatformError: a port or the home is in use, or a part did not start.
     """
 
     def __init__(self, options: LocalOptions) -> None:
@@ -197,10 +197,10 @@ class LocalPlatform:
         """Start everything and wait until it is ready.
 
         Args:
-            report: called with what is and what is not ready yet.
+            report: called with the answers of ``/readyz`` while waiting.
 
         Raises:
-            LocalPlatformError: it was not ready in two minutes; nothing is left running.
+            LocalPlatformError: it was not ready within 2 minutes; nothing is left running.
         """
         self._supervisor.start()
         deadline = time.monotonic() + READY_SECONDS
@@ -223,7 +223,7 @@ class LocalPlatform:
                 time.sleep(0.25)
 
     def end(self) -> None:
-        """End everything."""
+        """Stop everything."""
         self._ending.set()
         self._supervisor.join()
         for child in reversed(self.children):
@@ -231,7 +231,7 @@ class LocalPlatform:
         self._lock.close()
 
     def _supervise(self) -> None:
-        # Children end with the thread that started them: this one starts them all, and lives on.
+        # Children die with the thread that started them, so this one starts and outlives them.
         for child in self.children:
             child.start()
         while not self._ending.wait(0.5):
@@ -246,9 +246,9 @@ _RAY_ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     "PYTHONUNBUFFERED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A token file left by another cluster must not decide for this one.
+    # A token file of another cluster must not decide for this one.
     "RAY_AUTH_MODE": "disabled",
-    # When everything ends there is nobody to drain for.
+    # When everything stops, there is nothing to drain for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -291,7 +291,7 @@ def _mlflow_command(home: Path, port: int) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on at the moment."""
+    """Ports that nothing listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for each in sockets:
@@ -305,7 +305,7 @@ def free_ports(count: int) -> list[int]:
 def interrupt_on_signals() -> None:
     """Have Ctrl-C and SIGTERM both raise KeyboardInterrupt in the main thread.
 
-    Also where this process was started in the background: a shell has it ignore Ctrl-C there.
+    A shell makes a process in the background ignore Ctrl-C; this undoes it.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -318,13 +318,13 @@ def _refuse_port_in_use(what: str, port: int, option: str) -> None:
             probe.bind((LOOPBACK, port))
         except OSError:
             raise LocalPlatformError(
-                f"port {port}, wanted for {what}, is in use: end what listens there, or choose "
+                f"port {port}, needed for {what}, is in use: stop what listens there, or choose "
                 f"another with {option}"
             ) from None
 
 
 def _lock(home: Path) -> IO[str]:
-    """The lock of a home: held as long as the file is open, by one process only."""
+    """The lock of a home: held by one process, as long as the file is open."""
     file = (home / "lock").open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -333,7 +333,7 @@ def _lock(home: Path) -> IO[str]:
         holder = file.read().strip()
         file.close()
         raise LocalPlatformError(
-            f"{home} is in use by another `vicreg up` (process {holder}): end that one, or give "
+            f"{home} is in use by another `vicreg up` (process {holder}): stop that one, or choose "
             "another home with VICREG_HOME"
         ) from None
     file.truncate(0)
@@ -343,7 +343,7 @@ def _lock(home: Path) -> IO[str]:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """Have the kernel end a child whose parent was killed (Linux only)."""
+    """Make the kernel stop a child whose parent was killed (Linux only)."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
-"""A Ray cluster, spoken to over the HTTP API of its head (Ray 2.60).
+"""A Ray cluster, over the HTTP API of its head (Ray 2.60).
 
-The control plane needs no Ray of its own, so it can serve clusters of other versions.
+The control plane does not import Ray, so it can serve clusters of other versions.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class RayCluster:
 
     Args:
         url: address of its dashboard, such as ``http://127.0.0.1:8265``.
-        token: Ray's token, where it asks for one.
-        nodes: those that the cluster has when it is scaled to its largest; None where it does not
-            scale, and is what it is.
+        token: Ray's token, if the cluster requires one.
+        nodes: the nodes of an autoscaling cluster at its largest; None if the cluster does not
+            scale.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class RayCluster:
         )
         if answer.is_success:
             return
-        # Ray answers a known id with status 500, and so it does much else.
+        # Ray answers a known id with status 500, as it does many other errors.
         if self.status(submission.id) is None:
             raise SubmissionRefused(f"Ray refused the submission: {_last_line(answer.text)}")
 
@@ -94,7 +94,7 @@ class RayCluster:
 
     def capacity(self) -> Capacity:
         """See ``Cluster.capacity``."""
-        # Structured figures are at /api/cluster_status, but not where the autoscaler is Ray's v2.
+        # /api/cluster_status has structured figures, but not with Ray's v2 autoscaler.
         answer = self._call("GET", "/nodes?view=summary")
         by_node = self._body(answer)["data"]["nodeLogicalResources"]
         return Capacity(
@@ -106,7 +106,7 @@ class RayCluster:
         )
 
     def _present_nodes(self) -> tuple[Bundle, ...]:
-        # Ray's own limit is 100 nodes, those that are long dead among them.
+        # Ray's default limit is 100 nodes, dead ones included.
         answer = self._call("GET", "/api/v0/nodes?detail=1&limit=10000")
         nodes = self._body(answer)["data"]["result"]["result"]
         return tuple(
@@ -121,7 +121,7 @@ class RayCluster:
         except httpx.HTTPError as error:
             CALL_FAILURES.labels("ray").inc()
             reason = str(error) or type(error).__name__
-            raise ClusterUnavailable(f"Ray does not answer at {self._url}: {reason}") from error
+            raise ClusterUnavailable(f"Ray is unreachable at {self._url}: {reason}") from error
 
     def _body(self, answer: httpx.Response) -> Any:
         if not answer.is_success:
@@ -132,11 +132,11 @@ class RayCluster:
 
 
 def _in_use(usage: str, resource: str) -> float:
-    """How much of a resource is taken; what a placement group reserves counts as taken.
+    """How much of a resource is in use; what a placement group reserves counts as in use.
 
     Args:
-        usage: a node's, one resource a line: ``2.0/4.0 CPU (1.0 used of 2.0 reserved in placement
-            groups)``.
+        usage: of a node, one resource per line: ``2.0/4.0 CPU (1.0 used of 2.0 reserved in
+            placement groups)``.
         resource: ``CPU`` or ``GPU``.
     """
     line = re.search(rf"^([\d.]+)/[\d.]+ {resource}(?: \(([\d.]+) used of ([\d.]+))?", usage, re.M)

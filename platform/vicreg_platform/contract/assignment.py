@@ -1,4 +1,4 @@
-"""What the dispatcher hands to a Ray job, and how the job answers."""
+"""What the dispatcher passes to a driver, and how the driver answers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class FailureClass(enum.StrEnum):
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     TIMEOUT = "timeout"
-    """Said by the dispatcher, which holds the clock; no driver reports it."""
+    """Decided by the dispatcher, which holds the clock; no driver reports it."""
 
     @property
     def exit_code(self) -> int:
@@ -26,7 +26,7 @@ class FailureClass(enum.StrEnum):
 
     @classmethod
     def of_exit_code(cls, code: int | None) -> FailureClass:
-        """The class of a driver's exit code; a code it did not choose means it was killed."""
+        """The class of an exit code; any code that a driver does not choose means it was killed."""
         return next(
             (known for known, own in _EXIT_CODES.items() if own == code), cls.INFRASTRUCTURE
         )
@@ -40,11 +40,11 @@ _EXIT_CODES = {
 }
 
 FAILURE_LINE = "vicreg failure: "
-"""A driver that fails ends its log with this and the reason."""
+"""The last line of a failed driver's log begins with this; the reason follows."""
 
 
 class Assignment(BaseModel):
-    """One attempt of a job: all that the driver needs to know, as its one argument."""
+    """One attempt of a job: all that its driver needs to know, passed as its one argument."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -54,14 +54,14 @@ class Assignment(BaseModel):
     run_id: str
     """The MLflow run of the job, kept across attempts."""
     encoder_run_id: str | None = None
-    """The run that holds the encoder of an evaluation ``{job: …}``."""
+    """The run with the encoder of an evaluation ``{job: …}``."""
     resume_from: str | None = None
-    """The job whose checkpoints to start from where this one has none: the one it retries."""
+    """The job whose checkpoints to resume from if this one has none: the one it retries."""
     objective: str | None = None
-    """Of a sweep's trial: the metric that it reports at each epoch's end."""
+    """Of a trial: the metric that it reports at the end of each epoch."""
     concurrency: int = 1
-    """Of a sweep: the trials that there is room for at once."""
+    """Of a sweep: how many trials to run at once."""
     tracking_uri: str
     storage: str
-    """Where checkpoints are kept: a path or an fsspec URL that every worker reaches."""
+    """Where checkpoints are stored: a path or an fsspec URL that every worker reaches."""
     data_root: str

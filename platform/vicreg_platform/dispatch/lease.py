@@ -69,7 +69,7 @@ class Lease:
 
 
 def lease_is_held(database: Database, now: Clock = utc_now) -> bool:
-    """Whether a dispatcher is at work on a database."""
+    """Whether a dispatcher is running on a database."""
     query = select(exists().where(LeaseRow.name == NAME, LeaseRow.expires_at >= now()))
     with database.read() as session:
         return bool(session.scalar(query))

@@ -82,7 +82,7 @@ class Dispatcher:
         """Look once at everything that is unfinished, and act.
 
         Returns:
-            False if another dispatcher is at work, and nothing was done.
+            False if another dispatcher holds the lease, and nothing was done.
 
         Raises:
             Unavailable: a neighbour is unreachable; what was done until then stays done.

@@ -91,7 +91,9 @@ class Queue:
             with contained(job):
                 spec = read_spec(job.spec, job.spec_version)
                 if isinstance(spec, Unreadable) or job.needs is None:
-                    reason = spec.reason if isinstance(spec, Unreadable) else "it says no needs"
+                    reason = (
+                        spec.reason if isinstance(spec, Unreadable) else "its needs are unknown"
+                    )
                     self._explain(job, f"its spec is unreadable: {reason}")
                     continue
                 needs = capacity.limited(job.needs)
@@ -100,7 +102,7 @@ class Queue:
                     continue
                 self._too_large_since.pop(job.id, None)
                 if not _fits(needs, capacity, live):
-                    # Later jobs must not overtake: a large job would wait for ever.
+                    # Later jobs must not overtake: a large job would wait forever.
                     self._explain(job, f"waits for room: it needs {needs}")
                     return
                 try:

@@ -18,7 +18,7 @@ class KeyRepository:
 
     Args:
         session: an open transaction.
-        now: the moment that every row written by it carries.
+        now: the time that every row written by it carries.
     """
 
     def __init__(self, session: Session, now: datetime) -> None:
@@ -26,14 +26,14 @@ class KeyRepository:
         self._now = now
 
     def add(self, **values: Any) -> bool:
-        """Store a key; False where one with its prefix is there."""
+        """Store a key; False if one with its prefix exists."""
         return insert_if_absent(self._session, ApiKey, values | {"created_at": self._now})
 
     def get(self, prefix: str) -> ApiKey:
         """One key.
 
         Raises:
-            NotFound: there is none of this prefix.
+            NotFound: there is no such key.
         """
         key = self._session.get(ApiKey, prefix)
         if key is None:
@@ -49,7 +49,7 @@ class KeyRepository:
         return bool(self._session.scalar(select(exists().where(ApiKey.prefix.is_not(None)))))
 
     def live_admins(self) -> list[str]:
-        """Prefixes of administrators' keys that can be used; held until the transaction ends."""
+        """Prefixes of the valid administrators' keys, locked until the transaction ends."""
         query = select(ApiKey.prefix).where(ApiKey.role == "admin", *self._live())
         return list(self._session.scalars(query.with_for_update()))
 
@@ -59,9 +59,9 @@ class KeyRepository:
         return list(self._session.scalars(query))
 
     def quota(self, name: str) -> tuple[int | None, int | None]:
-        """How many jobs and GPUs an owner may have: as their newest key says, used up or not.
+        """How many jobs and GPUs an owner may have: the limits of their newest key.
 
-        The key is held until this transaction ends: of two jobs at once, one counts the other.
+        The key is locked until the transaction ends: of two concurrent jobs, one counts the other.
         """
         query = (
             select(ApiKey.max_jobs, ApiKey.max_gpus)
@@ -74,13 +74,13 @@ class KeyRepository:
         return (None, None) if found is None else (found.max_jobs, found.max_gpus)
 
     def used(self, prefix: str) -> None:
-        """A key was used."""
+        """Record that a key was used."""
         self._session.execute(
             update(ApiKey).where(ApiKey.prefix == prefix).values(last_used_at=self._now)
         )
 
     def revoke(self, prefix: str) -> None:
-        """End a key's use."""
+        """Revoke a key."""
         self._session.execute(
             update(ApiKey)
             .where(ApiKey.prefix == prefix, ApiKey.revoked_at.is_(None))
@@ -88,14 +88,14 @@ class KeyRepository:
         )
 
     def begin_audit(self, **values: Any) -> int:
-        """Write what is about to be done."""
+        """Record a request before it is acted on."""
         entry = AuditEntry(at=self._now, **values)
         self._session.add(entry)
         self._session.flush()
         return entry.id
 
     def end_audit(self, entry: int, status: int, made: str | None) -> None:
-        """Write how it was answered."""
+        """Record how a request was answered."""
         self._session.execute(
             update(AuditEntry).where(AuditEntry.id == entry).values(status=status, made=made)
         )

@@ -1,4 +1,4 @@
-"""What can be done with keys. One use case is one transaction."""
+"""The use cases of API keys. One use case is one transaction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vicreg_platform.pages import Page, number_of, page_of
 
 KEY = re.compile(r"vk_([0-9a-f]{8})_[A-Za-z0-9_-]{32,}")
 USED_SECONDS = 60
-"""The last use is kept to this many seconds: not every request writes."""
+"""The last use is recorded to this precision: not every request writes."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,18 @@ class Caller:
     """Who makes a request."""
 
     name: str | None
-    """Whose key it is; None where the API is open."""
+    """The owner of the key; None if the API is open."""
     role: Role
     key: str | None = None
     """The key's public part."""
 
 
 OPEN = Caller(None, Role.ADMIN)
-"""Everyone, where the API has no keys and listens on loopback."""
+"""Everyone, if the API has no keys and listens on loopback."""
 
 
 def new_key() -> str:
-    """A key that nobody can guess: 256 random bits behind a public prefix."""
+    """A new key: 256 random bits behind a public prefix."""
     return f"vk_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
 
 
@@ -60,7 +60,7 @@ class KeyService:
             return KeyRepository(session, self._now()).any()
 
     def any_administrator(self) -> bool:
-        """Whether there is an administrator's key that can be used."""
+        """Whether there is a valid administrator's key."""
         with self._database.read() as session:
             return bool(KeyRepository(session, self._now()).live_admins())
 
@@ -68,7 +68,7 @@ class KeyService:
         """Who holds a key.
 
         Raises:
-            InvalidKey: it is not known, was revoked, or has expired; which of these is not said.
+            InvalidKey: it is unknown, revoked or expired; the message does not say which.
         """
         match = KEY.fullmatch(key)
         prefix = match[1] if match else ""
@@ -88,13 +88,13 @@ class KeyService:
         max_jobs: int | None = None,
         max_gpus: int | None = None,
     ) -> NewKey:
-        """Make a key. What is returned holds it, and nothing else ever will.
+        """Create a key. Only the answer contains it: what is stored is its digest.
 
         Raises:
-            Conflict: it would be the first, and nobody could make others.
+            Conflict: it would be the first, and nobody could create others.
         """
         if role is not Role.ADMIN and not self.any():
-            raise Conflict("the first key must be an administrator's: it makes the others")
+            raise Conflict("the first key must be an administrator's, who creates the others")
         key = new_key()
         expires_at = None if expires_in is None else self._now() + expires_in
         self._add(key, name, role, expires_at, max_jobs, max_gpus)
@@ -103,15 +103,15 @@ class KeyService:
         return NewKey(key=key, **_answer(stored).model_dump())
 
     def ensure(self, key: str) -> None:
-        """Make an administrator's key of one that was made elsewhere, if it is new.
+        """Store a key that was made elsewhere as an administrator's, unless it is stored already.
 
         Raises:
-            InvalidKey: it has not the form of a key.
+            InvalidKey: it does not have the form of a key.
         """
         if not KEY.fullmatch(key):
             raise InvalidKey(
-                "VICREG_API_KEY has not the form of a key, vk_ and 8 hex digits, _ and 32 or more "
-                "random characters: `make compose-env` makes one"
+                "VICREG_API_KEY must be vk_, 8 hex digits, _ and at least 32 random characters: "
+                "`make compose-env` makes one"
             )
         self._add(key, "first", Role.ADMIN)
 
@@ -132,13 +132,13 @@ class KeyService:
             repository = KeyRepository(session, self._now())
             repository.get(prefix)
             if repository.live_admins() == [prefix]:
-                raise Conflict(f"key {prefix} is the last administrator's: make another one first")
+                raise Conflict(f"key {prefix} is the last administrator's: create another first")
             repository.revoke(prefix)
             session.expire_all()
             return _answer(repository.get(prefix))
 
     def begin_audit(self, caller: Caller, address: str, method: str, path: str) -> int:
-        """Write what is about to be done: who, from where, what."""
+        """Record a request before it is acted on: who, from where, what."""
         with self._database.write() as session:
             return KeyRepository(session, self._now()).begin_audit(
                 name=caller.name or "anyone",
@@ -149,7 +149,7 @@ class KeyService:
             )
 
     def end_audit(self, entry: int, status: int, made: str | None) -> None:
-        """Write how it was answered, and where what it made is."""
+        """Record how a request was answered, and the address of what it created."""
         with self._database.write() as session:
             KeyRepository(session, self._now()).end_audit(entry, status, made)
 

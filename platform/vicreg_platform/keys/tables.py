@@ -1,4 +1,4 @@
-"""The rows: API keys, and what was done with them."""
+"""The tables of API keys and of the audit log."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from vicreg_platform.database import Base
 
 
 class ApiKey(Base):
-    """A key, of which only the digest is kept."""
+    """An API key, of which only the digest is stored."""
 
     __tablename__ = "api_keys"
 
     prefix: Mapped[str] = mapped_column(String(16), primary_key=True)
     """The key's public part, by which it is found and named."""
     digest: Mapped[str] = mapped_column(String(64))
-    """SHA-256 of the whole key: it is random enough to need no slow hash."""
+    """SHA-256 of the key, which is random enough to need no slow hash."""
     name: Mapped[str] = mapped_column(String(200))
-    """Whose key it is: several keys may have one owner."""
+    """The owner: several keys may have the same."""
     role: Mapped[str] = mapped_column(String(16))
     max_jobs: Mapped[int | None] = mapped_column(Integer)
     max_gpus: Mapped[int | None] = mapped_column(Integer)
@@ -33,7 +33,7 @@ class ApiKey(Base):
 
 
 class AuditEntry(Base):
-    """A request that changes something: written before it is acted on."""
+    """A request that changes something, recorded before it is acted on."""
 
     __tablename__ = "audit"
 
@@ -44,12 +44,12 @@ class AuditEntry(Base):
     name: Mapped[str] = mapped_column(String(200))
     """Who."""
     key: Mapped[str | None] = mapped_column(String(16))
-    """By which key; null where the API is open."""
+    """The public part of their key; null if the API is open."""
     address: Mapped[str] = mapped_column(String(64))
-    """From where."""
+    """Their network address."""
     method: Mapped[str] = mapped_column(String(8))
     path: Mapped[str] = mapped_column(Text)
     status: Mapped[int | None] = mapped_column(Integer)
-    """How it was answered; null where the API died before it could say."""
+    """The HTTP status of the answer; null if the API died before it answered."""
     made: Mapped[str | None] = mapped_column(Text)
     """Where what it made is."""

@@ -1,4 +1,4 @@
-"""Ready specs, shipped with the package.
+"""Ready-made specs, shipped with the package.
 
 A recipe is a spec, or an ablation: ``scales`` names base specs, ``variants`` what each job changes
 in them (a list for all scales, or one for each). The recipe ``NAME-SCALE`` is then a file of
@@ -17,15 +17,15 @@ from vicreg_platform.specs.overrides import overridden
 
 
 def recipe_names() -> list[str]:
-    """The recipes there are."""
+    """The names of the recipes."""
     return sorted(_recipes())
 
 
 def recipe_text(name: str) -> str:
-    """A recipe as text; one that is a single spec as it was written, comments included.
+    """A recipe as text; a single spec includes its comments.
 
     Raises:
-        NotFound: there is none of this name.
+        NotFound: there is no such recipe.
     """
     recipes = _recipes()
     if name not in recipes:
@@ -34,7 +34,7 @@ def recipe_text(name: str) -> str:
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """A recipe of one spec as data."""
+    """A recipe of one spec, as data."""
     recipe: dict[str, Any] = yaml.safe_load(recipe_text(name))
     return recipe
 

@@ -88,7 +88,7 @@ class ScheduleSpec(SpecModel):
 
 _ADAPTER = TypeAdapter(ScheduleSpec)
 _UPGRADES: Upgrades = {}
-"""By version: what turns a schedule of it into one of the next, where reading alone does not."""
+"""By version: turns a schedule of it into one of the next; none is needed yet."""
 
 
 def read_schedule(stored: object, version: int | None) -> ScheduleSpec | Unreadable:

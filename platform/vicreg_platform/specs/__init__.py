@@ -1,4 +1,4 @@
-"""The contract that all parts share: what a user may ask for."""
+"""Job specs: what a user may ask for, and the contract that all parts share."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def parse_spec(data: Any) -> AnySpec:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
         faults = field_faults(AnySpec, data, error)
-    # The fields that are right are held against each other even where other fields are wrong.
+    # Valid fields are checked against each other even if other fields are faulty.
     rest = without_faulty(data, faults)
     if any(fault.field.startswith("data") for fault in faults):
         rest["data"] = {"source": "digits"}

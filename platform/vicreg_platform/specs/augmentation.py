@@ -1,8 +1,8 @@
-"""The two views of an image.
+"""How the two views of an image are augmented.
 
 The presets hold the probabilities and strengths of the authors' ``augmentations.py``
 (facebookresearch/vicreg), of the paper's Appendix C.1, and of solo-learn's CIFAR recipe
-(``scripts/pretrain/cifar/vicreg.yaml``). Any field given overrides the preset's.
+(``scripts/pretrain/cifar/vicreg.yaml``). A field that is given overrides the preset's.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "vicreg": _AUTHORS,
     "paper": _AUTHORS
     | {
-        # arXiv 2105.04906, Appendix C.1: both views are drawn alike
+        # arXiv 2105.04906, Appendix C.1: both views are augmented alike
         "blur": (0.5, 0.5),  # Gaussian blur with probability 0.5
         "solarize": (0.1, 0.1),  # solarisation with probability 0.1
     },
     "cifar": _AUTHORS
     | {
-        # vturrisi/solo-learn, scripts/pretrain/cifar/vicreg.yaml, augmentations; jitter, grayscale
-        # and flip are there as above
+        # vturrisi/solo-learn, scripts/pretrain/cifar/vicreg.yaml, augmentations; its jitter,
+        # grayscale and flip are as above
         "crop_scale": (0.2, 1.0),  # rrc: crop_min_scale 0.2, crop_max_scale 1.0
         "blur": (0.0, 0.0),  # gaussian_blur: enabled False
         "solarize": (0.1, 0.1),  # solarization: prob 0.1
@@ -49,7 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Augmentation(SpecModel):
-    """How a view is drawn. Probabilities in [0, 1]; pairs are (first view, second view)."""
+    """How views are augmented. Probabilities in [0, 1]; pairs are (first view, second view)."""
 
     preset: Literal["vicreg", "paper", "cifar"] = "vicreg"
     """``vicreg``: the authors' code; ``paper``: symmetrised; ``cifar``: small images."""

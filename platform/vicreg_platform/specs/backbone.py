@@ -25,35 +25,35 @@ class Backbone(SpecModel):
         "vit_b",
     ] = "resnet18"
     stem: Literal["imagenet", "cifar"] = "imagenet"
-    """Of a residual network: ``imagenet``: 7×7 convolution with stride 2, then pooling; ``cifar``:
-    3×3, no pooling."""
+    """For residual networks. ``imagenet``: a 7×7 convolution with stride 2, then pooling;
+    ``cifar``: a 3×3 convolution without pooling."""
     patch_size: int = Field(default=16, ge=1, le=64)
-    """Of a vision transformer: side of a patch, in pixels."""
+    """For vision transformers: side of a patch, in pixels."""
 
     @property
     def is_transformer(self) -> bool:
-        """Whether it is a vision transformer: it takes images of one size only."""
+        """Whether it is a vision transformer, which accepts images of one size only."""
         return self.name.startswith("vit_")
 
     @model_validator(mode="after")
     def _of_its_family(self) -> Backbone:
         if self.is_transformer and self.stem != "imagenet":
-            raise CrossFieldError([(("stem",), f"{self.name} has patches, no stem")])
+            raise CrossFieldError([(("stem",), f"{self.name} has patches instead of a stem")])
         if not self.is_transformer and self.patch_size != 16:
-            raise CrossFieldError([(("patch_size",), f"{self.name} has a stem, no patches")])
+            raise CrossFieldError([(("patch_size",), f"{self.name} has a stem instead of patches")])
         return self
 
 
 def image_faults(
     field: str, backbone: Backbone, image_size: int, size_field: str = "data.image_size"
 ) -> list[tuple[tuple[str, ...], str]]:
-    """Where a backbone cannot take images of that size, for a ``CrossFieldError``.
+    """Why a backbone cannot process images of a size, for a ``CrossFieldError``.
 
     Args:
-        field: where the backbone stands in the spec.
+        field: the path of the backbone in the spec.
         backbone: the backbone.
         image_size: in pixels.
-        size_field: where the size stands.
+        size_field: the path of the size.
     """
     if backbone.is_transformer:
         if image_size % backbone.patch_size == 0:
@@ -64,5 +64,5 @@ def image_faults(
         ]
     if image_size >= 32 or backbone.stem == "cifar":
         return []
-    text = f"{image_size} pixels are too few for the imagenet stem: 32 or more, or {field}.stem"
+    text = f"{image_size} pixels are too few for the imagenet stem: use 32 or more, or {field}.stem"
     return [((size_field, f"{field}.stem"), f"{text} cifar")]

@@ -40,7 +40,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A moment with its time zone."""
+"""A moment with a time zone, in UTC."""
 
 
 class SpecModel(BaseModel):
@@ -52,10 +52,10 @@ class SpecModel(BaseModel):
 
 
 def by_field(kind: str, names: tuple[str, ...]) -> Discriminator:
-    """Which model of a union is meant: the one whose tag is the first of ``names`` given.
+    """Selects the model of a union: the one whose tag is the first of ``names`` in the data.
 
     Args:
-        kind: what the union describes.
+        kind: what the union describes, for the error message.
         names: the tags, each a field of its model.
     """
 
@@ -78,17 +78,17 @@ UNKNOWN_FIELD = "unknown field"
 
 @dataclass(frozen=True)
 class FieldFault:
-    """One fault of a spec: the dotted path of the field, and what is wrong with it."""
+    """One fault of a spec: the dotted path of a field, and what is wrong with it."""
 
     field: str
     message: str
 
 
 class CrossFieldError(PydanticCustomError):
-    """Raised by a model's validator for fields that are right alone but wrong together.
+    """Raised by a model's validator for fields that are valid alone but not together.
 
     Args:
-        faults: ``(fields, message)`` of each: the first of the fields is where it is reported.
+        faults: ``(fields, message)`` of each; it is reported at the first of its fields.
     """
 
     def __new__(cls, faults: list[tuple[tuple[str, ...], str]]) -> CrossFieldError:
@@ -97,7 +97,7 @@ class CrossFieldError(PydanticCustomError):
 
 
 def field_faults(model: Any, data: object, error: ValidationError) -> list[FieldFault]:
-    """Every fault of ``error``, located in the user's own terms.
+    """Every fault of ``error``, located by the fields that the user wrote.
 
     Args:
         model: the model (or tagged union of models) that ``data`` was checked against.
@@ -120,7 +120,7 @@ def cross_faults(error: ValidationError, faulty: set[str]) -> list[FieldFault]:
 
 
 def without_faulty(data: Any, faults: list[FieldFault]) -> Any:
-    """A copy of ``data`` without the faulty fields, so that their defaults stand in for them."""
+    """A copy of ``data`` without the faulty fields, so that they take their defaults."""
     faulty = {fault.field for fault in faults}
 
     def prune(node: Any, path: str) -> Any:
@@ -182,7 +182,7 @@ def _dotted(path: list[str | int]) -> str:
 def _locate(
     model: Any, data: object, location: tuple[int | str, ...]
 ) -> tuple[list[str | int], list[type[BaseModel]]]:
-    """The path of a fault without pydantic's union tags, and the models that own its last part.
+    """The path of a fault without pydantic's union tags, and the models that contain its last part.
 
     pydantic puts the tag of a discriminated union into the location ("method", "vicreg",
     "variance"): a part that is not a key of the data at that place is such a tag, except the

@@ -1,4 +1,4 @@
-"""Where images come from."""
+"""Data sources."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ RelativePath = Annotated[
 
 class _Images(SpecModel):
     share: float = Field(default=1.0, gt=0.0, le=1.0)
-    """Share of the images of each class that is used, at least one of each."""
+    """Share of the images of each class that is used, at least one of each class."""
     share_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Chooses them."""
+    """Seed of the choice."""
 
 
 class DigitsData(_Images):
@@ -38,7 +38,7 @@ class DigitsData(_Images):
 
     source: Literal["digits"]
     split: Literal["train", "test"] = "train"
-    """A fixed stratified split: four fifths to train, one fifth to test."""
+    """A fixed stratified split: four fifths for training, one fifth for testing."""
     image_size: ImageSize = 32
     """Side of the square image the network sees, in pixels."""
 
@@ -48,24 +48,24 @@ class DigitsData(_Images):
 
 
 class ImageFolderData(_Images):
-    """A folder of images, one sub-folder a class: ``<path>/<class>/<image>``."""
+    """A folder of images, one sub-folder per class: ``<path>/<class>/<image>``."""
 
     source: Literal["image_folder"]
     path: RelativePath
     """Relative to the data root; it cannot leave it, symbolic links included."""
     names: RelativePath | None = None
-    """A text file, relative to the data root, with the name of one image a line, or the end of its
-    path where several images have that name; only those are used. Such as the ``1percent.txt`` of
+    """A text file, relative to the data root, that lists the images to use, one name per line (or
+    the end of its path, if several images share the name), such as the ``1percent.txt`` of
     google-research/simclr."""
     labels: RelativePath | None = None
     """A CSV file, relative to the data root, for images with several labels each: a header
-    ``image,<class>,<class>,…``, then a line an image with its path under ``path`` and for each
-    class 1, 0, or nothing where it is not known. The folder then needs no sub-folders."""
+    ``image,<class>,<class>,…``, then one line per image with its path under ``path`` and, for
+    each class, 1, 0, or nothing if unknown. The folder then needs no sub-folders."""
     image_size: ImageSize = 224
     """Side of the square image the network sees, in pixels."""
 
     def test_set(self) -> ImageFolderData | None:
-        """The folder ``test`` beside a folder ``train``; None where that tells nothing."""
+        """The folder ``test`` beside a folder ``train``; None if it cannot be guessed."""
         path = PurePosixPath(self.path)
         if path.name != "train" or self.labels is not None:
             return None
@@ -74,13 +74,13 @@ class ImageFolderData(_Images):
 
 
 class TorchvisionData(_Images):
-    """A classification data set of torchvision that is already on disk (nothing is downloaded)."""
+    """A classification data set of torchvision that is on disk already; nothing is downloaded."""
 
     source: Literal["torchvision"]
     dataset: Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9]{0,63}$")]
     """The class in ``torchvision.datasets``, such as ``CIFAR10``."""
     path: RelativePath
-    """The folder given to the class as ``root``, relative to the data root."""
+    """The folder passed to the class as ``root``, relative to the data root."""
     split: Literal["train", "test"] = "train"
     image_size: ImageSize = 32
     """Side of the square image the network sees, in pixels."""

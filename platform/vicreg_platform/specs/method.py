@@ -1,4 +1,4 @@
-"""What is learned: the loss, and how the two branches of the network relate."""
+"""The method: its loss, and how the two branches of the network differ."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 
 class _Regularised(SpecModel):
     variance: Coefficient = 0.0
-    """Weight of the added variance term (paper, Table 4)."""
+    """Coefficient of an added variance term (paper, Table 4)."""
     covariance: Coefficient = 0.0
-    """Weight of the added covariance term (paper, Table 4)."""
+    """Coefficient of an added covariance term (paper, Table 4)."""
 
 
 class VICReg(SpecModel):
@@ -36,30 +36,31 @@ class VICReg(SpecModel):
 
 
 class BarlowTwins(_Regularised):
-    """Cross-correlation of the two views towards the identity (Zbontar et al. 2021)."""
+    """Barlow Twins: drives the views' cross-correlation to the identity (Zbontar et al. 2021)."""
 
     name: Literal["barlow_twins"]
     redundancy: Coefficient = 0.0051
-    """Weight of the off-diagonal elements (the authors' code)."""
+    """Coefficient of the off-diagonal elements (default: the authors' code)."""
     scale: float = Field(default=0.1, gt=0.0, le=10_000.0)
-    """Of the whole loss (solo-learn's CIFAR recipe; the authors' code at ImageNet's: 0.024)."""
+    """Factor of the whole loss (default: solo-learn's CIFAR recipe; the authors use 0.024 for
+    ImageNet)."""
 
 
 class SimCLR(_Regularised):
-    """Contrast with all other images of the batch (Chen et al. 2020)."""
+    """SimCLR: contrasts each image with all others of the batch (Chen et al. 2020)."""
 
     name: Literal["simclr"]
     temperature: float = Field(default=0.2, gt=0.0, le=100.0)
 
 
 class BYOL(_Regularised):
-    """Predict a slowly moving copy's embedding of the other view (Grill et al. 2020)."""
+    """BYOL: predicts a momentum copy's embedding of the other view (Grill et al. 2020)."""
 
     name: Literal["byol"]
 
 
 class SimSiam(_Regularised):
-    """Predict the own embedding of the other view, with a stop-gradient (Chen & He 2021)."""
+    """SimSiam: predicts its own embedding of the other view, stop-gradient (Chen & He 2021)."""
 
     name: Literal["simsiam"]
 
@@ -97,8 +98,8 @@ class Expander(SpecModel):
     batchnorm: bool = True
     """Without it, the hidden layers are Linear-ReLU (paper, Table 4, column BN)."""
     normalization: Literal["none", "standardize", "l2"]
-    """Of the embeddings: ``standardize`` to mean 0 and standard deviation 1 of each dimension over
-    the batch, ``l2`` to norm 1 of each image (paper, Table 8). Default: standardize for simsiam
+    """Of the embeddings. ``standardize``: to mean 0 and standard deviation 1 of each dimension over
+    the batch; ``l2``: to norm 1 for each image (paper, Table 8). Default: standardize for simsiam
     (its projector ends in BatchNorm), else none."""
 
 
@@ -110,20 +111,20 @@ class Predictor(SpecModel):
 
 
 class Branches(SpecModel):
-    """The two branches: how the second one, and what passes between them, differ."""
+    """How the second branch differs from the first, and what passes between them."""
 
     weights: Literal["shared", "separate", "momentum"]
-    """Of the second branch: the first one's, its own (paper, Table 5), or a moving average of the
-    first one's (paper, Table 4, column ME). Default: momentum for byol, else shared."""
+    """Of the second branch: those of the first, its own (paper, Table 5), or a moving average of
+    those of the first (paper, Table 4, column ME). Default: momentum for byol, else shared."""
     backbone: Backbone | None = None
-    """Of the second branch, where it is another one; needs weights separate (paper, Table 5)."""
+    """Of the second branch, if it differs; needs ``weights: separate`` (paper, Table 5)."""
     momentum: float = Field(default=0.99, ge=0.0, le=1.0)
-    """Of the moving average at the first step; it rises to 1 on a cosine (Grill et al. 2020)."""
+    """Of the moving average at the first step; rises to 1 along a cosine (Grill et al. 2020)."""
     stop_gradient: bool
-    """Whether the second branch only is a target (Table 4, column SG). Default: true for byol and
-    simsiam, else false."""
+    """Whether gradients stop at the second branch, which is then only a target (Table 4, column
+    SG). Default: true for byol and simsiam, else false."""
     predictor: Predictor | None
-    """On top of the first branch (Table 4, column PR). Default: of width 4096 for byol, 512 for
+    """On top of the first branch (Table 4, column PR). Default: width 4096 for byol, 512 for
     simsiam, else null."""
 
 
@@ -145,7 +146,7 @@ _ASYMMETRIC: dict[str, dict[str, Any]] = {
 
 
 def method_defaults(method: object) -> dict[str, dict[str, Any]]:
-    """The fields of ``expander`` and ``branches`` where the spec leaves them to the method."""
+    """The defaults of ``expander`` and ``branches`` for a method."""
     own = _ASYMMETRIC.get(str(method), {})
     return {
         "expander": {"layers": (2048, 2048, 2048), "normalization": "none"}

@@ -1,4 +1,4 @@
-"""How weights follow gradients."""
+"""The optimizer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LARS_PRESETS: dict[str, dict[str, Any]] = {
         "weight_decay": 1.0e-6,  # main_vicreg.py: --wd
         "momentum": 0.9,  # main_vicreg.py: LARS(momentum=0.9)
         "eta": 0.001,  # main_vicreg.py: LARS(eta=0.001)
-        "clip": False,  # main_vicreg.py has no such bound
+        "clip": False,  # main_vicreg.py has no such limit
     },
     "cifar": {
         # scripts/pretrain/cifar/vicreg.yaml of vturrisi/solo-learn
         "base_lr": 0.3,  # optimizer.lr
         "weight_decay": 1.0e-4,  # optimizer.weight_decay
-        "momentum": 0.9,  # solo/args/pretrain.py, where the recipe gives none
+        "momentum": 0.9,  # solo/args/pretrain.py, since the recipe sets none
         "eta": 0.02,  # optimizer.kwargs.eta
         "clip": True,  # optimizer.kwargs.clip_lr
     },
@@ -43,7 +43,7 @@ class Lars(SpecModel):
     eta: float = Field(gt=0.0, le=1.0)
     """Trust coefficient."""
     clip: bool
-    """Whether the scaled rate of a layer is at most the learning rate itself."""
+    """Limit the scaled learning rate of a layer to the learning rate itself."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Changing some fields of a spec."""
+"""Overrides some fields of a spec."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def overridden(spec: dict[str, Any], overrides: dict[str, Any]) -> dict[str, Any]:
-    """A copy of ``spec`` with other values at some places.
+    """A copy of ``spec`` with some values replaced.
 
     Args:
         spec: a spec as its user wrote it.

@@ -1,4 +1,4 @@
-"""How an encoder is measured."""
+"""Evaluation protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LinearProtocol(SpecModel):
     """A linear classifier on the frozen representation, trained with SGD and a cosine schedule.
 
     On images with several labels (``data.train.labels``) each class has a logistic classifier,
-    measured by mean average precision.
+    and the metric is mean average precision.
     """
 
     name: Literal["linear"]
@@ -30,21 +30,21 @@ class LinearProtocol(SpecModel):
     learning_rates: tuple[Annotated[float, Field(gt=0.0, le=1000.0)], ...] = Field(
         default=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0), min_length=1, max_length=64
     )
-    """All are trained at once; the best on the held-out part of the training set is tested."""
+    """All are trained at once; the one that does best on the held-out images is tested."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
     holdout: float = Field(default=0.1, gt=0.0, lt=1.0)
-    """Share of the training set kept to choose the learning rate; none where there is one only."""
+    """Share of the training set held out to choose the learning rate; none if there is only one."""
     augment: bool = False
-    """``false``: every training image passes the encoder once, and its representation is kept;
-    ``true``: the authors' protocol, with random crops and flips anew in every epoch."""
+    """``false``: every training image passes the encoder once, and its representation is cached;
+    ``true``: the authors' protocol, with new random crops and flips in every epoch."""
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
 class FinetuneProtocol(SpecModel):
-    """Encoder and classifier trained together on labelled images, as in the authors' evaluate.py.
+    """Trains encoder and classifier together on labelled images, as the authors' evaluate.py does.
 
     The defaults are the authors' for 1 % of the labels (``data.train.share`` 0.01); for 10 % they
-    take ``backbone_lr`` 0.01 and ``head_lr`` 0.1 (README of facebookresearch/vicreg).
+    use ``backbone_lr`` 0.01 and ``head_lr`` 0.1 (README of facebookresearch/vicreg).
     """
 
     name: Literal["finetune"]
@@ -57,7 +57,7 @@ class FinetuneProtocol(SpecModel):
 
 
 class ExportProtocol(SpecModel):
-    """No measure: the representations of both sets, as the run's artifact ``features.npz``.
+    """Measures nothing: stores the representations of both sets as the artifact ``features.npz``.
 
     It holds ``train`` and ``test`` ``[N, F]`` float32, ``train_labels`` and ``test_labels``, and
     ``classes``.

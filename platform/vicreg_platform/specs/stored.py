@@ -24,7 +24,7 @@ that an older version does not run a job without a field that it does not know."
 Value = TypeVar("Value")
 Upgrades = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
 _UPGRADES: Upgrades = {}
-"""By version: what turns a spec of it into one of the next, where reading alone does not."""
+"""By version: turns a spec of it into one of the next; none is needed yet."""
 
 
 @dataclass(frozen=True)

@@ -60,13 +60,13 @@ def test_looked_at_from_behind_the_times_are_the_same(expression: str, day: str)
 @pytest.mark.parametrize(
     ("expression", "zone", "message"),
     [
-        ("61 * * * *", "UTC", "no cron expression: bad minute"),
+        ("61 * * * *", "UTC", "not a cron expression: bad minute"),
         ("* * * *", "UTC", "five fields"),
         ("* * * * * *", "UTC", "five fields"),
-        ("0 0 31 2 *", "UTC", "no cron expression"),
-        ("* * * * *", "Mars/Olympus", "'Mars/Olympus' is no IANA time zone"),
-        ("* * * * *", "../../etc/passwd", "no IANA time zone"),
-        ("* * * * *", "", "no IANA time zone"),
+        ("0 0 31 2 *", "UTC", "not a cron expression"),
+        ("* * * * *", "Mars/Olympus", "'Mars/Olympus' is not an IANA time zone"),
+        ("* * * * *", "../../etc/passwd", "not an IANA time zone"),
+        ("* * * * *", "", "not an IANA time zone"),
     ],
 )
 def test_what_is_no_time_is_refused(expression: str, zone: str, message: str) -> None:

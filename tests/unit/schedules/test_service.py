@@ -251,7 +251,7 @@ def test_a_deleted_schedule_leaves_its_jobs(clockwork: Clockwork) -> None:
     ("changes", "field", "message"),
     [
         ({"cron": "at noon"}, "cron", "five fields"),
-        ({"timezone": "Mars/Olympus"}, "timezone", "no IANA time zone"),
+        ({"timezone": "Mars/Olympus"}, "timezone", "not an IANA time zone"),
         ({"overlaps": "skip"}, "overlaps", "did you mean 'overlap'"),
         ({"job": {"kind": "pretrain"}}, "job.data", "required"),
         (
