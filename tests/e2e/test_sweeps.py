@@ -132,9 +132,9 @@ def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> 
         job, lambda _: list((running.storage / job.id / "trials/00001/checkpoints").glob("*/m*"))
     )
     for name in ("api", "dispatcher"):
-        process = running.child(name).process
-        assert process is not None
-        process.kill()
+        child = running.child(name).process
+        assert child is not None
+        child.kill()
     for process in running.processes(f'"job_id":"{job.id}"'):
         if process.name().startswith("python"):
             process.kill()

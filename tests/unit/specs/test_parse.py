@@ -6,7 +6,7 @@ import pytest
 
 from vicreg_platform.errors import InvalidSpec
 from vicreg_platform.recipes import load_ablation, recipe_names
-from vicreg_platform.specs import EvaluateSpec, PretrainSpec, parse_spec, spec_schema
+from vicreg_platform.specs import EvaluateSpec, PretrainSpec, VICReg, parse_spec, spec_schema
 from vicreg_platform.specs.overrides import overridden
 
 MINIMAL = {"kind": "pretrain", "data": {"source": "digits"}}
@@ -21,7 +21,7 @@ def faults_of(request: object) -> dict[str, str]:
 def test_kind_and_data_are_enough() -> None:
     spec = parse_spec(MINIMAL)
     assert isinstance(spec, PretrainSpec)
-    assert (spec.method.invariance, spec.method.variance, spec.method.covariance) == (25, 25, 1)
+    assert spec.method == VICReg(invariance=25, variance=25, covariance=1)
     assert spec.training.warmup_epochs == 10
     assert spec.name == "vicreg-resnet18"
 
