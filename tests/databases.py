@@ -1,4 +1,4 @@
-"""The two databases that the platform runs on, real ones."""
+"""The two databases that the platform runs on: real ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, text
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A PostgreSQL server of our own."""
+    """A PostgreSQL server for this test session."""
     server = get_server(tmp_path_factory.mktemp("postgres"))
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
@@ -21,7 +21,7 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, of each kind in turn."""
+    """An empty database, on each kind of server in turn."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/platform.db"
     return empty_database(request.getfixturevalue("postgres_url"))

@@ -1,4 +1,4 @@
-"""A cluster and an MLflow server in memory: the test says what becomes of what it is asked for."""
+"""A cluster and an MLflow server in memory, controlled by the test."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from vicreg_platform.tracking import RunReading, Tracking
 
 @dataclass
 class FakeCluster:
-    """Keeps what it was asked for; ``set`` moves a submission on."""
+    """Records what it was asked to do; ``set`` decides the state of a submission."""
 
     nodes: tuple[Bundle, ...] = (Bundle(cpus=4, gpus=0),)
     reachable: bool = True
     refuses: str | None = None
-    """Where set, every submission is refused with this text."""
+    """If set, every submission is refused with this text."""
     submissions: dict[str, Submission] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     _statuses: dict[str, SubmissionStatus] = field(default_factory=dict)
 
     def set(self, submission_id: str, state: SubmissionState, exit_code: int | None = None) -> None:
-        """What the cluster says of a submission from now on."""
+        """Set the state of a submission."""
         self._statuses[submission_id] = SubmissionStatus(state, exit_code)
 
     def lose_everything(self) -> None:
-        """A new Ray head: what the old one knew is gone."""
+        """Replace the Ray head: the new one knows nothing."""
         self._statuses.clear()
         self.submissions.clear()
 

@@ -1,4 +1,4 @@
-"""A cluster of containers, built from this checkout, with names and ports of its own."""
+"""A cluster of containers, built from this checkout, with its own names and ports."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Cluster:
         return f"{PROJECT}-{service}-{index}"
 
     def addresses(self, service: str) -> set[str]:
-        """Of a service's containers on their network."""
+        """The addresses of a service's containers on their network."""
         names = self.compose("ps", "--quiet", service).split()
         found = json.loads(self.docker("inspect", *names))
         return {
@@ -62,14 +62,14 @@ class Cluster:
         return self.client.submit(small(experiment="compose", resources={"workers": 2}) | changes)
 
     def get(self, job_id: str) -> JobSchema | None:
-        """The job; None while the API cannot say."""
+        """The job; None while the API is unreachable."""
         try:
             return self.client.get(job_id)
         except (ApiError, ApiUnreachable):
             return None
 
     def until(self, job_id: str, condition: Callable[[JobSchema], object]) -> JobSchema:
-        """Wait until the job is as the test needs it; fail at once where it has ended."""
+        """Wait until the job is as the test needs it; fail at once if it has ended."""
         deadline = time.monotonic() + WAIT_SECONDS
         while True:
             job = self.get(job_id)
@@ -91,7 +91,7 @@ def run(command: list[str], environment: dict[str, str]) -> str:
 
 @contextmanager
 def brought_up(*files: str, **variables: str) -> Iterator[Cluster]:
-    """The cluster of docker-compose.yml and of more files; built first. Its volumes go with it."""
+    """The cluster of docker-compose.yml and further files, built first; removed with its volumes."""
     secrets = run([sys.executable, "deploy/environment.py"], dict(os.environ))
     api, mlflow, ray = free_ports(3)
     environment = dict(os.environ) | {

@@ -51,7 +51,7 @@ def test_two_workers_in_different_containers_and_its_run_in_a_browser(cluster: C
 
 
 def kill(service: str) -> Callable[[Cluster], None]:
-    """Kill a container; it is started again at once, as its restart policy does after a crash."""
+    """Kill a container; it is restarted at once, as its restart policy does after a crash."""
 
     def do(cluster: Cluster) -> None:
         cluster.docker("kill", cluster.container(service))
@@ -86,7 +86,7 @@ class Fault:
     what: str
     do: Callable[[Cluster], None]
     attempts: int = 1
-    """How many the job may need."""
+    """How many attempts the job may need."""
 
 
 FAULTS = [
@@ -103,7 +103,7 @@ FAULTS = [
 
 @pytest.fixture(scope="module")
 def table() -> Iterator[list[str]]:
-    """What docs/reliability.md holds."""
+    """The table of docs/reliability.md."""
     rows: list[str] = []
     yield rows
     print("\n| fault | attempts | steps trained again | seconds until training went on |")
@@ -112,7 +112,7 @@ def table() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what.replace(" ", "-"))
 def test_training_goes_on_after(cluster: Cluster, fault: Fault, table: list[str]) -> None:
-    """Every step is logged once, by one live attempt at a time, whatever is lost."""
+    """Every step is logged once, by one live attempt at a time, whatever fails."""
     job = cluster.submit(name=fault.what, training={"epochs": EPOCHS, "batch_size": 128})
     cluster.until(job.id, lambda view: view.progress and view.progress.epoch >= 2)
     before = cluster.client.get(job.id)
@@ -127,7 +127,7 @@ def test_training_goes_on_after(cluster: Cluster, fault: Fault, table: list[str]
     finally:
         watching.set()
         watcher.join()
-    # From an epoch that was not yet trained when the fault came.
+    # From an epoch that was not trained yet when the fault was injected.
     after = cluster.until(
         job.id, lambda view: view.progress and view.progress.step > at + STEPS_PER_EPOCH
     )
@@ -148,7 +148,7 @@ def test_training_goes_on_after(cluster: Cluster, fault: Fault, table: list[str]
 
 
 def watch(cluster: Cluster, job_id: str, end: threading.Event, statuses: list[int]) -> None:
-    """Ask the API throughout the fault; note what it answers that is not a job."""
+    """Poll the API throughout the fault; record every answer that is not a job."""
     import httpx
 
     headers = {"Authorization": f"Bearer {cluster.environment['VICREG_API_KEY']}"}

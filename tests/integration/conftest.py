@@ -21,7 +21,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 class MlflowServer:
-    """A real MLflow server that can be taken away and brought back."""
+    """A real MLflow server that can be stopped and restarted."""
 
     def __init__(self, home: Path) -> None:
         (port,) = free_ports(1)
@@ -35,7 +35,7 @@ class MlflowServer:
 
     def start(self) -> None:
         self._child.start()
-        wait_until(self.answers, seconds=180.0)  # slow to start where cores are few
+        wait_until(self.answers, seconds=180.0)  # slow to start on few cores
 
     def end(self) -> None:
         self._child.end()

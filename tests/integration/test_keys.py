@@ -1,4 +1,4 @@
-"""Keys over a socket: who may do what, how often, and what is written of it."""
+"""API keys over a socket: who may do what, how often, and what the audit log records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCHEDULE = {"name": "s", "cron": "0 0 * * *", "job": DIGITS}
 
 
 class Holder:
-    """Someone with a key."""
+    """Someone with an API key."""
 
     def __init__(self, platform: Platform, key: str) -> None:  # noqa: F811
         self._http = platform.http
@@ -42,7 +42,7 @@ class Holder:
 
 @pytest.fixture
 def admin(platform: Platform) -> Holder:  # noqa: F811
-    """The first key; it closes the door behind it."""
+    """The first key: from now on the API requires one."""
     made = platform.http.post("/v1/keys", json={"name": "root", "role": "admin"})
     assert made.status_code == 201, made.text
     return Holder(platform, made.json()["key"])
@@ -226,7 +226,7 @@ def test_every_change_is_in_the_audit_log_with_how_it_ended(
         ("root", "POST", "/v1/keys", 201),
         ("anyone", "POST", "/v1/keys", 201),
     ]
-    wait_until(lambda: entries() == expected)  # how it ended is written after the answer
+    wait_until(lambda: entries() == expected)  # the outcome is recorded after the answer
     newest = admin.ask("GET", "/v1/audit", params={"limit": 1}).json()
     assert newest["items"][0]["address"] == "127.0.0.1"
     assert newest["items"][0]["key"] == alice.key.split("_")[1]

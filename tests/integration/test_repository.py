@@ -182,7 +182,7 @@ def test_a_page_costs_the_same_wherever_it_is(database: Database) -> None:
     explain = "EXPLAIN QUERY PLAN " if database.engine.dialect.name == "sqlite" else "EXPLAIN "
     with database.engine.connect() as connection:
         if database.engine.dialect.name == "postgresql":
-            # Of 30 rows the planner would rather read and sort all.
+            # With 30 rows the planner would rather read and sort all of them.
             connection.execute(text("SET enable_seqscan = off"))
             connection.execute(text("SET enable_bitmapscan = off"))
         rows = connection.exec_driver_sql(explain + statement, parameters).fetchall()  # type: ignore[arg-type]

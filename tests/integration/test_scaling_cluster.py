@@ -1,4 +1,4 @@
-"""A Ray cluster without workers, to which a node comes when a submission waits for one."""
+"""A Ray cluster without workers that grows when a submission waits for a node."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENVIRONMENT = {
 
 
 class ScalingCluster:
-    """A head that runs drivers only, and nodes when they are asked for."""
+    """A head that only runs drivers, and nodes on demand."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

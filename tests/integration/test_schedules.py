@@ -1,4 +1,4 @@
-"""Schedules over HTTP, and made by real dispatchers on PostgreSQL that are killed."""
+"""Schedules over HTTP, and run by real dispatchers on PostgreSQL that are killed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_the_command_line_shows_next_and_last_runs(
 
 
 class Dispatchers:
-    """Real dispatcher processes on one PostgreSQL; there is no Ray, so that jobs stay queued."""
+    """Real dispatcher processes on one PostgreSQL; without Ray, so that jobs stay queued."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._folder = folder
@@ -141,7 +141,7 @@ def dispatchers(postgres: str, tmp_path: Path) -> Iterator[Dispatchers]:
 
 
 def overdue_schedule(url: str, folder: Path, minutes: int) -> Database:
-    """A schedule of every minute whose last ``minutes`` times have passed unseen."""
+    """A schedule for every minute that has missed the last ``minutes`` times."""
     database = Database(url)
     database.migrate()
     service = ScheduleService(database, JobService(database, folder, ""))
@@ -162,7 +162,7 @@ def overdue_schedule(url: str, folder: Path, minutes: int) -> Database:
 
 
 def counts(database: Database) -> tuple[int, int, int]:
-    """Ticks, jobs, and jobs that a tick knows."""
+    """The numbers of ticks, of jobs, and of jobs that a tick points to."""
     with database.read() as session:
         return tuple(
             session.scalar(text(query)) or 0
@@ -175,7 +175,7 @@ def counts(database: Database) -> tuple[int, int, int]:
 
 
 def held_up(connection: Connection) -> int:
-    """How many transactions on this database wait for another one."""
+    """How many transactions on this database wait for another."""
     connection.execute(text("SELECT pg_stat_clear_snapshot()"))
     return len(
         list(
@@ -190,7 +190,7 @@ def held_up(connection: Connection) -> int:
 
 
 def free_lease(database: Database) -> None:
-    """Let the next dispatcher work beside the one that holds the lease."""
+    """Let another dispatcher work beside the one that holds the lease."""
     with database.write() as session:
         session.execute(text("DELETE FROM leases"))
 

@@ -1,4 +1,4 @@
-"""Databases that earlier versions have left are migrated and worked with."""
+"""Databases of earlier versions are migrated, and their jobs continue."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_trials_are_found_by_their_sweep(tracking: Tracking, job: str) -> None:
     assert tracking.trials(sweep) == [(begun, run, experiment)]
     ended = begun.model_copy(update={"state": TrialState.SUCCEEDED, "objective": 0.5, "epoch": 4})
     tracking.keep_trial(run, ended)
-    tracking.begin_trial(run, begun)  # a trial that resumes keeps what is known of it
+    tracking.begin_trial(run, begun)  # a trial that resumes keeps its state
     assert tracking.trials(sweep) == [(ended, run, experiment)]
 
 

@@ -1,4 +1,4 @@
-"""The house's walls."""
+"""The walls between the parts, and the traps of the layout."""
 
 import ast
 import subprocess
@@ -43,7 +43,7 @@ def test_the_import_contracts_hold() -> None:
 
 
 def test_the_api_and_the_dispatcher_load_neither_torch_nor_ray() -> None:
-    # What import-linter cannot see: a library that imports them behind our back.
+    # What import-linter cannot see: a library that imports them.
     code = (
         "import sys, vicreg_api.app, vicreg_platform.dispatch.loop, vicreg_platform.cli.commands;"
         "print([m for m in ('torch', 'ray') if m in sys.modules])"

@@ -18,7 +18,7 @@ from vicreg_platform.specs.needs import Bundle
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes"
 SECRET = {"POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
-"""What ``make compose-env`` writes, and so what the secret holds."""
+"""The variables that ``make compose-env`` writes, and so those of the secret."""
 
 
 @pytest.fixture(scope="module", params=["base", "postgres", "example"])
@@ -45,7 +45,7 @@ def pod_templates(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def settings_of(objects: list[dict[str, Any]]) -> dict[str, str]:
-    """What ``base/settings.env`` has become."""
+    """The config map made of ``base/settings.env``."""
     (settings,) = (
         each["data"] for each in of_kind(objects, "ConfigMap") if "VICREG_RAY_URL" in each["data"]
     )
@@ -111,7 +111,7 @@ def test_ray_is_of_the_version_that_the_image_holds(objects: list[dict[str, Any]
 
 def test_addresses_are_those_of_services(objects: list[dict[str, Any]]) -> None:
     services = {each["metadata"]["name"] for each in of_kind(objects, "Service")}
-    # KubeRay makes one for the head.
+    # KubeRay creates one for the head.
     services |= {f"{each['metadata']['name']}-head-svc" for each in of_kind(objects, "RayCluster")}
     settings = settings_of(objects)
     for name in ("VICREG_RAY_URL", "VICREG_MLFLOW_URL"):

@@ -40,7 +40,7 @@ WELL = {
     RUNNING: "1x60",
     LOST: "2x60",
 }
-"""Series of an hour, a value a minute, in promtool's notation."""
+"""Series of one hour, one value per minute, in promtool's notation."""
 ALARMS = {
     "VicregApiDown": ({UP: "0x60"}, "5m"),
     "VicregDispatcherStands": ({LAST_ROUND: "60x60"}, "9m"),
@@ -49,11 +49,11 @@ ALARMS = {
     "VicregQueueStands": ({RUNNING: "0x60"}, "20m"),
     "VicregJobsAreLost": ({LOST: "0+1x60"}, "30m"),
 }
-"""Of each alert: what is not well, and the time by which it has gone off."""
+"""For each alert: what is wrong, and the time by which it fires."""
 
 
 def check_alerts(tmp_path: Path, series: dict[str, str], firing: list[str], at: str) -> None:
-    """Of all alerts there are, just these go off by the time ``at``."""
+    """Exactly these alerts fire by the time ``at``."""
     content: dict[str, Any] = {
         "rule_files": [str(MONITORING / "alerts.yml")],
         "evaluation_interval": "1m",
@@ -63,7 +63,7 @@ def check_alerts(tmp_path: Path, series: dict[str, str], firing: list[str], at: 
                 "input_series": [
                     {"series": name, "values": values} for name, values in series.items()
                 ],
-                # Not alert_rule_test, which compares every text of an alert too.
+                # Not alert_rule_test, which also compares every text of an alert.
                 "promql_expr_test": [
                     {
                         "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) '

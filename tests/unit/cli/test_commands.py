@@ -1,4 +1,4 @@
-"""What the command line says."""
+"""What the command line prints."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The reconcile loop, on a cluster and a clock that the test holds."""
+"""The reconcile loop, on a cluster and a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
 
 @dataclass
 class World:
-    """A platform whose every outside part the test can move."""
+    """A platform whose neighbours and clock the test controls."""
 
     database: Database
     settings: Settings
@@ -215,7 +215,7 @@ def test_a_crash_between_intent_and_submission_submits_once(world: World) -> Non
     del world.cluster.submit
     assert world.job(job).attempts[0].submitted_at is None
     world.dispatcher = world.new_dispatcher()
-    world.round(after_seconds=60)  # the dead one's lease has ended
+    world.round(after_seconds=60)  # the lease of the dead one has expired
     assert list(world.cluster.submissions) == [f"{job}-1"]
     assert world.job(job).attempts[0].submitted_at is not None
 
@@ -262,7 +262,7 @@ def test_a_running_job_is_stopping_until_it_is_gone(world: World) -> None:
     assert world.jobs.cancel(job).state is JobState.STOPPING
     world.round()
     world.round()
-    assert world.cluster.stops == [submission, submission]  # asked again until it is gone
+    assert world.cluster.stops == [submission, submission]  # asked again until it has stopped
     world.cluster.set(submission, SubmissionState.STOPPED)
     world.round()
     assert world.job(job).state is JobState.CANCELLED
@@ -317,7 +317,7 @@ def test_what_can_never_fit_fails_with_its_reason(world: World) -> None:
     world.round()
     assert world.job(job).state is JobState.QUEUED
     assert "waits for a larger cluster" in (world.job(job).reason or "")
-    assert world.job(small).state is JobState.STARTING  # it holds nobody up
+    assert world.job(small).state is JobState.STARTING  # it does not block the others
     world.round(after_seconds=601)
     ended = world.job(job)
     assert (ended.state, ended.failure) == (JobState.FAILED, "user")
@@ -543,7 +543,7 @@ def test_the_best_of_a_sweep_is_promoted_once(world: World) -> None:
         "c": trial(2, TrialState.FAILED, None),
     }
     world.ends(f"{job}-1", 0)
-    world.tracking.reachable = False  # the sweep ends while MLflow is away
+    world.tracking.reachable = False  # the sweep ends while MLflow is unreachable
     world.round()
     assert len(world.all_jobs()) == 1
     world.tracking.reachable = True

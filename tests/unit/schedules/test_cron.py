@@ -1,4 +1,4 @@
-"""When a cron expression is due, on the days on which clocks are changed too."""
+"""When a cron expression is due, including the days on which clocks change."""
 
 from __future__ import annotations
 

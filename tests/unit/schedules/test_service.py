@@ -1,4 +1,4 @@
-"""Schedules make jobs when they are due, on a clock that the test holds."""
+"""Schedules submit jobs when they are due, on a clock that the test controls."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Clockwork:
         return self.schedules.create(HOURLY | changes).id
 
     def pass_time(self, hours: float) -> None:
-        """A dispatcher is at work meanwhile."""
+        """Time passes while a dispatcher is running."""
         end = self.moment + timedelta(hours=hours)
         while self.moment < end:
             self.moment = min(end, self.moment + timedelta(minutes=10))
             self.schedules.tick()
 
     def be_away(self, hours: float) -> None:
-        """None is."""
+        """Time passes without a dispatcher."""
         self.moment += timedelta(hours=hours)
         self.schedules.tick()
 

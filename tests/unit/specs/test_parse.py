@@ -1,4 +1,4 @@
-"""A spec is checked once, and every fault is named where its user wrote it."""
+"""A spec is checked once, and every fault names the field that the user wrote."""
 
 import json
 

@@ -87,7 +87,7 @@ def test_a_range_without_values_is_refused(distribution: dict[str, Any]) -> None
 
 
 def test_values_that_do_not_fit_together_are_no_fault_of_a_field() -> None:
-    # 31 images cannot be shared by two workers; 32 can.
+    # 31 images do not divide evenly among 2 workers; 32 do.
     sweep(
         base=BASE | {"resources": {"workers": 2}},
         space={"training.batch_size": {"randint": [31, 65]}},
