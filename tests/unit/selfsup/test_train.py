@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.selfsup.data.test_sources import make_folder
+from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.processes import Gloo
-from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.failures import Diverged, Stopped
-from vicreg_workers.selfsup.context import NullContext, State
+from vicreg_workers.selfsup.context import NullContext, State, TrainingProgress
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import rank
+from vicreg_workers.selfsup.errors import Diverged, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses
-from vicreg_workers.selfsup.model.network import Embeddings
 from vicreg_workers.selfsup.monitor.divergence import CollapseWatch
 from vicreg_workers.selfsup.train import Pretraining
 
@@ -51,20 +49,20 @@ class Recorder(NullContext):
         self._killed_after = killed_after
         self._stopped_after = stopped_after
         self.points: list[tuple[int, dict[str, float]]] = []
-        self.pictures: list[str] = []
+        self.figures: list[str] = []
         self.warnings: list[str] = []
-        self.last: Progress | None = None
+        self.last: TrainingProgress | None = None
         self._looks = 0
 
     def log(self, metrics: Any, step: int) -> None:
         self.points.append((step, dict(metrics)))
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: TrainingProgress) -> None:
         self.last = progress
 
-    def picture(self, path: str, png: bytes) -> None:
+    def figure(self, path: str, png: bytes) -> None:
         assert png.startswith(b"\x89PNG")
-        self.pictures.append(path)
+        self.figures.append(path)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -87,7 +85,7 @@ class Recorder(NullContext):
 
 def train(root: Path, context: Recorder, spec: PretrainSpec) -> dict[str, torch.Tensor]:
     """The whole state of the network and the optimiser at the end."""
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     pretraining.run()
     state = dict(pretraining.network.state_dict())
     for number, entry in pretraining._optimizer.state_dict()["state"].items():
@@ -166,8 +164,8 @@ def test_the_loop_says_what_the_design_names(root: Path) -> None:
     }
     assert context.last is not None
     assert (context.last.epoch, context.last.step, context.last.steps) == (2, 4, 4)
-    assert context.pictures[0] == "pictures/views.png"
-    assert context.pictures[-1] == "pictures/embedding_std_epoch_00002.png"
+    assert context.figures[0] == "pictures/views.png"
+    assert context.figures[-1] == "pictures/embedding_std_epoch_00002.png"
 
 
 def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
@@ -192,13 +190,13 @@ def test_a_network_of_no_more_use_ends_the_run_and_the_state_before_it_stays(
     class Breaks(Recorder):
         """The statistics of a layer overflow; the loss, made of the batch's own, does not."""
 
-        def progress(self, progress: Progress) -> None:
+        def progress(self, progress: TrainingProgress) -> None:
             if progress.step == (6 if broken == "save" else 8):
                 pretraining.network.backbone.bn1.running_mean.fill_(torch.nan)
 
     context = Breaks(root / "storage")
     spec = spec_for(epochs=10, checkpoint={"every_epochs": 1})
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     message = {"save": "a weight is not finite after step 6", "measurement": "outputs are not"}
     with pytest.raises(Diverged, match=message[broken]):
         pretraining.run()
@@ -238,8 +236,8 @@ def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
         return
     objective = pretraining._objective
 
-    def poisoned(embeddings: Embeddings) -> Losses:
-        losses = objective(embeddings)
+    def poisoned(*embeddings: Any) -> Losses:
+        losses = objective(*embeddings)
         if pretraining._step + 1 == step:
             for name in ("loss", what):
                 losses.terms[name] = losses.terms[name] * float("nan")
@@ -256,7 +254,7 @@ def test_a_run_that_is_not_finite_stops_before_the_step(
 ) -> None:
     spec = spec_for(epochs=2, optimizer={"name": optimizer}, checkpoint={"every_epochs": 1})
     context = Recorder(root / "storage")
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     poison_at(pretraining, 3, what)
     with pytest.raises(Diverged, match=f"the {what} is nan at step 3"):
         pretraining.run()
@@ -272,7 +270,7 @@ def collapsing(root: Path, storage: str, **changes: Any) -> tuple[Pretraining, R
     """A run whose embeddings are one point from the beginning."""
     spec = spec_for(**changes)
     context = Recorder(root / storage)
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     for parameter in pretraining.network.expander[-1].parameters():
         torch.nn.init.zeros_(parameter)
         parameter.requires_grad_(False)
@@ -386,7 +384,7 @@ def test_the_loss_scale_is_kept_over_a_stop(root: Path, scaled: PretrainSpec) ->
 def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     root: Path, scaled: PretrainSpec
 ) -> None:
-    pretraining = Pretraining(scaled, open_images(scaled.data, root), Recorder(root / "a"))
+    pretraining = Pretraining(scaled, open_images(scaled.data, under(root)), Recorder(root / "a"))
     before = pretraining.network.backbone.conv1.weight.detach().clone()
     poison_at(pretraining, 2, "gradient")
     first, second = pretraining._batches.epoch(0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.tags import ATTEMPT_TAG
+from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import (
     EvaluateSpec,
     ExportProtocol,
@@ -26,8 +27,7 @@ from vicreg_platform.specs import (
     UntrainedEncoder,
 )
 from vicreg_workers.encoder import load_encoder
-from vicreg_workers.failures import UserFailure
-from vicreg_workers.memory import naming_out_of_memory
+from vicreg_workers.failures import UserFailure, as_job_failures
 from vicreg_workers.selfsup.data.sources import Images, Subset, open_images
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
 from vicreg_workers.selfsup.evaluation.features import (
@@ -59,7 +59,7 @@ def evaluate(assignment: Assignment) -> None:
         assignment.tracking_uri, assignment.run_id, resumed=assignment.attempt > 1
     ) as run_log:
         run_log.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
-        with naming_out_of_memory("free the GPU, or evaluate on CPUs with resources.gpus 0"):
+        with as_job_failures("free the GPU, or evaluate on CPUs with resources.gpus 0"):
             run_log.metrics(_measure(assignment, spec, run_log, device), step=0)
 
 
@@ -80,8 +80,9 @@ class _Evaluation:
     ) -> None:
         root = Path(assignment.data_root)
         self._spec, self._run_log, self._device = spec, run_log, device
-        self._train_images = open_images(spec.data.train, root)
-        self._test_images = open_images(spec.data.test, root)
+        locate = partial(resolve_inside, root)
+        self._train_images = open_images(spec.data.train, locate)
+        self._test_images = open_images(spec.data.test, locate)
         self._size = spec.data.train.image_size
         # With one CPU this process reads the images itself.
         self._loaders = spec.resources.cpus - 1

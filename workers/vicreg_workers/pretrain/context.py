@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.context import State
+from vicreg_workers.selfsup.context import State, TrainingProgress
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.tracking.outbox import RunLog
 
@@ -66,13 +66,13 @@ class RunContext:
         if self._run_log is not None:
             self._run_log.metrics(metrics, step)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: TrainingProgress) -> None:
         """See ``Context.progress``."""
         if self._run_log is not None:
-            self._run_log.progress(progress)
+            self._run_log.progress(Progress(**asdict(progress)))
 
-    def picture(self, path: str, png: bytes) -> None:
-        """See ``Context.picture``."""
+    def figure(self, path: str, png: bytes) -> None:
+        """See ``Context.figure``."""
         if self._run_log is not None:
             self._run_log.file(path, png)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
+from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import FOLDER, encoder_files
+from vicreg_workers.failures import as_job_failures
 from vicreg_workers.log_format import configure_logging
-from vicreg_workers.memory import naming_out_of_memory
 from vicreg_workers.pretrain.context import Report, RunContext
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import gather_objects, rank
@@ -47,7 +49,7 @@ def train(assignment: Assignment, device: torch.device, report: Report | None = 
     torch.set_num_threads(spec.resources.cpus_per_worker)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL's collectives on objects go by the current device
-    with naming_out_of_memory("lower training.batch_size or the expander's widths"):
+    with as_job_failures("lower training.batch_size or the expander's widths"):
         _train(assignment, spec, device, report)
 
 
@@ -68,7 +70,7 @@ def _train(
         stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
         stopping = stop.requested if rank() == 0 else lambda: False
         context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping, report)
-        images = open_images(spec.data, Path(assignment.data_root))
+        images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))
         pretraining = Pretraining(spec, images, context)
         stop.training()
         backbone = pretraining.run()

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.failures import Diverged, Stopped
-from vicreg_workers.selfsup.context import Context, State
+from vicreg_workers.selfsup.context import Context, State, TrainingProgress
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
@@ -23,6 +21,7 @@ from vicreg_workers.selfsup.distributed import (
     rank,
     world_size,
 )
+from vicreg_workers.selfsup.errors import Diverged, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses, Objective
 from vicreg_workers.selfsup.model.compile import Compiled
 from vicreg_workers.selfsup.model.network import JointEmbedding, momentum_at
@@ -48,7 +47,7 @@ class Pretraining:
         context: where metrics and checkpoints go, and where the last one comes from.
 
     Raises:
-        UserFailure: the images do not fit the spec.
+        InvalidInput: the images do not fit the spec.
     """
 
     def __init__(self, spec: PretrainSpec, images: Images, context: Context) -> None:
@@ -154,7 +153,7 @@ class Pretraining:
         self._optimizer.zero_grad(set_to_none=True)
         with self._autocast():
             embeddings = self._call(*batch.views)
-        losses = self._objective(embeddings)
+        losses = self._objective(*embeddings)
         terms = torch.stack([term.detach() for term in losses.terms.values()])
         scaled: Tensor = self._scaler.scale(losses.terms["loss"])
         scaled.backward()  # type: ignore[no-untyped-call]
@@ -220,7 +219,7 @@ class Pretraining:
         )
         remaining = (self._steps - self._step) * self._spec.training.batch_size
         self._context.progress(
-            Progress(
+            TrainingProgress(
                 epoch=self._step // self._steps_per_epoch,
                 epochs=self._spec.training.epochs,
                 step=self._step,
@@ -244,7 +243,7 @@ class Pretraining:
     def _picture_views(self) -> None:
         if rank() == 0:
             first, second = next(self._batches.epoch(0)).views
-            self._context.picture(
+            self._context.figure(
                 "pictures/views.png",
                 plots.view_pairs(
                     first[:PICTURED_PAIRS].cpu().contiguous(),
@@ -276,7 +275,7 @@ class Pretraining:
                 "optimizer.base_lr, or lengthen training.warmup_epochs"
             )
         self._context.log(diagnosis.metrics(), self._step)
-        self._context.picture(
+        self._context.figure(
             f"pictures/embedding_std_epoch_{epoch:05d}.png",
             plots.std_histogram(diagnosis.embedding_std, epoch),
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vicreg_platform.specs import LinearProtocol
-from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Features
 from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.linear import linear_probe
@@ -108,7 +108,7 @@ def test_the_rate_is_chosen_by_the_training_set_alone() -> None:
 
 def test_nothing_to_hold_out_is_the_users_to_mend() -> None:
     few = blobs(3, 0)
-    with pytest.raises(UserFailure, match="holdout"):
+    with pytest.raises(InvalidInput, match="holdout"):
         linear_probe(few, few.labels, torch.zeros(1, 6), LinearProtocol(name="linear"), 3)
 
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.unit.selfsup.test_train import spec_for
 from vicreg_platform.specs import DigitsData
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.sources import Digits, Subset
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.monitor import representation
 from vicreg_workers.selfsup.monitor.representation import Diagnostics
@@ -107,7 +107,7 @@ def test_images_that_cannot_be_read_are_left_out(digits: Digits, network: JointE
     assert top1 is not None
     assert top1 > 0.8  # labels are still those of their images
     one = SomeUnreadable(digits, range(4))
-    with pytest.raises(UserFailure, match="fewer than two of the images"):
+    with pytest.raises(InvalidInput, match="fewer than two of the images"):
         Diagnostics(one, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=False)
 
 

@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.unit.selfsup.data.test_sources import under
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import EvaluateSpec, ImageFolderData, parse_spec
 from vicreg_workers.evaluate.job import _classes_in_train, _measure
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.errors import InvalidInput
 
 
 def folder(root: Path, name: str, *classes: str) -> Images:
@@ -22,7 +24,7 @@ def folder(root: Path, name: str, *classes: str) -> Images:
         (root / name / each).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(root / name / each / "0.png")
     (root / name / ".ipynb_checkpoints").mkdir()
-    return open_images(ImageFolderData(source="image_folder", path=name), root)
+    return open_images(ImageFolderData(source="image_folder", path=name), under(root))
 
 
 def test_a_class_that_the_test_set_lacks_shifts_no_label(tmp_path: Path) -> None:
@@ -155,7 +157,7 @@ def test_several_labels_are_measured_by_mean_average_precision(tmp_path: Path) -
 def test_a_table_with_other_values_is_the_users_to_mend(tmp_path: Path) -> None:
     data = several(tmp_path, 4)
     (tmp_path / "labels.csv").write_text("image,red,blue\n0.png,1,0\n1.png,maybe,0\n")
-    with pytest.raises(UserFailure, match=r"line 3 of .*labels.csv must hold"):
+    with pytest.raises(InvalidInput, match=r"line 3 of .*labels.csv must hold"):
         measure({"name": "linear"}, data, data, tmp_path, Log())
 
 
@@ -168,7 +170,7 @@ def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Pa
 
     def names(**changes: Any) -> list[str]:
         spec = ImageFolderData(source="image_folder", path="set", **changes)
-        images = open_images(spec, tmp_path)
+        images = open_images(spec, under(tmp_path))
         return [images.name(index)[len(str(tmp_path)) + 5 :] for index in range(len(images))]
 
     chosen = names(share=0.3)
@@ -179,7 +181,7 @@ def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Pa
     (tmp_path / "vague.txt").write_text("3.png\n")
     (tmp_path / "wrong.txt").write_text("nobody.png\n")
     assert names(names="list.txt") == ["dog/3.png", "cat/3.png", "cat/12.png"]
-    with pytest.raises(UserFailure, match=r"2 images are called 3.png: name the class's folder"):
+    with pytest.raises(InvalidInput, match=r"2 images are called 3.png: name the class's folder"):
         names(names="vague.txt")
-    with pytest.raises(UserFailure, match=r"names nobody.png and 0 more"):
+    with pytest.raises(InvalidInput, match=r"names nobody.png and 0 more"):
         names(names="wrong.txt")

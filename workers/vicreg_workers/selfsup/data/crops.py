@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vicreg_platform.specs import Augmentation
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import crop_batch
 from vicreg_workers.selfsup.distributed import world_size
+from vicreg_workers.selfsup.errors import InvalidInput
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ def open_crops(
     whole batches; others are decoded and cropped one by one, by the loader processes.
 
     Raises:
-        UserFailure: the images cannot be read.
+        InvalidInput: the images cannot be read.
     """
     shape = _common_shape(images)
     if shape is not None and _fits(len(images) * 3 * shape[0] * shape[1], device):
@@ -159,12 +159,12 @@ class _ReadCrops:
             for pixels, indices, skipped in loader:
                 moved = (view.to(self._device, non_blocking=True) for view in pixels)
                 yield Cropped(tuple(view.float().div_(255) for view in moved), indices, skipped)
-        except UserFailure as error:
+        except InvalidInput as error:
             # A loader process's failure comes with its traceback: its last line is the reason.
             reason = str(error).strip().splitlines()[-1]
             # Its frames would keep the loader, and with it the processes, until the next gc.
             error.__traceback__ = None
-            raise UserFailure(reason.rpartition("UserFailure: ")[2]) from None
+            raise InvalidInput(reason.rpartition(f"{InvalidInput.__name__}: ")[2]) from None
 
 
 class _Place(NamedTuple):
@@ -221,7 +221,7 @@ def read_or_next(images: Images, index: int) -> tuple[Image.Image, int, tuple[in
         The image, its index, and the indices of the broken ones before it.
 
     Raises:
-        UserFailure: too many in a row are broken.
+        InvalidInput: too many in a row are broken.
     """
     skipped: list[int] = []
     while True:
@@ -231,7 +231,7 @@ def read_or_next(images: Images, index: int) -> tuple[Image.Image, int, tuple[in
             skipped.append(index)
             index = (index + 1) % len(images)
             if len(skipped) >= min(MAX_REPLACEMENTS, len(images)):
-                raise UserFailure(
+                raise InvalidInput(
                     f"data: {len(skipped)} images in a row cannot be read, the last being "
                     f"{images.name(skipped[-1])}: {error}"
                 ) from None
@@ -314,7 +314,7 @@ def _hold(
         replacement = next((each for each in following if each not in lost), None)
         if replacement is None:
             read_or_next(images, index)
-            raise UserFailure(f"data: too many images cannot be read, such as {images.name(index)}")
+            raise InvalidInput(f"data: too many unreadable images, such as {images.name(index)}")
         sources[index] = replacement
     logger.info("%d images of %d×%d pixels are held in memory", len(images), width, height)
     return pixels, sources, frozenset(broken)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from vicreg_platform.specs import Augmentation
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.crops import Chosen, open_crops
 from vicreg_workers.selfsup.data.random_parameters import draw_colours, generator_for
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import normalise, recolour
 from vicreg_workers.selfsup.distributed import rank, world_size
+from vicreg_workers.selfsup.errors import InvalidInput
 
 _ORDER, _CROPS, _COLOURS = range(3)
 
@@ -49,7 +49,7 @@ class ViewBatches:
             in any case, as BatchNorm has nothing to learn from it.
 
     Raises:
-        UserFailure: there are fewer images than ``batch_size``, or they cannot be read.
+        InvalidInput: there are fewer images than ``batch_size``, or they cannot be read.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ViewBatches:
         drop_last: bool = True,
     ) -> None:
         if len(images) < batch_size:
-            raise UserFailure(
+            raise InvalidInput(
                 f"data: {len(images)} images are fewer than training.batch_size ({batch_size})"
             )
         self._count = len(images)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import PlainView
+from vicreg_workers.selfsup.errors import InvalidInput
 
 BATCH_SIZE = 256
 
@@ -53,7 +53,7 @@ def extract_features(
         progress: called with the number of images passed.
 
     Raises:
-        UserFailure: no image could be read.
+        InvalidInput: no image could be read.
     """
     batches = plain_batches(images, PlainView(image_size), BATCH_SIZE, loaders)
     return features_of(backbone, batches, images.labels, device, progress)
@@ -77,7 +77,7 @@ def features_of(
         progress: called with the number of images passed.
 
     Raises:
-        UserFailure: no image could be read.
+        InvalidInput: no image could be read.
     """
     backbone.eval()
     representations, indices = [], []
@@ -92,7 +92,7 @@ def features_of(
         done += len(views) + len(unreadable)
         progress(done)
     if not representations:
-        raise UserFailure(f"data: none of {done} images can be read")
+        raise InvalidInput(f"data: none of {done} images can be read")
     passed = torch.cat(indices)
     return Features(
         torch.cat(representations),

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from vicreg_platform.specs import LinearProtocol
-from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Features
 from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, top_k_accuracy
 
@@ -57,13 +57,13 @@ def linear_probe(
             representations of them; None to use those of ``train`` in every epoch.
 
     Raises:
-        UserFailure: too few images to hold some out.
+        InvalidInput: too few images to hold some out.
     """
     generator = torch.Generator().manual_seed(protocol.seed)
     order = torch.randperm(len(targets), generator=generator)
     held = round(len(order) * protocol.holdout) if len(protocol.learning_rates) > 1 else 0
     if held == len(order) or (held == 0 and len(protocol.learning_rates) > 1):
-        raise UserFailure(
+        raise InvalidInput(
             f"protocol.holdout {protocol.holdout} of {len(order)} images leaves nothing to "
             "choose the learning rate by, or nothing to train on"
         )

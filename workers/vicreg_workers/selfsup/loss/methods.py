@@ -7,7 +7,7 @@ those of one process on the concatenated batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -22,7 +22,6 @@ from vicreg_workers.selfsup.distributed import (
 )
 from vicreg_workers.selfsup.loss.second_moments import second_moments
 from vicreg_workers.selfsup.loss.vicreg import invariance, variance_of
-from vicreg_workers.selfsup.model.network import Embeddings
 
 
 class Losses(NamedTuple):
@@ -57,9 +56,17 @@ class Objective:
         """The names of the terms, in their order."""
         return ("loss", self._term, "variance", "covariance")
 
-    def __call__(self, embeddings: Embeddings) -> Losses:
-        """The loss of a batch."""
-        first, second, pairs = embeddings
+    def __call__(
+        self, first: Tensor, second: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]
+    ) -> Losses:
+        """Compute the loss of a batch.
+
+        Args:
+            first: embeddings of the first views, ``[N, D]``.
+            second: embeddings of the second views, ``[N, D]``.
+            pairs: embeddings to pull together, each ``[N, D]``: (first, second), or (prediction,
+                target) with each view predicting the other.
+        """
         with torch.autocast(first.device.type, enabled=False):
             first, second = _exact(first), _exact(second)
             pulled = [self._pair(_exact(x), _exact(y)) for x, y in pairs]

@@ -10,11 +10,11 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
 from vicreg_workers.selfsup.data.sources import Images, Subset
 from vicreg_workers.selfsup.data.transforms import PlainView
 from vicreg_workers.selfsup.distributed import world_size
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import BATCH_SIZE, Features, features_of
 from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
@@ -102,7 +102,7 @@ class Diagnostics:
             neighbours: whether to classify by nearest neighbours too, if the images have classes.
 
         Raises:
-            UserFailure: fewer than two of the images can be read.
+            InvalidInput: fewer than two of the images can be read.
         """
         was_training = network.training
         network.eval()
@@ -111,7 +111,7 @@ class Diagnostics:
             features = features_of(network.backbone, batches, self._images.labels, self._device)
             sample = features.representations[features.indices < SAMPLE]
             if len(sample) < 2:
-                raise UserFailure("data: fewer than two of the images measured can be read")
+                raise InvalidInput("data: fewer than two of the images measured can be read")
             embedding = network.expander(sample).float()
         network.train(was_training)
         outputs = (features.representations, embedding)
