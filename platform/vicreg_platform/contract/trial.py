@@ -8,6 +8,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
+def job_id_of_trial(sweep: str, number: int) -> str:
+    """The id under which a sweep's trial has its run and its folder of the storage."""
+    return f"{sweep}/trials/{number:05d}"
+
+
 class TrialState(enum.StrEnum):
     """Where a trial is."""
 

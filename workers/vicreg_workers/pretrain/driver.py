@@ -20,7 +20,7 @@ from ray.train.torch import TorchTrainer
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def pretrain(assignment: Assignment) -> None:
     """
     # Ray's own handlers are set when it is initialised: before ours.
     ray.init(ignore_reinit_error=True)
-    stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+    stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
     stop.on_sigterm()
     try:
         fit(assignment, _scaling(assignment))

@@ -22,7 +22,7 @@ from vicreg_workers.pretrain.context import Report, RunContext
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.selfsup.train import Pretraining
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import RunLog
 
@@ -67,7 +67,7 @@ def _train(
                 RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
             )
             run_log.tags(tags)
-        stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+        stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
         stopping = stop.requested if rank() == 0 else lambda: False
         context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping, report)
         images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))

@@ -30,11 +30,11 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 
 from vicreg_platform.contract.assignment import Assignment, FailureClass
-from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.contract.trial import TrialState, job_id_of_trial
 from vicreg_platform.specs import Asha, Median, SweepSpec
-from vicreg_workers.checkpoints import remove_checkpoints
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.pretrain.driver import MAX_RESTARTS
+from vicreg_workers.storage import Folder
 from vicreg_workers.sweep.ledger import Entry, Ledger
 from vicreg_workers.sweep.reporter import SweepRun
 from vicreg_workers.sweep.search import build_search, next_trial
@@ -181,9 +181,8 @@ class _Trials(Searcher):  # type: ignore[misc]
             whole = entry.epoch >= entry.epochs
             self._ledger.end(entry.number, TrialState.SUCCEEDED if whole else TrialState.STOPPED)
         self._search.tell(entry)
-        remove_checkpoints(
-            self._assignment.storage, f"{self._assignment.job_id}/trials/{entry.number:05d}"
-        )
+        trial = job_id_of_trial(self._assignment.job_id, entry.number)
+        Folder.of_job(self._assignment.storage, trial).remove()
         self._run.changed(entry)
         logger.info(
             "trial %d %s after epoch %d of %d: %s",

@@ -12,7 +12,7 @@ import torch
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.tags import ATTEMPT_TAG
-from vicreg_platform.contract.trial import Trial, TrialState
+from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import SweepSpec
 from vicreg_platform.tracking import Tracking
@@ -152,7 +152,7 @@ class SweepRun:
             if entry.state is TrialState.RUNNING:
                 return  # its own process makes the run, and says which
             run_id = tracking.run_of_job(
-                f"{self._assignment.job_id}/trials/{entry.number:05d}", self._spec.experiment
+                job_id_of_trial(self._assignment.job_id, entry.number), self._spec.experiment
             )
             if run_id is None:
                 return

@@ -17,13 +17,13 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from vicreg_platform.contract.assignment import Assignment, FailureClass
-from vicreg_platform.contract.trial import Trial
+from vicreg_platform.contract.trial import Trial, job_id_of_trial
 from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.log_format import configure_logging
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
             }
         )
     finally:
-        Stop(trial.storage, trial.job_id, trial.attempt).clear()
+        StopSignal(trial.storage, trial.job_id, trial.attempt).clear()
         # The process trains the next trial too, and a network is cycles of references.
         gc.collect()
 
@@ -82,10 +82,9 @@ def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
 def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, Any]) -> Assignment:
     assert isinstance(sweep.spec, SweepSpec)
     spec = sweep.spec.trial_spec(parameters)
-    trial = f"{sweep.job_id}/trials/{number:05d}"
     return sweep.model_copy(
         update={
-            "job_id": trial,
+            "job_id": job_id_of_trial(sweep.job_id, number),
             "spec": spec,
             "run_id": _run_of_trial(sweep, number, parameters, spec),
             "objective": sweep.spec.objective.metric,
@@ -107,7 +106,7 @@ def _run_of_trial(
     while True:
         try:
             run_id, _ = tracking.ensure_run(
-                f"{sweep.job_id}/trials/{number:05d}",
+                job_id_of_trial(sweep.job_id, number),
                 f"{sweep.spec.name}-{number:05d}",
                 sweep.spec.experiment,
                 spec.model_dump(mode="json") | {"labels": sweep.spec.labels},
