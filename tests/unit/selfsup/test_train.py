@@ -88,7 +88,7 @@ def train(root: Path, context: Recorder, spec: PretrainSpec) -> dict[str, torch.
     pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     pretraining.run()
     state = dict(pretraining.network.state_dict())
-    for number, entry in pretraining._optimizer.state_dict()["state"].items():
+    for number, entry in pretraining.optimisation.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
     return state | {"random": torch.get_rng_state()}
 
@@ -230,21 +230,24 @@ def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
     """Make the loss or a gradient NaN at one step of the run."""
     if what == "gradient":
         weight = pretraining.network.backbone.conv1.weight
-        weight.register_hook(
-            lambda gradient: gradient * float("nan") if pretraining._step + 1 == step else gradient
-        )
+
+        def poisoned_gradient(gradient: torch.Tensor) -> torch.Tensor:
+            here = pretraining.progress.step + 1 == step
+            return gradient * float("nan") if here else gradient
+
+        weight.register_hook(poisoned_gradient)
         return
-    objective = pretraining._objective
+    objective = pretraining.objective
 
     def poisoned(*embeddings: Any) -> Losses:
         losses = objective(*embeddings)
-        if pretraining._step + 1 == step:
+        if pretraining.progress.step + 1 == step:
             for name in ("loss", what):
                 losses.terms[name] = losses.terms[name] * float("nan")
         return losses
 
     poisoned.terms = objective.terms  # type: ignore[attr-defined]
-    pretraining._objective = poisoned  # type: ignore[assignment]
+    pretraining.objective = poisoned  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
@@ -355,7 +358,7 @@ def test_another_number_of_workers_goes_on_with_a_warning(of_two: Path, root: Pa
     context = Recorder(root / "storage")
     alone = train(root, context, spec_for(epochs=2))
     (warning,) = context.warnings
-    assert "made by 2 workers, and the run goes on with 1" in warning
+    assert "saved by 2 workers, and the run resumes with 1" in warning
     # The same images, views and batches: all but the rounding is that of the run of two workers.
     for name, value in torch.load(of_two / "whole.pt").items():
         if value.is_floating_point():
@@ -365,7 +368,7 @@ def test_another_number_of_workers_goes_on_with_a_warning(of_two: Path, root: Pa
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> PretrainSpec:
     """A run in fp16 with its loss scaled, but in the arithmetic of fp32, which CPUs are fast in."""
-    monkeypatch.setattr(Pretraining, "_autocast", lambda self: nullcontext())
+    monkeypatch.setattr("vicreg_workers.selfsup.train.autocast", lambda *_: nullcontext())
     spec = spec_for(epochs=2, checkpoint={"every_epochs": 9})
     training = spec.training.model_copy(update={"precision": "fp16"})
     return spec.model_copy(update={"training": training})
@@ -387,11 +390,11 @@ def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     pretraining = Pretraining(scaled, open_images(scaled.data, under(root)), Recorder(root / "a"))
     before = pretraining.network.backbone.conv1.weight.detach().clone()
     poison_at(pretraining, 2, "gradient")
-    first, second = pretraining._batches.epoch(0)
-    pretraining._train_step(first)  # the warm-up begins at a learning rate of 0
-    pretraining._train_step(second)
+    first, second = pretraining.batches.epoch(0)
+    pretraining.step(first)  # the warm-up begins at a learning rate of 0
+    pretraining.step(second)
     assert torch.equal(pretraining.network.backbone.conv1.weight, before)
-    assert pretraining._scaler.get_scale() == 2.0**15  # half of torch's first
-    pretraining._train_step(first)
+    assert pretraining.optimisation.scaler.get_scale() == 2.0**15  # half of torch's first
+    pretraining.step(first)
     assert not torch.equal(pretraining.network.backbone.conv1.weight, before)
-    assert pretraining._finite.problem() is None
+    assert pretraining.optimisation.problem() is None

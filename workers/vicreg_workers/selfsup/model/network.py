@@ -53,6 +53,7 @@ class JointEmbedding(nn.Module):
                 [width, *branches.predictor.layers, width], branches.predictor.batchnorm, bias=True
             )
         self._moving = branches.weights == "momentum"
+        self._momentum = branches.momentum
         self._stop_gradient = branches.stop_gradient or self._moving
         self._symmetric = self._stop_gradient or (
             branches.predictor is not None and self.second is None
@@ -78,6 +79,14 @@ class JointEmbedding(nn.Module):
         """Embeddings ``[N, D]`` of views by the first branch."""
         embedding: Tensor = self.expander(self.backbone(views))
         return embedding
+
+    @torch.no_grad()
+    def move_branch(self, step: int, steps: int) -> None:
+        """Let the moving branch follow the first one after ``step`` of ``steps``, from 0."""
+        moving, followed = self.momentum_pairs()
+        if moving:
+            momentum = momentum_at(step, steps, self._momentum)
+            torch._foreach_lerp_(moving, followed, 1 - momentum)
 
     def momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """The parameters of the moving branch and those that they follow; empty without one."""

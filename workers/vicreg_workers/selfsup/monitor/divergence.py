@@ -6,7 +6,8 @@ optimiser that is handed ``found_inf`` changes nothing from the first bad step o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,28 +69,35 @@ class CollapseWatch:
     Args:
         threshold: mean standard deviation below which embeddings have collapsed; 0 for never.
         patience: steps that it must stay there.
-        low_since: the step since which it does, where a run goes on.
     """
 
-    def __init__(self, threshold: float, patience: int, low_since: int | None = None) -> None:
+    def __init__(self, threshold: float, patience: int) -> None:
         self._threshold = threshold
         self._patience = patience
-        self.low_since = low_since
+        self._low_since: int | None = None
 
     def note(self, step: int, std_mean: float) -> str | None:
         """Take in the mean standard deviation at ``step``; what is wrong where it lasts."""
         if std_mean >= self._threshold:
-            self.low_since = None
+            self._low_since = None
             return None
-        if self.low_since is None:
-            self.low_since = step
-        if step - self.low_since < self._patience:
+        if self._low_since is None:
+            self._low_since = step
+        if step - self._low_since < self._patience:
             return None
         return (
-            f"the embeddings have collapsed: since step {self.low_since} the mean standard "
+            f"the embeddings have collapsed: since step {self._low_since} the mean standard "
             f"deviation of their dimensions is below {self._threshold:g} (watch.collapse_std), at "
             f"step {step} it is {std_mean:.3g}: lower optimizer.base_lr, or raise method.variance"
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The step since which the spread is low, or None."""
+        return {"low_since": self._low_since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._low_since = state["low_since"]
 
 
 def spread(std: Tensor) -> dict[str, float]:
