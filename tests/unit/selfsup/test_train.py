@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -306,10 +307,10 @@ def test_a_short_collapse_is_forgiven() -> None:
 def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: Any) -> Any:
+    def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(torch, "compile", lambda module: broken)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     context = Recorder(root / "a")
     training = {"epochs": 1, "batch_size": 8, "warmup_epochs": 1}
     compiled = train(root, context, spec_for(epochs=1, training=training | {"compile": True}))
