@@ -25,7 +25,7 @@ from vicreg_platform.tracking import Tracking
 from vicreg_workers.selfsup.context import NullContext
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.train import Pretraining
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 ROUNDS = 5
 CONDITIONS = ("answering", "hung", "dead")
@@ -34,18 +34,18 @@ CONDITIONS = ("answering", "hung", "dead")
 class Logging(NullContext):
     """Says all that a real worker says."""
 
-    def __init__(self, run_log: RunLog) -> None:
+    def __init__(self, outbox: Outbox) -> None:
         super().__init__()
-        self._run_log = run_log
+        self._outbox = outbox
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self._run_log.metrics(metrics, step)
+        self._outbox.metrics(metrics, step)
 
     def progress(self, progress: Progress) -> None:
-        self._run_log.progress(progress)
+        self._outbox.progress(progress)
 
     def picture(self, path: str, png: bytes) -> None:
-        self._run_log.file(path, png)
+        self._outbox.file(path, png)
 
 
 def spec() -> PretrainSpec:
@@ -62,12 +62,12 @@ def spec() -> PretrainSpec:
     return parsed
 
 
-def seconds_per_step(url: str, run_id: str) -> tuple[float, RunLog]:
-    run_log = RunLog(url, run_id, resumed=True)
-    pretraining = Pretraining(spec(), open_images(spec().data, Path()), Logging(run_log))
+def seconds_per_step(url: str, run_id: str) -> tuple[float, Outbox]:
+    outbox = Outbox(url, run_id, resumed=True)
+    pretraining = Pretraining(spec(), open_images(spec().data, Path()), Logging(outbox))
     began = time.perf_counter()
     pretraining.run()
-    return (time.perf_counter() - began) / 22, run_log
+    return (time.perf_counter() - began) / 22, outbox
 
 
 def main() -> None:
@@ -81,10 +81,10 @@ def main() -> None:
         for number in range(ROUNDS):
             for condition in CONDITIONS:
                 _set(server, condition)
-                seconds, run_log = seconds_per_step(server.url, run_id)
+                seconds, outbox = seconds_per_step(server.url, run_id)
                 times[condition].append(seconds)
                 _undo(server, condition)
-                run_log.close()  # what was queued arrives
+                outbox.close()  # what was queued arrives
                 print(f"round {number + 1}, {condition}: {1000 * seconds:.1f} ms", file=sys.stderr)
         server.end()
     base = statistics.median(times["answering"])

@@ -26,7 +26,7 @@ def test_a_killed_worker_goes_on_from_the_checkpoint(running: Running) -> None:
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert len(ended.attempts) == 1
     log = running.client.logs(job.id)
-    resumed = re.findall(r"going on from the checkpoint after step (\d+)", log)
+    resumed = re.findall(r"resuming from the checkpoint after step (\d+)", log)
     assert len(resumed) == 1
     assert int(resumed[0]) >= 2 * STEPS_PER_EPOCH
     assert running.steps(job) == logged_steps(6)
@@ -42,7 +42,7 @@ def test_a_killed_driver_is_a_new_attempt_from_the_checkpoint(running: Running) 
     ended = running.wait(job)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
-    assert "going on from the checkpoint after step" in running.client.logs(job.id)
+    assert "resuming from the checkpoint after step" in running.client.logs(job.id)
     assert running.steps(job) == logged_steps(6)
 
 
@@ -108,7 +108,7 @@ def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None
 
     retried = running.client.retry(job.id)
     running.until_epoch(retried, 2)
-    assert "going on from the checkpoint after step" in running.client.logs(retried.id)
+    assert "resuming from the checkpoint after step" in running.client.logs(retried.id)
     running.client.cancel(retried.id)
     assert running.wait(retried).state is JobState.CANCELLED
 
@@ -123,6 +123,6 @@ def test_a_job_whose_time_is_over_is_stopped_and_can_go_on(running: Running) -> 
     assert ended.reason == "attempt 1 took longer than 60 s"
     assert running.processes(f'"job_id":"{job.id}"') == []
     again = running.client.retry(job.id)
-    running.until(again, lambda _: "going on from the checkpoint" in running.client.logs(again.id))
+    running.until(again, lambda _: "resuming from the checkpoint" in running.client.logs(again.id))
     running.client.cancel(again.id)
     assert running.wait(again).state is JobState.CANCELLED

@@ -40,7 +40,7 @@ from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.linear import Epoch, linear_probe
 from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, top_k_accuracy
 from vicreg_workers.tracking.machine import environment_tags
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -55,18 +55,18 @@ def evaluate(assignment: Assignment) -> None:
     assert isinstance(spec, EvaluateSpec)
     device = torch.device("cuda" if spec.resources.gpus else "cpu")
     torch.set_num_threads(spec.resources.cpus)
-    with RunLog(
+    with Outbox(
         assignment.tracking_uri, assignment.run_id, resumed=assignment.attempt > 1
-    ) as run_log:
-        run_log.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
+    ) as outbox:
+        outbox.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
         with as_job_failures("free the GPU, or evaluate on CPUs with resources.gpus 0"):
-            run_log.metrics(_measure(assignment, spec, run_log, device), step=0)
+            outbox.metrics(_measure(assignment, spec, outbox, device), step=0)
 
 
 def _measure(
-    assignment: Assignment, spec: EvaluateSpec, run_log: RunLog, device: torch.device
+    assignment: Assignment, spec: EvaluateSpec, outbox: Outbox, device: torch.device
 ) -> dict[str, float]:
-    evaluation = _Evaluation(assignment, spec, run_log, device)
+    evaluation = _Evaluation(assignment, spec, outbox, device)
     metrics = evaluation.metrics()
     logger.info("%s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     return metrics
@@ -76,10 +76,10 @@ class _Evaluation:
     """An encoder, the images to measure it on, and each protocol's way to."""
 
     def __init__(
-        self, assignment: Assignment, spec: EvaluateSpec, run_log: RunLog, device: torch.device
+        self, assignment: Assignment, spec: EvaluateSpec, outbox: Outbox, device: torch.device
     ) -> None:
         root = Path(assignment.data_root)
-        self._spec, self._run_log, self._device = spec, run_log, device
+        self._spec, self._outbox, self._device = spec, outbox, device
         locate = partial(resolve_inside, root)
         self._train_images = open_images(spec.data.train, locate)
         self._test_images = open_images(spec.data.test, locate)
@@ -117,7 +117,7 @@ class _Evaluation:
         return len(self._train_images) + len(self._test_images)
 
     def _clock(self, total: int) -> _Clock:
-        return _Clock(self._run_log, total)
+        return _Clock(self._outbox, total)
 
     def _features(self, network: nn.Module, images: Images, clock: _Clock, done: int) -> Features:
         features = extract_features(
@@ -233,7 +233,7 @@ class _Evaluation:
         named: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in arrays.items()}
         named["classes"] = np.array(list(self._train_images.classes))
         np.savez_compressed(buffer, **named)
-        self._run_log.file("features.npz", buffer.getvalue())
+        self._outbox.file("features.npz", buffer.getvalue())
         return {}
 
     def _one_label_each(self) -> None:
@@ -262,14 +262,14 @@ def _classes_in_train(train: Images, test: Images) -> torch.Tensor:
 class _Clock:
     """Says how many images have passed the encoder."""
 
-    def __init__(self, run_log: RunLog, total: int) -> None:
-        self._run_log = run_log
+    def __init__(self, outbox: Outbox, total: int) -> None:
+        self._outbox = outbox
         self._total = total
         self._started = time.perf_counter()
 
     def at(self, done: int) -> None:
         rate = done / max(time.perf_counter() - self._started, 1e-9)
-        self._run_log.progress(
+        self._outbox.progress(
             Progress(
                 epoch=0,
                 epochs=1,

@@ -15,7 +15,7 @@ from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.context import State, TrainingProgress
 from vicreg_workers.selfsup.distributed import gather_objects, rank
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class RunContext:
     Args:
         assignment: the attempt.
         checkpoints: of the job.
-        run_log: on rank 0, else None.
+        outbox: on rank 0, else None.
         device: that this worker trains on.
         loaders: processes that it may use to read images.
         stopping: whether the worker has been asked to end.
@@ -44,7 +44,7 @@ class RunContext:
         self,
         assignment: Assignment,
         checkpoints: Checkpoints,
-        run_log: RunLog | None,
+        outbox: Outbox | None,
         device: torch.device,
         loaders: int,
         stopping: Callable[[], bool],
@@ -54,7 +54,7 @@ class RunContext:
         self.loaders = loaders
         self._assignment = assignment
         self._checkpoints = checkpoints
-        self._run_log = run_log
+        self._outbox = outbox
         self._stopping = stopping
         self._report = report
         self._latest: dict[str, float] = {}
@@ -63,18 +63,18 @@ class RunContext:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """See ``Context.log``."""
         self._latest |= metrics
-        if self._run_log is not None:
-            self._run_log.metrics(metrics, step)
+        if self._outbox is not None:
+            self._outbox.metrics(metrics, step)
 
     def progress(self, progress: TrainingProgress) -> None:
         """See ``Context.progress``."""
-        if self._run_log is not None:
-            self._run_log.progress(Progress(**asdict(progress)))
+        if self._outbox is not None:
+            self._outbox.progress(Progress(**asdict(progress)))
 
     def figure(self, path: str, png: bytes) -> None:
         """See ``Context.figure``."""
-        if self._run_log is not None:
-            self._run_log.file(path, png)
+        if self._outbox is not None:
+            self._outbox.file(path, png)
 
     def warn(self, message: str) -> None:
         """See ``Context.warn``."""
@@ -83,8 +83,8 @@ class RunContext:
 
     def save(self, state: State) -> None:
         """See ``Context.save``; points that MLflow does not have yet are saved along."""
-        if self._run_log is not None:
-            points = [tuple(point) for point in self._run_log.unsent()]
+        if self._outbox is not None:
+            points = [tuple(point) for point in self._outbox.unsent()]
             state = replace(state, own=state.own | {UNSENT: points})
         self._checkpoints.save(state)
         if rank() == 0:
@@ -94,8 +94,8 @@ class RunContext:
         """See ``Context.restore``; a job that retries another starts from that one's state."""
         state = self._checkpoints.load()
         if state is not None:
-            if self._run_log is not None:
-                self._run_log.restore_unsent(state.own.get(UNSENT, []))
+            if self._outbox is not None:
+                self._outbox.restore_unsent(state.own.get(UNSENT, []))
         elif self._assignment.resume_from is not None:
             state = self._checkpoints.of_job(self._assignment.resume_from).load()
             if state is not None:
@@ -104,7 +104,7 @@ class RunContext:
                 state = replace(state, own=own)
                 self._checkpoints.save(state)
         if state is not None and rank() == 0:
-            logger.info("going on from the checkpoint after step %d", state.step)
+            logger.info("resuming from the checkpoint after step %d", state.step)
         return state
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
@@ -125,8 +125,8 @@ class RunContext:
                 f"it logs {', '.join(known)}"
             )
         if value is not None:
-            if self._run_log is not None:
-                self._run_log.drain(DRAIN_SECONDS)
+            if self._outbox is not None:
+                self._outbox.drain(DRAIN_SECONDS)
             self._report({"epoch": epoch, "objective": value, "run_id": self._assignment.run_id})
 
     def stopping(self) -> bool:

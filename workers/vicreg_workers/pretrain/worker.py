@@ -24,7 +24,7 @@ from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.selfsup.train import Pretraining
 from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.tracking.machine import environment_tags
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
@@ -61,23 +61,23 @@ def _train(
     # With one CPU the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
     with ExitStack() as stack:
-        run_log = None
+        outbox = None
         if rank() == 0:
-            run_log = stack.enter_context(
-                RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
+            outbox = stack.enter_context(
+                Outbox(assignment.tracking_uri, assignment.run_id, resumed=True)
             )
-            run_log.tags(tags)
+            outbox.tags(tags)
         stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
         stopping = stop.requested if rank() == 0 else lambda: False
-        context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping, report)
+        context = RunContext(assignment, checkpoints, outbox, device, loaders, stopping, report)
         images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))
         pretraining = Pretraining(spec, images, context)
         stop.training()
         backbone = pretraining.run()
-        if run_log is not None:
+        if outbox is not None:
             # A trial's checkpoints end with it: whoever wants to go on trains its configuration.
             kept = checkpoints if report is None else None
-            _publish(run_log, encoder_files(backbone, spec), kept)
+            _publish(outbox, encoder_files(backbone, spec), kept)
 
 
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
@@ -91,14 +91,14 @@ def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
     return tags
 
 
-def _publish(run_log: RunLog, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
+def _publish(outbox: Outbox, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
     """The finished encoder and the last checkpoint, as artifacts of the run."""
     for name, content in encoder.items():
-        run_log.file(f"{FOLDER}/{name}", content)
+        outbox.file(f"{FOLDER}/{name}", content)
     if checkpoints is None:
         return
     last = checkpoints.last_files()
     assert last is not None, "a finished run has a checkpoint"
     folder, files = last
     for name, content in files.items():
-        run_log.file(f"checkpoints/{folder}/{name}", content)
+        outbox.file(f"checkpoints/{folder}/{name}", content)

@@ -6,6 +6,7 @@ The driver keeps nothing else that matters. A new driver continues from here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
 from pydantic import Field
@@ -74,7 +75,7 @@ class Ledger:
         entry.curve[epoch] = value
         entry.run_id = run_id
         entry.epoch = max(entry.curve)
-        entry.objective = self.score(entry, entry.epoch)
+        entry.objective = self.scores(entry)[entry.epoch]
         self._write(entry)
         return entry.objective
 
@@ -103,17 +104,13 @@ class Ledger:
         order: list[Any] = ranked(list(self), self._objective.mode)
         return order[0] if order and order[0].objective is not None else None
 
-    def score(self, entry: Entry, epoch: int) -> float:
-        """A trial's objective by the end of ``epoch``: its best or last value until then.
-
-        Args:
-            entry: a trial with a value at or before ``epoch``.
-            epoch: from 1.
-        """
-        known = {at: value for at, value in entry.curve.items() if at <= epoch}
-        if self._objective.value == "last":
-            return known[max(known)]
-        return max(known.values()) if self._objective.mode == "max" else min(known.values())
+    def scores(self, entry: Entry) -> dict[int, float]:
+        """A trial's objective by the end of each epoch: its best or last value until then."""
+        epochs = sorted(entry.curve)
+        values = [entry.curve[epoch] for epoch in epochs]
+        if self._objective.value == "best":
+            values = list(accumulate(values, max if self._objective.mode == "max" else min))
+        return dict(zip(epochs, values, strict=True))
 
     def _write(self, entry: Entry) -> None:
         self._folder.write(f"{entry.number:05d}.json", entry.model_dump_json(indent=1).encode())
