@@ -100,7 +100,8 @@ def test_every_decision_is_that_of_tunes_scheduler(
     rule, reference = build_early_stopping(spec, ledger), tunes(spec)
     generator = random.Random(0)
     qualities = [generator.random() for _ in range(16)]
-    waiting, running, stopped = list(range(16)), {}, 0
+    waiting, stopped = list(range(16)), 0
+    running: dict[int, SimpleTrial] = {}
     while waiting or running:
         while waiting and len(running) < 3:
             number = waiting.pop(0)

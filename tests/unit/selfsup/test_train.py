@@ -193,7 +193,7 @@ def test_a_network_of_no_more_use_ends_the_run_and_the_state_before_it_stays(
 
         def progress(self, progress: TrainingProgress) -> None:
             if progress.step == (6 if broken == "save" else 8):
-                pretraining.network.backbone.bn1.running_mean.fill_(torch.nan)
+                pretraining.network.get_buffer("backbone.bn1.running_mean").fill_(torch.nan)
 
     context = Breaks(root / "storage")
     spec = spec_for(epochs=10, checkpoint={"every_epochs": 1})
@@ -230,13 +230,13 @@ def test_a_corrupt_image_is_warned_of_once_and_counted(root: Path) -> None:
 def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
     """Make the loss or a gradient NaN at one step of the run."""
     if what == "gradient":
-        weight = pretraining.network.backbone.conv1.weight
+        weight = pretraining.network.get_parameter("backbone.conv1.weight")
 
         def poisoned_gradient(gradient: torch.Tensor) -> torch.Tensor:
             here = pretraining.progress.step + 1 == step
             return gradient * float("nan") if here else gradient
 
-        weight.register_hook(poisoned_gradient)
+        weight.register_hook(poisoned_gradient)  # type: ignore[no-untyped-call]
         return
     objective = pretraining.objective
 
@@ -389,13 +389,14 @@ def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     root: Path, scaled: PretrainSpec
 ) -> None:
     pretraining = Pretraining(scaled, open_images(scaled.data, under(root)), Recorder(root / "a"))
-    before = pretraining.network.backbone.conv1.weight.detach().clone()
+    weight = pretraining.network.get_parameter("backbone.conv1.weight")
+    before = weight.detach().clone()
     poison_at(pretraining, 2, "gradient")
     first, second = pretraining.batches.epoch(0)
     pretraining.step(first)  # the warm-up begins at a learning rate of 0
     pretraining.step(second)
-    assert torch.equal(pretraining.network.backbone.conv1.weight, before)
+    assert torch.equal(weight, before)
     assert pretraining.optimisation.scaler.get_scale() == 2.0**15  # half of torch's first
     pretraining.step(first)
-    assert not torch.equal(pretraining.network.backbone.conv1.weight, before)
+    assert not torch.equal(weight, before)
     assert pretraining.optimisation.problem() is None

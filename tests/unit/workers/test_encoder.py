@@ -140,7 +140,7 @@ def test_a_path_cannot_leave_the_data_root(tmp_path: Path) -> None:
 def test_an_untrained_encoder_is_the_same_for_a_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         encoder = UntrainedEncoder(untrained=RESNET18, seed=seed)
-        return load_encoder(encoder, 32, None, "", Path()).state_dict()["conv1.weight"]
+        return load_encoder(encoder, 32, None, "", Path()).get_parameter("conv1.weight")
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))

@@ -58,7 +58,7 @@ class Pretraining:
         self._context = context
         self._autocast = partial(autocast, spec.training.precision, context.device)
         torch.manual_seed(spec.training.seed)
-        self.network, self._forward = _build_network(spec, context)
+        self.network, self.forward = _build_network(spec, context)
         # From here on, layers that draw at random draw differently on each worker.
         torch.manual_seed(spec.training.seed + rank())
         self.objective = Objective(spec.method, spec.expander.normalization)
@@ -113,7 +113,7 @@ class Pretraining:
             The losses, and the norm of the gradient (a scalar).
         """
         with self._autocast():
-            embeddings = self._forward(*batch.views)
+            embeddings = self.forward(*batch.views)
         losses = self.objective(*embeddings)
         gradient_norm = self.optimisation.step(self.progress.step, losses.terms)
         self.network.move_branch(self.progress.step, self.progress.steps)

@@ -85,7 +85,7 @@ def test_neighbours_do_not_change_what_else_is_measured(
 def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
     digits: Digits, network: JointEmbedding
 ) -> None:
-    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Sequential()
     top1 = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
     assert top1 is not None
     assert top1 > 0.9
@@ -101,7 +101,7 @@ class SomeUnreadable(Subset):
 
 
 def test_images_that_cannot_be_read_are_left_out(digits: Digits, network: JointEmbedding) -> None:
-    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Sequential()
     some = SomeUnreadable(digits, range(len(digits)))
     top1 = Diagnostics(some, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
     assert top1 is not None
@@ -131,7 +131,8 @@ def test_the_network_is_measured_in_the_precision_it_is_trained_in(
     digits: Digits, network: JointEmbedding, dtype: torch.dtype
 ) -> None:
     seen = []
-    network.backbone.conv1.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    convolution = network.get_submodule("backbone.conv1")
+    convolution.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
 
     def autocast() -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)
