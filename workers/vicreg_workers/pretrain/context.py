@@ -1,4 +1,4 @@
-"""The context of a real run: metrics and pictures to MLflow, states to the storage."""
+"""The context of a real run: metrics and figures go to MLflow, checkpoints to the storage."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ from vicreg_workers.tracking.outbox import Outbox
 logger = logging.getLogger(__name__)
 
 UNSENT = "unsent_metrics"
+"""Key in a worker's own state: the points that MLflow did not have when it was saved."""
 DRAIN_SECONDS = 5.0
-"""How long a trial's points are waited for at an epoch's end: the sweep may end it there."""
+"""How long a trial waits at an epoch's end for MLflow: the sweep may stop it there."""
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class RunContext:
-    """What a worker of a pretraining job may do.
+    """The ``Context`` of one worker of a pretraining job.
 
     Args:
         assignment: the attempt.
-        checkpoints: of the job.
-        outbox: on rank 0, else None.
-        device: that this worker trains on.
+        checkpoints: the job's.
+        outbox: the run's, on rank 0; else None.
+        device: what this worker trains on.
         loaders: processes that it may use to read images.
-        stopping: whether the worker has been asked to end.
-        report: of a trial: told ``epoch`` and ``objective`` at each epoch's end, on every worker;
-            it does not return where the sweep ends the trial.
+        stopping: whether the worker has been asked to stop.
+        report: for a sweep's trial: called by every worker at the end of each epoch with
+            ``epoch``, ``objective`` and ``run_id``. Does not return if the trial stops early.
     """
 
     def __init__(
@@ -82,16 +83,16 @@ class RunContext:
             logger.warning(message)
 
     def save(self, state: State) -> None:
-        """See ``Context.save``; points that MLflow does not have yet are saved along."""
+        """See ``Context.save``. Points that MLflow does not have yet are saved with it."""
         if self._outbox is not None:
             points = [tuple(point) for point in self._outbox.unsent()]
             state = replace(state, own=state.own | {UNSENT: points})
         self._checkpoints.save(state)
         if rank() == 0:
-            logger.info("checkpoint after step %d is safe", state.step)
+            logger.info("saved a checkpoint after step %d", state.step)
 
     def restore(self) -> State | None:
-        """See ``Context.restore``; a job that retries another starts from that one's state."""
+        """See ``Context.restore``. A job that retries another starts from that one's state."""
         state = self._checkpoints.load()
         if state is not None:
             if self._outbox is not None:
@@ -99,7 +100,7 @@ class RunContext:
         elif self._assignment.resume_from is not None:
             state = self._checkpoints.of_job(self._assignment.resume_from).load()
             if state is not None:
-                # The job's own from here on: it may have nothing left to train, or be retried.
+                # Saved as this job's own: it may have nothing left to train, or be retried itself.
                 own = {name: value for name, value in state.own.items() if name != UNSENT}
                 state = replace(state, own=own)
                 self._checkpoints.save(state)
@@ -108,10 +109,10 @@ class RunContext:
         return state
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
-        """See ``Context.epoch_ended``; for the trial of a sweep.
+        """See ``Context.epoch_ended``. Reports the objective of a sweep's trial.
 
         Raises:
-            UserFailure: the training is done and has never logged the sweep's objective.
+            UserFailure: after the last epoch, if the objective was never logged.
         """
         objective = self._assignment.objective
         if self._report is None or objective is None:

@@ -30,25 +30,25 @@ logger = logging.getLogger(__name__)
 
 
 def train(assignment: Assignment, device: torch.device, report: Report | None = None) -> None:
-    """Train this worker's part, from the last checkpoint to the end.
+    """Train this worker's part, from the last checkpoint to the last step.
 
     Args:
         assignment: the attempt.
-        device: to train on.
-        report: of a sweep's trial: see ``RunContext``.
+        device: what to train on.
+        report: for a sweep's trial, see ``RunContext``.
 
     Raises:
-        JobFailure: with its class.
+        JobFailure: the training failed.
     """
     spec = assignment.spec
     assert isinstance(spec, PretrainSpec)
     configure_logging()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    # Strides of a 1×1 kernel's gradient differ in name only: it is copied as fast either way.
+    # The strides of a 1×1 kernel's gradient differ in name only: copying it is as fast.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     torch.set_num_threads(spec.resources.cpus_per_worker)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL's collectives on objects go by the current device
+        torch.cuda.set_device(device)  # NCCL's object collectives use the current device
     with as_job_failures("lower training.batch_size or the expander's widths"):
         _train(assignment, spec, device, report)
 
@@ -58,7 +58,7 @@ def _train(
 ) -> None:
     checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
     tags = _tags(assignment, device)
-    # With one CPU the training thread reads the images itself.
+    # With one CPU, the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
     with ExitStack() as stack:
         outbox = None
@@ -75,13 +75,13 @@ def _train(
         stop.training()
         backbone = pretraining.run()
         if outbox is not None:
-            # A trial's checkpoints end with it: whoever wants to go on trains its configuration.
-            kept = checkpoints if report is None else None
-            _publish(outbox, encoder_files(backbone, spec), kept)
+            # A trial's checkpoints are deleted with it: its configuration can be trained again.
+            published = checkpoints if report is None else None
+            _publish(outbox, encoder_files(backbone, spec), published)
 
 
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
-    """What the run remembers of all workers' machines."""
+    """The run's tags: the machines of all workers."""
     everywhere: list[dict[str, str]] = gather_objects(environment_tags(device))
     tags = everywhere[0] | {ATTEMPT_TAG: str(assignment.attempt)}
     for name in (HOST_TAG, GPU_TAG):
@@ -92,7 +92,7 @@ def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
 
 
 def _publish(outbox: Outbox, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
-    """The finished encoder and the last checkpoint, as artifacts of the run."""
+    """Upload the encoder and the last checkpoint as artifacts of the run."""
     for name, content in encoder.items():
         outbox.file(f"{FOLDER}/{name}", content)
     if checkpoints is None:

@@ -1,4 +1,4 @@
-"""One trial of a sweep: what Ray Tune calls."""
+"""One trial of a sweep: the function that Ray Tune calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import time
 from typing import Any
 
-# Read by Tune in the trial's process when the next trial is to have it: how many seconds a stopped
-# trial may take to send what it has logged. Its own 2 fail a trial on a busy machine.
+# Tune reads this in the trial's process before it reuses it for the next trial: how many seconds a
+# stopped trial may take to send what it has logged. Tune's own 2 fail trials on a busy machine.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
 
 import torch
@@ -33,10 +33,10 @@ RETRY_SECONDS = 2.0
 
 
 def run_trial(config: dict[str, Any], assignment: str) -> None:
-    """Train one configuration, from its last checkpoint where it has one.
+    """Train one configuration, from its last checkpoint if it has one.
 
-    A failure that would only repeat itself is reported, and the sweep goes on; another is raised,
-    and Ray Tune tries again.
+    A failure that would only repeat is reported, and the sweep continues. Any other failure is
+    raised, and Ray Tune retries the trial.
 
     Args:
         config: ``number`` and ``parameters``.
@@ -67,12 +67,12 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
         )
     finally:
         StopSignal(trial.storage, trial.job_id, trial.attempt).clear()
-        # The process trains the next trial too, and a network is cycles of references.
+        # The process trains the next trial too, and networks hold reference cycles.
         gc.collect()
 
 
 def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
-    """In this process: Ray Tune has given it what the spec asks for its one worker."""
+    """Train in this process, which Ray Tune gave the resources of the one worker."""
     from vicreg_workers.pretrain.worker import train
 
     device = torch.device("cuda:0" if spec.resources.gpus_per_worker else "cpu")
@@ -95,10 +95,10 @@ def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, A
 def _run_of_trial(
     sweep: Assignment, number: int, parameters: dict[str, Any], spec: PretrainSpec
 ) -> str:
-    """The MLflow run of a trial, under the sweep's; waits for an MLflow that is away.
+    """The MLflow run of a trial, under the sweep's. Waits while MLflow is unreachable.
 
     Raises:
-        InfrastructureFailure: it stayed away.
+        InfrastructureFailure: MLflow is unreachable for 10 minutes.
     """
     assert isinstance(sweep.spec, SweepSpec)
     tracking = Tracking(sweep.tracking_uri)
@@ -118,5 +118,5 @@ def _run_of_trial(
         except TrackingUnavailable as error:
             if time.monotonic() > deadline:
                 raise InfrastructureFailure(str(error)) from None
-            logger.warning("the trial starts when MLflow is back: %s", error)
+            logger.warning("MLflow is unreachable; the trial waits for it: %s", error)
             time.sleep(RETRY_SECONDS)

@@ -24,12 +24,12 @@ class Features:
     representations: Tensor
     labels: Tensor
     indices: Tensor
-    """Which images they are of, ``[N]``, on the CPU."""
+    """The index of each image, ``[N]``, on the CPU."""
     corrupt: tuple[int, ...]
-    """Indices of images that could not be read and are left out."""
+    """Indices of unreadable images, which are left out."""
 
     def only(self, which: Tensor) -> Features:
-        """Those where ``which``, ``[N]`` of bool, is true."""
+        """The features for which ``which``, ``[N]`` of bool, is true."""
         kept = self.representations[which], self.labels[which], self.indices[which]
         return Features(*kept, self.corrupt)
 
@@ -42,15 +42,15 @@ def extract_features(
     loaders: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """Pass every image once through the frozen backbone, in eval mode, without augmentation.
+    """Compute the representation of every image, in eval mode, without augmentation.
 
     Args:
         backbone: images to representations.
-        images: what to pass.
+        images: the images.
         image_size: side of a view, in pixels.
         device: where the backbone is and the features will be.
-        loaders: processes that read images beside this one.
-        progress: called with the number of images passed.
+        loaders: processes that read images; with 0, this process reads them.
+        progress: called with the number of images done.
 
     Raises:
         InvalidInput: no image could be read.
@@ -67,14 +67,14 @@ def features_of(
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """As ``extract_features``, of the batches that ``plain_batches`` makes.
+    """Like ``extract_features``, for batches made by ``plain_batches``.
 
     Args:
         backbone: images to representations.
-        batches: what to pass.
-        labels: of all images, by their indices.
+        batches: the batches.
+        labels: the labels of all images.
         device: where the backbone is and the features will be.
-        progress: called with the number of images passed.
+        progress: called with the number of images done.
 
     Raises:
         InvalidInput: no image could be read.
@@ -106,10 +106,10 @@ def features_of(
 def calibrate_batchnorm(
     backbone: nn.Module, images: Images, image_size: int, device: torch.device, loaders: int = 0
 ) -> None:
-    """Give an untrained network the BatchNorm statistics of ``images``; weights stay as they are.
+    """Set an untrained network's BatchNorm statistics to those of ``images``. Weights stay.
 
-    Without them its layers are not normalised at all, and its representations are nearly one
-    direction: a baseline that any encoder would beat.
+    Without them, its layers are not normalised and its representations point in nearly one
+    direction: a baseline that any encoder beats.
     """
     norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
