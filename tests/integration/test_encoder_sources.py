@@ -60,14 +60,14 @@ def test_from_its_job_its_run_and_the_registry(
 @pytest.mark.parametrize(
     "encoder", [RunEncoder(run="0" * 32), ModelEncoder(model="models:/nothing/1")]
 )
-def test_an_encoder_that_is_not_there_is_the_users_to_mend(
+def test_a_missing_encoder_is_a_user_failure(
     mlflow_server: MlflowServer, encoder: RunEncoder | ModelEncoder
 ) -> None:
     with pytest.raises(UserFailure):
         load_encoder(encoder, 32, None, mlflow_server.url, Path())
 
 
-def test_a_server_that_is_away_is_no_fault_of_the_user() -> None:
+def test_an_unreachable_server_is_an_infrastructure_failure() -> None:
     (port,) = free_ports(1)
     with pytest.raises(InfrastructureFailure):
         load_encoder(RunEncoder(run="0" * 32), 32, None, f"http://127.0.0.1:{port}", Path())

@@ -32,7 +32,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket, reached as compose has it: by variables alone."""
+    """An empty bucket, configured by environment variables alone, as in compose."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -45,7 +45,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 class OnStore(Recorder):
-    """A run whose checkpoints are there."""
+    """Keeps its checkpoints in the object store."""
 
     def __init__(self, storage: str, folder: Path, killed_after: int | None = None) -> None:
         super().__init__(folder, killed_after)

@@ -1,4 +1,4 @@
-"""The training loop learns, resumes bit for bit, and stops where it must."""
+"""The training loop learns, resumes bit for bit, and stops when it must."""
 
 import shutil
 from contextlib import nullcontext
@@ -40,7 +40,7 @@ def spec_for(epochs: int, workers: int = 1, **changes: Any) -> PretrainSpec:
 
 
 class Recorder(NullContext):
-    """Keeps what the loop says, and stops it after some checkpoints as a kill would."""
+    """Records what the loop reports, and stops it after a checkpoint as a kill would."""
 
     def __init__(
         self, storage: Path, killed_after: int | None = None, stopped_after: int | None = None
@@ -85,7 +85,7 @@ class Recorder(NullContext):
 
 
 def train(root: Path, context: Recorder, spec: PretrainSpec) -> dict[str, torch.Tensor]:
-    """The whole state of the network and the optimiser at the end."""
+    """Train, and return the state of the network and the optimiser at the end."""
     pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     pretraining.run()
     state = dict(pretraining.network.state_dict())
@@ -111,14 +111,14 @@ def test_a_run_killed_and_resumed_is_the_same_bit_for_bit(root: Path) -> None:
     whole = train(root, Recorder(root / "a"), spec)
     with pytest.raises(KeyboardInterrupt):
         train(root, Recorder(root / "b", killed_after=2), spec)
-    torch.manual_seed(99)  # whatever the new process has done before
+    torch.manual_seed(99)  # the new process may have drawn before
     resumed = Recorder(root / "b")
     assert_same(whole, train(root, resumed, spec))
     assert min(step for step, _ in resumed.points) > 2  # epoch 1 was not trained again
 
 
 @pytest.mark.parametrize(("method", "steps"), [("vicreg", 1), ("vicreg", 2), ("byol", 3)])
-def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(root: Path, method: str, steps: int) -> None:
+def test_a_run_stopped_at_any_step_resumes_bit_for_bit(root: Path, method: str, steps: int) -> None:
     spec = spec_for(epochs=2, method={"name": method}, checkpoint={"every_epochs": 9})
     uninterrupted, stopped = Recorder(root / "a"), Recorder(root / "b", stopped_after=steps)
     whole = train(root, uninterrupted, spec)
@@ -139,7 +139,7 @@ def test_a_seed_makes_two_runs_equal_bit_for_bit(root: Path) -> None:
     assert not torch.equal(first["backbone.conv1.weight"], third["backbone.conv1.weight"])
 
 
-def test_the_loop_says_what_the_design_names(root: Path) -> None:
+def test_the_loop_logs_the_documented_metrics(root: Path) -> None:
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=2))
     names = {name for _, metrics in context.points for name in metrics}
@@ -169,7 +169,7 @@ def test_the_loop_says_what_the_design_names(root: Path) -> None:
     assert context.figures[-1] == "pictures/embedding_std_epoch_00002.png"
 
 
-def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
+def test_neighbours_are_measured_as_often_as_asked(root: Path) -> None:
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=3, watch={"knn_every_epochs": 2}))
     steps = [step for step, metrics in context.points if "knn/top1" in metrics]
@@ -177,7 +177,7 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
     between = Recorder(root / "between")
     often = spec_for(epochs=2, watch={"knn_every_epochs": 1}, checkpoint={"every_epochs": 2})
     train(root, between, often)
-    assert len(between.named("knn/top1")) == 2  # not only where a checkpoint is made
+    assert len(between.named("knn/top1")) == 2  # not only when a checkpoint is saved
     never = Recorder(root / "never")
     train(root, never, spec_for(epochs=6, watch={"knn_every_epochs": 0}))
     assert never.named("knn/top1") == []
@@ -185,11 +185,11 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["save", "measurement"])
-def test_a_network_of_no_more_use_ends_the_run_and_the_state_before_it_stays(
+def test_a_network_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before(
     root: Path, broken: str
 ) -> None:
     class Breaks(Recorder):
-        """The statistics of a layer overflow; the loss, made of the batch's own, does not."""
+        """Makes a layer's running statistics overflow, which the training loss does not show."""
 
         def progress(self, progress: TrainingProgress) -> None:
             if progress.step == (6 if broken == "save" else 8):
@@ -217,7 +217,7 @@ def test_finished_training_is_not_repeated(root: Path) -> None:
     assert again.points == []
 
 
-def test_a_corrupt_image_is_warned_of_once_and_counted(root: Path) -> None:
+def test_a_corrupt_image_is_reported_once_and_counted(root: Path) -> None:
     (root / "set" / "class-0" / "3.png").write_bytes(b"nothing")
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=3))
@@ -271,7 +271,7 @@ def test_a_run_that_is_not_finite_stops_before_the_step(
 
 
 def collapsing(root: Path, storage: str, **changes: Any) -> tuple[Pretraining, Recorder]:
-    """A run whose embeddings are one point from the beginning."""
+    """A run whose embeddings are a single point from the beginning."""
     spec = spec_for(**changes)
     context = Recorder(root / storage)
     pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
@@ -354,13 +354,13 @@ def test_two_workers_stay_equal_and_resume_bit_for_bit(
     assert_same(torch.load(of_two / "whole.pt"), resumed)
 
 
-def test_another_number_of_workers_goes_on_with_a_warning(of_two: Path, root: Path) -> None:
+def test_another_number_of_workers_resumes_with_a_warning(of_two: Path, root: Path) -> None:
     shutil.copytree(of_two / "killed", root / "storage")
     context = Recorder(root / "storage")
     alone = train(root, context, spec_for(epochs=2))
     (warning,) = context.warnings
     assert "saved by 2 workers, and the run resumes with 1" in warning
-    # The same images, views and batches: all but the rounding is that of the run of two workers.
+    # Images, views and batches are the same: only rounding differs from the run of two workers.
     for name, value in torch.load(of_two / "whole.pt").items():
         if value.is_floating_point():
             torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
@@ -368,7 +368,7 @@ def test_another_number_of_workers_goes_on_with_a_warning(of_two: Path, root: Pa
 
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> PretrainSpec:
-    """A run in fp16 with its loss scaled, but in the arithmetic of fp32, which CPUs are fast in."""
+    """A run with the loss scale of fp16 but the arithmetic of fp32, which is fast on CPUs."""
     monkeypatch.setattr("vicreg_workers.selfsup.train.autocast", lambda *_: nullcontext())
     spec = spec_for(epochs=2, checkpoint={"every_epochs": 9})
     training = spec.training.model_copy(update={"precision": "fp16"})
@@ -393,10 +393,10 @@ def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     before = weight.detach().clone()
     poison_at(pretraining, 2, "gradient")
     first, second = pretraining.batches.epoch(0)
-    pretraining.step(first)  # the warm-up begins at a learning rate of 0
+    pretraining.step(first)  # the warm-up starts at a learning rate of 0
     pretraining.step(second)
     assert torch.equal(weight, before)
-    assert pretraining.optimisation.scaler.get_scale() == 2.0**15  # half of torch's first
+    assert pretraining.optimisation.scaler.get_scale() == 2.0**15  # half of torch's initial scale
     pretraining.step(first)
     assert not torch.equal(weight, before)
     assert pretraining.optimisation.problem() is None

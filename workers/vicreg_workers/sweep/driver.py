@@ -1,4 +1,4 @@
-"""A sweep spec as a Ray Tune run.
+"""Runs a sweep spec with Ray Tune.
 
 All that must outlast the driver is in the sweep's ledger. A driver that is restarted makes a new
 Tune run of the trials that have not ended and of those still to be drawn.
@@ -66,7 +66,7 @@ def sweep(assignment: Assignment) -> None:
     if not any(entry.objective is not None for entry in ledger):
         failed = [entry for entry in ledger if entry.reason]
         reason = f"; the first: {failed[0].reason}" if failed else ""
-        raise UserFailure(f"none of {len(ledger)} trials has given {spec.objective.metric}{reason}")
+        raise UserFailure(f"none of {len(ledger)} trials reported {spec.objective.metric}{reason}")
 
 
 def _fit(assignment: Assignment, spec: SweepSpec, trials: Trials) -> None:

@@ -1,4 +1,4 @@
-"""Images come from where the spec says, and broken ones do not stop a run."""
+"""Images are opened as the spec says, and unreadable ones do not stop a run."""
 
 import os
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def folder_spec(path: str) -> ImageFolderData:
     return ImageFolderData(source="image_folder", path=path, image_size=16)
 
 
-def test_digits_are_split_once_and_for_all() -> None:
+def test_the_split_of_digits_is_fixed() -> None:
     train = open_images(DigitsData(source="digits"), under(Path()))
     test = open_images(DigitsData(source="digits", split="test"), under(Path()))
     assert (len(train), len(test)) == (1437, 360)
@@ -63,9 +63,7 @@ def test_a_folder_gives_its_classes_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"), [("nowhere", "does not exist"), ("empty", "no images"), ("file", "folder")]
 )
-def test_a_folder_without_images_is_the_users_to_mend(
-    tmp_path: Path, path: str, message: str
-) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty" / "class").mkdir(parents=True)
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidInput, match=message):
@@ -134,7 +132,7 @@ def batches_of(
 
 @pytest.fixture(params=["of one size", "of two sizes"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Images of one size are held in memory, others are read when they are needed."""
+    """Images of one size are held in memory; others are read when needed."""
     root = make_folder(tmp_path / "set")
     if request.param == "of two sizes":
         Image.new("RGB", (20, 14)).save(root / "class-1" / "3.png")
@@ -153,7 +151,7 @@ def test_a_corrupt_image_is_replaced_by_the_next_and_reported(folder: Path, load
 
 
 @pytest.mark.parametrize("loaders", [0, 2])
-def test_a_set_of_broken_images_only_is_given_up(tmp_path: Path, loaders: int) -> None:
+def test_a_set_of_unreadable_images_is_refused(tmp_path: Path, loaders: int) -> None:
     root = make_folder(tmp_path / "set", classes=1, images=3)
     for file in (root / "class-0").iterdir():
         file.write_bytes(b"nothing")
@@ -183,7 +181,7 @@ def test_batches_are_reshuffled_each_epoch_and_repeat_for_a_seed(folder: Path) -
     assert not torch.equal(first_views(0, 1), first_views(1, 1))
 
 
-def test_an_epoch_goes_on_from_any_step_with_the_same_views(folder: Path) -> None:
+def test_an_epoch_resumes_at_any_step_with_the_same_views(folder: Path) -> None:
     batches = batches_of(open_images(folder_spec("set"), under(folder)), 2)
     whole, rest = list(batches.epoch(3)), list(batches.epoch(3, start=2))
     assert sorted(index for batch in whole for index in batch.indices) == list(range(8))
@@ -211,7 +209,7 @@ def test_the_views_do_not_depend_on_the_number_of_processes(
         assert torch.equal(torch.cat([first[view], second[view]]), alone[view])
 
 
-def test_fewer_images_than_a_batch_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_fewer_images_than_a_batch_are_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "set")
     images = open_images(folder_spec("set"), under(tmp_path))
     with pytest.raises(InvalidInput, match="8 images are fewer than"):
@@ -231,11 +229,11 @@ def test_an_epoch_of_an_evaluation_leaves_no_image_out(folder: Path) -> None:
     assert [len(batch.indices) for batch in whole.epoch(0)] == [3, 3, 2]
     assert len(whole) == 3
     assert len(batches_of(images, 3)) == 2
-    # BatchNorm has nothing to learn from a single image.
+    # BatchNorm cannot normalise a single image.
     assert [len(batch.indices) for batch in batches_of(images, 7, drop_last=False).epoch(0)] == [7]
 
 
-def test_an_image_that_is_whole_at_a_second_look_is_replaced_all_the_same(
+def test_an_image_that_can_be_read_later_is_still_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_folder(tmp_path / "set")
@@ -245,7 +243,7 @@ def test_an_image_that_is_whole_at_a_second_look_is_replaced_all_the_same(
     def flaky(index: int) -> Image.Image:
         if index in failing:
             failing.remove(index)
-            raise OSError("the share was away")
+            raise OSError("the network share is unreachable")
         return read(index)
 
     monkeypatch.setattr(images, "read", flaky)

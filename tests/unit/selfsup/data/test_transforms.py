@@ -1,4 +1,4 @@
-"""Views are drawn as the spec says, and made as the reference transforms make them."""
+"""Views are drawn as the spec says, and equal those of the reference transforms."""
 
 from collections.abc import Callable
 

@@ -107,7 +107,7 @@ def test_the_rate_is_chosen_by_the_training_set_alone() -> None:
     assert chosen == {max(result.holdout, key=lambda rate: result.holdout[rate])}
 
 
-def test_nothing_to_hold_out_is_the_users_to_mend() -> None:
+def test_too_few_images_to_hold_out_are_refused() -> None:
     few = blobs(3, 0)
     with pytest.raises(InvalidInput, match="holdout"):
         linear_probe(few, few.labels, torch.zeros(1, 6), LinearProtocol(name="linear"), 3)

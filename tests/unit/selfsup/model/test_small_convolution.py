@@ -1,4 +1,4 @@
-"""Convolutions of small maps equal torch's, and are not convolved."""
+"""Convolutions of small maps equal torch's, and are computed as products."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A network is measured as it is, on the same images, and rarely enough."""
+"""A network is measured on the same images, unchanged, and not too often."""
 
 from contextlib import nullcontext
 
@@ -55,7 +55,7 @@ def test_a_50th_of_the_images_trained_on_is_measured_at_most_but_five_times_in_a
     assert Diagnostics(many, 8, CPU, 0, nullcontext, epochs).every_epochs == every
 
 
-def test_views_that_are_kept_are_those_made_anew(
+def test_kept_views_equal_new_ones(
     digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(representation, "SAMPLE", 50)
@@ -63,9 +63,9 @@ def test_views_that_are_kept_are_those_made_anew(
     few = Subset(digits, range(100))
     kept = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
     monkeypatch.setattr(representation, "KEPT_BYTES", 0)
-    anew = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
+    new = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
     for neighbours in (False, True, False):
-        first, second = (each.of(network, neighbours).metrics() for each in (kept, anew))
+        first, second = (each.of(network, neighbours).metrics() for each in (kept, new))
         assert first == second
     assert network.training
 
@@ -82,7 +82,7 @@ def test_neighbours_do_not_change_what_else_is_measured(
     assert with_them.knn_top1 is not None
 
 
-def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
+def test_neighbours_by_pixels_are_of_the_same_digit(
     digits: Digits, network: JointEmbedding
 ) -> None:
     network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Sequential()

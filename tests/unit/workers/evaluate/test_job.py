@@ -1,4 +1,4 @@
-"""Each protocol measures an encoder on the images it is given."""
+"""Each protocol measures an encoder on the given images."""
 
 import io
 from pathlib import Path
@@ -27,19 +27,19 @@ def folder(root: Path, name: str, *classes: str) -> Images:
     return open_images(ImageFolderData(source="image_folder", path=name), under(root))
 
 
-def test_a_class_that_the_test_set_lacks_shifts_no_label(tmp_path: Path) -> None:
+def test_a_class_missing_from_the_test_set_shifts_no_label(tmp_path: Path) -> None:
     train = folder(tmp_path, "train", "cat", "dog", "emu")
     test = folder(tmp_path, "test", "dog", "emu")
     assert _classes_in_train(train, test).tolist() == [1, 2]
 
 
-def test_a_class_that_the_training_set_lacks_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_class_missing_from_the_training_set_is_a_user_failure(tmp_path: Path) -> None:
     with pytest.raises(UserFailure, match="emu"):
         _classes_in_train(folder(tmp_path, "train", "cat"), folder(tmp_path, "test", "emu"))
 
 
 class Log:
-    """What an evaluation says to its run."""
+    """Records what an evaluation sends to its run."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -126,7 +126,7 @@ def test_features_are_exported_with_their_labels(tmp_path: Path) -> None:
 
 
 def several(root: Path, count: int) -> dict[str, Any]:
-    """Images that are red, blue, both or neither; VOC's layout: no folders, a table."""
+    """Images that are red, blue, both or neither, labelled by a table as in VOC."""
     lines = ["image,red,blue"]
     (root / "images").mkdir(exist_ok=True)
     for index in range(count):
@@ -154,7 +154,7 @@ def test_several_labels_are_measured_by_mean_average_precision(tmp_path: Path) -
         measure({"name": "knn"}, data, data, tmp_path, Log())
 
 
-def test_a_table_with_other_values_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_table_with_other_values_is_refused(tmp_path: Path) -> None:
     data = several(tmp_path, 4)
     (tmp_path / "labels.csv").write_text("image,red,blue\n0.png,1,0\n1.png,maybe,0\n")
     with pytest.raises(InvalidInput, match=r"line 3 of .*labels.csv must hold"):

@@ -1,4 +1,4 @@
-"""What is measured of the network between epochs, and recorded with the run."""
+"""Measures the network between epochs and records the results with the run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Measurements:
         spec: what is trained.
         images: the training images.
         context: where metrics and figures go.
-        autocast: makes the context that the network is trained in.
+        autocast: makes the precision context that the network is trained in.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Measurements:
         self._knn_every = self._diagnostics.every_epochs if asked is None else asked
 
     def after_epoch(self, network: JointEmbedding, progress: Progress) -> None:
-        """Measure the network if this epoch's turn has come. Every worker calls it.
+        """Measure the network if it is due after this epoch. Every worker calls it.
 
         Raises:
             Diverged: on every worker, if the network's outputs are not finite.
@@ -60,7 +60,7 @@ class Measurements:
                 raise Diverged(found)
 
     def _measure(self, network: JointEmbedding, progress: Progress, neighbours: bool) -> str | None:
-        """Record the measurements, or say why the network is of no more use."""
+        """Measure the network and record the results; return the problem if it has diverged."""
         epoch = progress.step // progress.steps_per_epoch
         diagnosis = self._diagnostics.of(network, neighbours)
         if not diagnosis.finite:

@@ -62,7 +62,7 @@ class Diagnostics:
         image_size: side of a view, in pixels.
         device: where the network is.
         loaders: processes that read images; with 0, this process reads them.
-        autocast: makes the context that the network is trained in.
+        autocast: makes the precision context that the network is trained in.
         epochs: epochs of the training.
     """
 
