@@ -126,7 +126,7 @@ class OptunaSearch:
         self._space = {path: _optuna_distribution(each) for path, each in spec.space.items()}
         # Optuna does not accept lists as the values of a choice: it chooses an index instead.
         self._choices = {
-            path: each.samples() for path, each in spec.space.items() if isinstance(each, Choice)
+            path: each.choice for path, each in spec.space.items() if isinstance(each, Choice)
         }
         self._quanta = {p: each for p, each in spec.space.items() if isinstance(each, QUniform)}
         self._study = optuna.create_study(
@@ -183,6 +183,11 @@ class OptunaSearch:
         return value
 
 
+def values_of(distribution: Choice | Grid) -> tuple[Any, ...]:
+    """The values that a field may take, in order."""
+    return distribution.choice if isinstance(distribution, Choice) else distribution.grid
+
+
 def _draw(distribution: Distribution, generator: random.Random) -> Any:
     if isinstance(distribution, LogUniform):
         low, high = distribution.loguniform
@@ -193,7 +198,7 @@ def _draw(distribution: Distribution, generator: random.Random) -> Any:
     if isinstance(distribution, RandInt):
         return generator.randrange(*distribution.randint)
     if isinstance(distribution, (Choice, Grid)):
-        return generator.choice(distribution.samples())
+        return generator.choice(values_of(distribution))
     return generator.uniform(*distribution.uniform)
 
 
@@ -209,5 +214,5 @@ def _optuna_distribution(distribution: Distribution) -> Any:
         low, high = distribution.randint
         return distributions.IntDistribution(low, high - 1)
     if isinstance(distribution, (Choice, Grid)):
-        return distributions.CategoricalDistribution(tuple(range(len(distribution.samples()))))
+        return distributions.CategoricalDistribution(tuple(range(len(values_of(distribution)))))
     return distributions.FloatDistribution(*distribution.uniform)
