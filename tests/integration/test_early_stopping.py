@@ -1,6 +1,8 @@
 """Trials stop early as under Tune's schedulers, and as if the driver had never been lost."""
 
+import pickle
 import random
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +15,7 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_workers.failures import InfrastructureFailure
-from vicreg_workers.sweep.driver import Reports, Trials
+from vicreg_workers.sweep.driver import Errors, Proposals, Reports, Trials
 from vicreg_workers.sweep.driver import sweep as run_sweep
 from vicreg_workers.sweep.early_stopping import build_early_stopping
 from vicreg_workers.sweep.ledger import Entry, Ledger
@@ -158,6 +160,15 @@ def test_fifo_stops_nothing(tmp_path: Path) -> None:
     judging = Judging(spec, tmp_path)
     assert judging.train(0, 0.5, 0.9) is TrialState.SUCCEEDED
     assert judging.train(1, 0.1, 0.1) is TrialState.SUCCEEDED
+
+
+def test_what_tune_is_given_can_be_pickled(tmp_path: Path) -> None:
+    spec = sweep()
+    lock: Any = SimpleNamespace(changed=threading.Lock())
+    ledger = Ledger(str(tmp_path), "sweep", spec.objective)
+    trials = Trials(assignment_of(spec, tmp_path), spec, ledger, lock)
+    for given in (Proposals(trials), Reports(trials), Errors(trials)):
+        pickle.dumps(given)
 
 
 def test_a_failure_stops_its_trial_and_does_not_count_for_others(tmp_path: Path) -> None:

@@ -188,6 +188,10 @@ class Trials:
             entry.objective,
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Tune pickles all it is given so that it could restore its run, which never happens here.
+        return type(None), ()
+
     def _draw(self) -> Entry | None:
         try:
             entry = next_trial(self._search, self._spec, len(self._ledger))
@@ -223,10 +227,6 @@ class Proposals(Searcher):  # type: ignore[misc]
         if error:
             self._trials.lost(number, "Ray Tune lost the trial")
         self._trials.end(number)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Tune pickles it to restore its own kind of run, which never happens here.
-        return Searcher, ()
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the ledger is saved already."""
