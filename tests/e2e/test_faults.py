@@ -14,7 +14,7 @@ OUTAGE_SECONDS = 30.0
 
 
 def test_a_killed_worker_goes_on_from_the_checkpoint(running: Running) -> None:
-    """Fails without: the restart in ``pretrain``, the checkpoints, RunLog's dropping of points."""
+    """Fails without: the restart in ``pretrain``, the checkpoints, Outbox's dropping of points."""
     job = running.submit(
         name="worker-kill",
         training={"epochs": 6, "batch_size": 128},
@@ -67,7 +67,7 @@ def test_a_driver_told_to_end_saves_the_step_it_is_at(running: Running) -> None:
 
 
 def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Running) -> None:
-    """Fails without: RunLog's own thread and its queue."""
+    """Fails without: Outbox's own thread and its queue."""
     job = running.submit(
         name="mlflow-away",
         training={"epochs": 14, "batch_size": 128},
