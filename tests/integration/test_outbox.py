@@ -50,15 +50,13 @@ def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: s
     outbox = Outbox(mlflow_server.url, run_id)
     for step in range(2500):  # more than one request holds
         outbox.metrics({"train/loss": 1.0 / (step + 1)}, step)
-    outbox.progress(
-        Progress(epoch=1, epochs=2, step=3, steps=4, images_per_second=5, eta_seconds=6)
-    )
+    progress = Progress(epoch=1, epochs=2, step=3, steps=4, images_per_second=5, eta_seconds=6)
+    outbox.progress(progress)
     outbox.file("pictures/views.png", b"png")
     outbox.close(60)
     assert steps(mlflow_server, run_id, "train/loss") == list(range(2500))
     reading = Tracking(mlflow_server.url).read(run_id)
-    assert reading.progress is not None
-    assert reading.progress["eta_seconds"] == 6.0
+    assert Progress.model_validate(reading.progress) == progress
     artifacts = MlflowClient(mlflow_server.url).list_artifacts(run_id, "pictures")
     assert [artifact.path for artifact in artifacts] == ["pictures/views.png"]
 
