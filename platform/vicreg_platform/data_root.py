@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+from vicreg_platform.specs.data import IMAGE_SUFFIXES
 
 
 def resolve_inside(root: Path, relative: str) -> Path:

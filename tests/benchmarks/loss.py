@@ -23,6 +23,7 @@ from vicreg_workers.selfsup import VICRegLoss
 BATCHES = (64, 256, 1024, 4096)
 WIDTHS = (512, 2048, 8192, 16384)
 SLOW_SECONDS = 5.0
+RANKS = (1, 2, 4)
 SHARED = ((256, 8192), (1024, 8192), (4096, 512))
 
 
@@ -42,8 +43,9 @@ def authors_loss(x: Tensor, y: Tensor) -> Tensor:
 
 
 def our_loss(x: Tensor, y: Tensor) -> Tensor:
-    """The same loss, ours."""
-    return VICRegLoss()(x, y).total
+    """The same loss, as computed here."""
+    total: Tensor = VICRegLoss()(x, y).total
+    return total
 
 
 def seconds(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> float:
@@ -53,11 +55,11 @@ def seconds(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> f
 
 
 def peak_megabytes(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> float:
-    """The most that was allocated at once, by the allocator's own record, beyond the inputs."""
+    """The peak of the memory allocated beyond the inputs, by the allocator's own record."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         torch.autograd.grad(loss(x, y), (x, y))
     held = peak = 0
-    for event in profiler.profiler.kineto_results.events():  # type: ignore[union-attr]
+    for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":
             held += event.nbytes()
             peak = max(peak, held)
@@ -103,14 +105,14 @@ def share_of_a_rank(count: int, dimensions: int) -> tuple[float, int]:
         dist.barrier()
         times.append(seconds(our_loss, x, y))
     with FlopCounterMode(display=False) as counter:
-        our_loss(x, y).backward()
+        torch.autograd.grad(our_loss(x, y), (x, y))
     return statistics.median(times), counter.get_total_flops()
 
 
 def over_ranks() -> None:
     print("\n| N over all ranks | D | ranks | operations of a rank | time of a rank |")
     print("|---|---|---|---|---|")
-    pools = {size: Gloo(size) for size in (1, 2, 4)}
+    pools = {size: Gloo(size) for size in RANKS}
     for count, dimensions in SHARED:
         alone = None
         for size, pool in pools.items():
@@ -125,6 +127,10 @@ def over_ranks() -> None:
         pool.close()
 
 
-if __name__ == "__main__":
+def main() -> None:
     against_the_authors()
     over_ranks()
+
+
+if __name__ == "__main__":
+    main()

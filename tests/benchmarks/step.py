@@ -1,10 +1,10 @@
-"""Images a second of a training step and of the input alone, against two public implementations.
+"""Images per second of a training step and of its input, against two public implementations.
 
 ``python -m tests.benchmarks.step`` prints the tables of docs/performance.md: (a) the authors' step
-(``main_vicreg.py`` and ``augmentations.py`` of facebookresearch/vicreg, written anew here), (b)
-lightly's parts put together as in its documentation, and ours, on the same images, backbone, batch
-and threads, in turn within one run. The images are in memory for all three. lightly is no part of
-the environment: ``make bench`` puts it beside it.
+(``main_vicreg.py`` and ``augmentations.py`` of facebookresearch/vicreg, rewritten here), (b)
+lightly's parts combined as in its documentation, and ours, on the same images, backbone, batch
+and threads, in turn within one run. The images are in memory for all three. lightly is not part
+of the environment: ``make bench`` installs it beside it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -26,29 +26,29 @@ from torchvision.transforms import InterpolationMode
 
 from tests.benchmarks.loss import authors_loss
 from vicreg_platform.specs import DigitsData, PretrainSpec, parse_spec
-from vicreg_workers.selfsup import train
 from vicreg_workers.selfsup.context import NullContext
 from vicreg_workers.selfsup.data.sources import Digits, Subset
+from vicreg_workers.selfsup.model import precision
 from vicreg_workers.selfsup.monitor.representation import Diagnostics
 from vicreg_workers.selfsup.train import Pretraining
 
 IMAGES = 1024
 SETS = (3_000, 50_000)
-"""Sizes of training sets whose measurements every few epochs are timed."""
+"""Sizes of training sets whose measurements between epochs are timed."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Step = Callable[[], object]
 
 
-class Pictures:
+class Photographs:
     """Digits in colour at the size of the benchmark, decoded."""
 
-    several = None
+    several: Tensor | None = None
 
     def __init__(self, size: int) -> None:
         digits = Digits(DigitsData(source="digits"))
-        self.labels = list(digits.labels[:IMAGES])
+        self.labels: Sequence[int] = digits.labels[:IMAGES]
         self.classes = digits.classes
-        self._pictures = [
+        self._images = [
             digits.read(index).resize((size, size), Image.Resampling.BICUBIC)
             for index in range(IMAGES)
         ]
@@ -57,27 +57,29 @@ class Pictures:
         return IMAGES
 
     def read(self, index: int) -> Image.Image:
-        return self._pictures[index]
+        return self._images[index]
 
     def name(self, index: int) -> str:
         return str(index)
 
 
 class PilBatches:
-    """Batches of two views by transforms of single PIL images."""
+    """Batches of two views, by transforms of single PIL images."""
 
-    def __init__(self, pictures: Pictures, views: Callable[[Image.Image], Any], batch: int) -> None:
-        self._pictures, self._views, self._batch = pictures, views, batch
+    def __init__(
+        self, images: Photographs, views: Callable[[Image.Image], Any], batch: int
+    ) -> None:
+        self._images, self._views, self._batch = images, views, batch
 
     def __call__(self) -> tuple[Tensor, Tensor]:
         chosen = torch.randperm(IMAGES)[: self._batch].tolist()
-        pairs = [self._views(self._pictures.read(index)) for index in chosen]
+        pairs = [self._views(self._images.read(index)) for index in chosen]
         first, second = zip(*pairs, strict=True)
         return torch.stack(first), torch.stack(second)
 
 
 class Blur:
-    """PIL's blur with a drawn radius, as the authors' ``GaussianBlur``."""
+    """PIL's blur with a random radius, as the authors' ``GaussianBlur``."""
 
     def __init__(self, probability: float) -> None:
         self._probability = probability
@@ -110,7 +112,7 @@ def authors_views(size: int) -> Callable[[Image.Image], Any]:
 
 
 class AuthorsLars(torch.optim.Optimizer):
-    """One parameter after the other, as the authors' code updates them."""
+    """LARS, one parameter after the other, as in the authors' code."""
 
     def __init__(self, parameters: Any, lr: float) -> None:
         super().__init__(parameters, {"lr": lr, "weight_decay": 1e-6, "momentum": 0.9})
@@ -133,7 +135,7 @@ class AuthorsLars(torch.optim.Optimizer):
 
 
 def backbone(name: str) -> nn.Module:
-    network = getattr(torchvision.models, name)(zero_init_residual=True)
+    network: nn.Module = getattr(torchvision.models, name)(zero_init_residual=True)
     network.fc = nn.Identity()
     return network
 
@@ -166,35 +168,37 @@ def reference(
         optimizer.zero_grad()
         with autocast(settings):
             value = loss(network(first), network(second))
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
 
 
-def autocast(settings: argparse.Namespace) -> Any:
-    if settings.precision == "fp32":
-        return nullcontext()
-    return torch.autocast(settings.device, torch.bfloat16)
+def autocast(settings: argparse.Namespace) -> AbstractContextManager[object]:
+    return precision.autocast(settings.precision, torch.device(settings.device))
 
 
-def authors(pictures: Pictures, settings: argparse.Namespace) -> tuple[Step, PilBatches]:
-    batches = PilBatches(pictures, authors_views(settings.size), settings.batch)
+def authors(images: Photographs, settings: argparse.Namespace) -> tuple[Step, PilBatches]:
+    batches = PilBatches(images, authors_views(settings.size), settings.batch)
     encoder = backbone(settings.backbone)
     network = nn.Sequential(encoder, projector(settings.features, settings.width))
     optimizer = AuthorsLars(network.parameters(), 0.3)
     return reference(batches, network, authors_loss, optimizer, settings), batches
 
 
-def lightly(pictures: Pictures, settings: argparse.Namespace) -> tuple[Step, PilBatches] | None:
+def lightly(images: Photographs, settings: argparse.Namespace) -> tuple[Step, PilBatches] | None:
     try:
-        from lightly.loss.vicreg_loss import VICRegLoss
-        from lightly.models.modules.heads import VICRegProjectionHead
-        from lightly.transforms.vicreg_transform import VICRegTransform
+        from lightly.loss.vicreg_loss import VICRegLoss  # type: ignore[import-not-found]
+        from lightly.models.modules.heads import (  # type: ignore[import-not-found]
+            VICRegProjectionHead,
+        )
+        from lightly.transforms.vicreg_transform import (  # type: ignore[import-not-found]
+            VICRegTransform,
+        )
     except ImportError:
-        print("lightly is not installed: left out\n")
+        print("lightly is not installed: skipped\n")
         return None
-    batches = PilBatches(pictures, VICRegTransform(input_size=settings.size), settings.batch)
+    batches = PilBatches(images, VICRegTransform(input_size=settings.size), settings.batch)
     head = VICRegProjectionHead(settings.features, settings.width, settings.width, num_layers=3)
     network = nn.Sequential(backbone(settings.backbone), head)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.06)
@@ -221,24 +225,22 @@ def spec_of(settings: argparse.Namespace) -> PretrainSpec:
     return spec
 
 
-def ours(pictures: Pictures, settings: argparse.Namespace) -> tuple[Step, Step, Pretraining]:
-    pretraining = Pretraining(
-        spec_of(settings), pictures, NullContext(torch.device(settings.device))
-    )
+def ours(images: Photographs, settings: argparse.Namespace) -> tuple[Step, Step, Pretraining]:
+    pretraining = Pretraining(spec_of(settings), images, NullContext(torch.device(settings.device)))
     pretraining.network.train()
 
     def batches() -> Any:
         epoch = 0
         while True:
-            yield from pretraining._batches.epoch(epoch)
+            yield from pretraining.batches.epoch(epoch)
             epoch += 1
 
     stream = batches()
 
     def step() -> None:
-        losses, _ = pretraining._train_step(next(stream))
+        losses, _ = pretraining.step(next(stream))
         if settings.device == "cpu":
-            pretraining._look(losses)
+            pretraining.check(losses)
 
     return step, lambda: next(stream), pretraining
 
@@ -252,7 +254,7 @@ def timed(step: Step, settings: argparse.Namespace) -> float:
 
 
 def compare(steps: dict[str, Step], settings: argparse.Namespace, title: str) -> float:
-    """Print how long each takes; ours is returned, in seconds."""
+    """Print how long each takes; return ours, in seconds."""
     for step in steps.values():
         step()
     times: dict[str, list[float]] = {name: [] for name in steps}
@@ -271,15 +273,15 @@ def compare(steps: dict[str, Step], settings: argparse.Namespace, title: str) ->
 
 
 def diagnoses(pretraining: Pretraining, step_seconds: float, settings: argparse.Namespace) -> None:
-    """What is measured of the network every so many epochs, as a share of the training."""
-    pictures = Pictures(settings.size)
+    """Print the cost of the measurements between epochs, as a share of the training."""
+    images = Photographs(settings.size)
     device = torch.device(settings.device)
     print("\n| images of the training set | measured every … epochs | ms | share of the training |")
     print("|---|---|---|---|")
     for count in SETS:
-        images = Subset(pictures, [index % IMAGES for index in range(count)])
+        repeated = Subset(images, [index % IMAGES for index in range(count)])
         diagnostics = Diagnostics(
-            images, settings.size, device, 0, lambda: autocast(settings), epochs=100
+            repeated, settings.size, device, 0, lambda: autocast(settings), epochs=100
         )
         measure = partial(diagnostics.of, pretraining.network, True)
         measure()
@@ -290,7 +292,7 @@ def diagnoses(pretraining: Pretraining, step_seconds: float, settings: argparse.
 
 
 def parts(pretraining: Pretraining, settings: argparse.Namespace) -> None:
-    """Where the time of our step goes."""
+    """Print where the time of our step goes."""
     spent: dict[str, float] = {}
 
     def clocked(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
@@ -306,34 +308,34 @@ def parts(pretraining: Pretraining, settings: argparse.Namespace) -> None:
 
         return run
 
-    call, objective = pretraining._call, pretraining._objective
-    pretraining._call = clocked("forward", call)  # type: ignore[assignment]
-    pretraining._objective = clocked("loss", objective)  # type: ignore[assignment]
-    pretraining._optimizer.step = clocked(  # type: ignore[method-assign]
-        "optimiser", pretraining._optimizer.step
+    optimizer = pretraining.optimisation.optimizer
+    pretraining.forward = clocked("forward", pretraining.forward)
+    pretraining.objective = clocked(  # type: ignore[assignment]
+        "loss", pretraining.objective
     )
+    optimizer.step = clocked("optimiser", optimizer.step)  # type: ignore[method-assign]
     backward = Tensor.backward
     Tensor.backward = clocked("backward", backward)  # type: ignore[method-assign]
-    norm = train.torch.nn.utils.get_total_norm
+    norm = torch.nn.utils.get_total_norm
     watch = clocked("watch", norm)
-    train.torch.nn.utils.get_total_norm = watch
-    look = clocked("watch", pretraining._look)
-    stream = pretraining._batches.epoch(0)
+    torch.nn.utils.get_total_norm = watch
+    check = clocked("watch", pretraining.check)
+    stream = pretraining.batches.epoch(0)
     rounds = min(settings.rounds, IMAGES // settings.batch)
     started = time.perf_counter()
     for _ in range(rounds):
         batch = clocked("input", lambda: next(stream))()
-        losses, _ = pretraining._train_step(batch)
-        look(losses)
+        losses, _ = pretraining.step(batch)
+        check(losses)
     total = time.perf_counter() - started
     Tensor.backward = backward  # type: ignore[method-assign]
-    train.torch.nn.utils.get_total_norm = norm
+    torch.nn.utils.get_total_norm = norm
     spent["the rest"] = total - sum(spent.values())
     for name, seconds in spent.items():
         print(f"| {name} | {seconds / rounds * 1e3:.1f} | {seconds / total:.3f} |")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--backbone", default="resnet18")
@@ -344,19 +346,19 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--rounds", type=int, default=7)
-    settings = parser.parse_args()
-    pictures = Pictures(settings.size)
+    settings = parser.parse_args(arguments)
+    images = Photographs(settings.size)
     print(
         f"\n{settings.backbone}, {settings.size}×{settings.size}, batch {settings.batch}, expander "
         f"{settings.width}³, {settings.precision}, {torch.get_num_threads()} threads, "
         f"{settings.device}\n\n| | | ms | images/s | time, as a ratio to ours |\n"
         "|---|---|---|---|---|"
     )
-    step, batch, pretraining = ours(pictures, settings)
-    compared = {"authors": authors(pictures, settings), "lightly": lightly(pictures, settings)}
+    step, batch, pretraining = ours(images, settings)
+    compared = {"authors": authors(images, settings), "lightly": lightly(images, settings)}
     steps = {name: pair[0] for name, pair in compared.items() if pair}
     inputs = {name: pair[1] for name, pair in compared.items() if pair}
-    compare(inputs | {"ours": batch}, settings, "input")  # type: ignore[operator]
+    compare(inputs | {"ours": batch}, settings, "input")
     step_seconds = compare(steps | {"ours": step}, settings, "step")
     print("\n| part of our step | ms | share |\n|---|---|---|")
     parts(pretraining, settings)

@@ -49,7 +49,7 @@ def test_trained_killed_resumed_and_evaluated_from_it(cluster: Cluster) -> None:
     ended = cluster.client.wait(job.id, timeout=420)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     log = "".join(cluster.client.logs(job.id, attempt=each.number) for each in ended.attempts)
-    assert "going on from the checkpoint after step" in log
+    assert "resuming from the checkpoint after step" in log
     points = [int(point["step"]) for point in cluster.client.metrics(job.id)["train/loss"]]
     assert points == logged_steps(EPOCHS)
 

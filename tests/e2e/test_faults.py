@@ -14,7 +14,7 @@ OUTAGE_SECONDS = 30.0
 
 
 def test_a_killed_worker_goes_on_from_the_checkpoint(running: Running) -> None:
-    """Fails without: the restart in ``pretrain``, the checkpoints, RunLog's dropping of points."""
+    """Fails without: the restart in ``pretrain``, the checkpoints, Outbox's dropping of points."""
     job = running.submit(
         name="worker-kill",
         training={"epochs": 6, "batch_size": 128},
@@ -26,7 +26,7 @@ def test_a_killed_worker_goes_on_from_the_checkpoint(running: Running) -> None:
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert len(ended.attempts) == 1
     log = running.client.logs(job.id)
-    resumed = re.findall(r"going on from the checkpoint after step (\d+)", log)
+    resumed = re.findall(r"resuming from the checkpoint after step (\d+)", log)
     assert len(resumed) == 1
     assert int(resumed[0]) >= 2 * STEPS_PER_EPOCH
     assert running.steps(job) == logged_steps(6)
@@ -42,7 +42,7 @@ def test_a_killed_driver_is_a_new_attempt_from_the_checkpoint(running: Running) 
     ended = running.wait(job)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
-    assert "going on from the checkpoint after step" in running.client.logs(job.id)
+    assert "resuming from the checkpoint after step" in running.client.logs(job.id)
     assert running.steps(job) == logged_steps(6)
 
 
@@ -67,7 +67,7 @@ def test_a_driver_told_to_end_saves_the_step_it_is_at(running: Running) -> None:
 
 
 def test_training_goes_on_without_mlflow_and_no_point_is_missing(running: Running) -> None:
-    """Fails without: RunLog's own thread and its queue."""
+    """Fails without: Outbox's own thread and its queue."""
     job = running.submit(
         name="mlflow-away",
         training={"epochs": 14, "batch_size": 128},
@@ -108,7 +108,7 @@ def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None
 
     retried = running.client.retry(job.id)
     running.until_epoch(retried, 2)
-    assert "going on from the checkpoint after step" in running.client.logs(retried.id)
+    assert "resuming from the checkpoint after step" in running.client.logs(retried.id)
     running.client.cancel(retried.id)
     assert running.wait(retried).state is JobState.CANCELLED
 
@@ -123,6 +123,6 @@ def test_a_job_whose_time_is_over_is_stopped_and_can_go_on(running: Running) -> 
     assert ended.reason == "attempt 1 took longer than 60 s"
     assert running.processes(f'"job_id":"{job.id}"') == []
     again = running.client.retry(job.id)
-    running.until(again, lambda _: "going on from the checkpoint" in running.client.logs(again.id))
+    running.until(again, lambda _: "resuming from the checkpoint" in running.client.logs(again.id))
     running.client.cancel(again.id)
     assert running.wait(again).state is JobState.CANCELLED

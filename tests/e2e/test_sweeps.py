@@ -57,7 +57,7 @@ def starts(running: Running, job: JobSchema) -> list[int]:
 def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> None:
     """Fails without: ``reuse_actors`` or the end of stopped trials' processes (no room for the
     next), ``run_trial``'s report of failures (Tune would try again, then give the sweep up),
-    ``SweepRun``'s thread (MLflow's absence would end the driver)."""
+    ``Reporter``'s thread (MLflow's absence would end the driver)."""
     request = sweep(
         name="asha",
         base=sweep()["base"] | {"resources": {"cpus_per_worker": 2}},
@@ -142,7 +142,7 @@ def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> 
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
     assert starts(running, job) == [1, 2, 1]
-    assert re.findall(r"going on from the checkpoint after step (\d+)", running.client.logs(job.id))
+    assert re.findall(r"resuming from the checkpoint after step (\d+)", running.client.logs(job.id))
     trials = running.client.trials(job.id, sort="number").items
     assert [(trial.state, trial.epoch) for trial in trials] == [(TrialState.SUCCEEDED, 4)] * 3
 
@@ -174,7 +174,7 @@ def test_a_cancelled_sweep_leaves_no_trial(running: Running) -> None:
     )
     (trial,) = running.processes("ray::ImplicitFunc")
     trial.kill()
-    running.until(job, lambda _: "going on from the checkpoint" in running.client.logs(job.id))
+    running.until(job, lambda _: "resuming from the checkpoint" in running.client.logs(job.id))
     running.client.cancel(job.id)
     ended = running.wait(job)
     assert ended.state is JobState.CANCELLED

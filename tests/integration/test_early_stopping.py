@@ -1,21 +1,26 @@
-"""Tune's schedulers, told by the ledger, judge as if the driver had never been lost."""
+"""Trials stop early as under Tune's schedulers, and as if the driver had never been lost."""
 
+import pickle
+import random
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ray.tune.schedulers import TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_workers.failures import InfrastructureFailure
-from vicreg_workers.sweep.driver import _scheduler, _Trials
+from vicreg_workers.sweep.driver import Errors, Proposals, Reports, Trials
 from vicreg_workers.sweep.driver import sweep as run_sweep
+from vicreg_workers.sweep.early_stopping import build_early_stopping
 from vicreg_workers.sweep.ledger import Entry, Ledger
+
+QUIET: Any = SimpleNamespace(changed=lambda entry: None)
 
 
 def sweep(**changes: Any) -> SweepSpec:
@@ -29,23 +34,29 @@ def sweep(**changes: Any) -> SweepSpec:
     return spec
 
 
+def assignment_of(spec: SweepSpec, folder: Path) -> Assignment:
+    return Assignment(
+        job_id="sweep", attempt=1, spec=spec, run_id="run", tracking_uri="",
+        storage=str(folder), data_root="",
+    )  # fmt: skip
+
+
 class Judging:
-    """A sweep's driver, as far as its scheduler goes."""
+    """The part of a sweep's driver that Tune's scheduler talks to."""
 
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self.ledger = Ledger(str(folder), "sweep", spec.objective)
-        quiet: Any = SimpleNamespace(changed=lambda entry: None)
-        trials = _Trials(SimpleNamespace(), spec, self.ledger, quiet)  # type: ignore[arg-type]
-        self.scheduler: Any = _scheduler(spec, self.ledger, trials)
+        self.scheduler = Reports(Trials(assignment_of(spec, folder), spec, self.ledger, QUIET))
+
+    def report(self, number: int, result: dict[str, Any]) -> str:
+        trial = SimpleNamespace(config={"number": number})
+        return self.scheduler.on_trial_result(None, trial, result | {"run_id": "run"})
 
     def train(self, number: int, *values: float) -> TrialState:
-        """A trial with such a curve; how it ended."""
+        """Train a trial with this curve; return how it ended."""
         self.ledger.add(Entry(number=number, parameters={}, epochs=8))
-        trial = SimpleTrial(number)
-        self.scheduler.on_trial_add(None, trial)
         for epoch, value in enumerate(values, start=1):
-            result = {"epoch": epoch, "objective": value, "run_id": "run"}
-            decision = self.scheduler.on_trial_result(None, trial, result)
+            decision = self.report(number, {"epoch": epoch, "objective": value})
             if decision == TrialScheduler.STOP:
                 self.ledger.end(number, TrialState.STOPPED)
                 return TrialState.STOPPED
@@ -53,11 +64,71 @@ class Judging:
         return TrialState.SUCCEEDED
 
 
+def tunes(spec: SweepSpec) -> Any:
+    """Ray Tune's own scheduler with the spec's settings."""
+    chosen: Any = spec.scheduler
+    known = {"time_attr": "epoch", "metric": "objective", "mode": spec.objective.mode}
+    if chosen.name == "asha":
+        return AsyncHyperBandScheduler(
+            **known,
+            max_t=9,
+            grace_period=chosen.grace_epochs,
+            reduction_factor=chosen.reduction_factor,
+        )
+    scheduler = MedianStoppingRule(
+        **known, grace_period=chosen.grace_epochs, min_samples_required=chosen.min_trials
+    )
+    # It would pause a trial that there are too few others for.
+    scheduler._on_insufficient_samples = lambda *_: TrialScheduler.CONTINUE
+    return scheduler
+
+
+@pytest.mark.parametrize("value", ["best", "last"])
+@pytest.mark.parametrize("mode", ["max", "min"])
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"name": "asha", "grace_epochs": 1, "reduction_factor": 2},
+        {"name": "asha", "grace_epochs": 2, "reduction_factor": 4},
+        {"name": "median", "grace_epochs": 2, "min_trials": 2},
+    ],
+)
+def test_every_decision_is_that_of_tunes_scheduler(
+    tmp_path: Path, scheduler: dict[str, Any], mode: str, value: str
+) -> None:
+    objective = {"metric": "knn/top1", "mode": mode, "value": value}
+    spec = sweep(scheduler=scheduler, objective=objective)
+    ledger = Ledger(str(tmp_path), "sweep", spec.objective)
+    rule, reference = build_early_stopping(spec, ledger), tunes(spec)
+    generator = random.Random(0)
+    qualities = [generator.random() for _ in range(16)]
+    waiting, stopped = list(range(16)), 0
+    running: dict[int, SimpleTrial] = {}
+    while waiting or running:
+        while waiting and len(running) < 3:
+            number = waiting.pop(0)
+            ledger.add(Entry(number=number, parameters={}, epochs=8))
+            running[number] = SimpleTrial(number)
+            reference.on_trial_add(None, running[number])
+        number = generator.choice(list(running))
+        entry = ledger[number]
+        epoch = entry.epoch + 1
+        score = ledger.report(number, epoch, qualities[number] + generator.random(), "run")
+        expected = reference.on_trial_result(
+            None, running[number], {"epoch": epoch, "objective": score}
+        )
+        assert rule.stops(entry, epoch) is (expected == TrialScheduler.STOP)
+        stopped += expected == TrialScheduler.STOP
+        if expected == TrialScheduler.STOP or epoch == 8:
+            del running[number]
+    assert stopped > 3
+
+
 class SimpleTrial:
+    """A trial as Tune's schedulers see one."""
+
     def __init__(self, number: int) -> None:
         self.trial_id = f"trial-{number}"
-        self.config = {"number": number}
-        self.status = "RUNNING"
 
 
 @pytest.mark.parametrize(
@@ -68,7 +139,7 @@ class SimpleTrial:
     ],
 )
 @pytest.mark.parametrize("mode", ["max", "min"])
-def test_what_is_behind_ends_early_also_under_a_new_driver(
+def test_a_trial_that_is_behind_stops_early_under_a_new_driver_too(
     tmp_path: Path, scheduler: dict[str, Any], mode: str
 ) -> None:
     sign = 1.0 if mode == "max" else -1.0
@@ -84,21 +155,27 @@ def test_what_is_behind_ends_early_also_under_a_new_driver(
     assert Judging(spec, tmp_path).train(3, *good) is TrialState.SUCCEEDED
 
 
-def test_fifo_ends_nothing(tmp_path: Path) -> None:
+def test_fifo_stops_nothing(tmp_path: Path) -> None:
     spec = sweep(scheduler={"name": "fifo"})
     judging = Judging(spec, tmp_path)
     assert judging.train(0, 0.5, 0.9) is TrialState.SUCCEEDED
     assert judging.train(1, 0.1, 0.1) is TrialState.SUCCEEDED
 
 
-def test_a_failure_stops_its_trial_and_is_no_measure_for_others(tmp_path: Path) -> None:
+def test_what_tune_is_given_can_be_pickled(tmp_path: Path) -> None:
+    spec = sweep()
+    lock: Any = SimpleNamespace(changed=threading.Lock())
+    ledger = Ledger(str(tmp_path), "sweep", spec.objective)
+    trials = Trials(assignment_of(spec, tmp_path), spec, ledger, lock)
+    for given in (Proposals(trials), Reports(trials), Errors(trials)):
+        pickle.dumps(given)
+
+
+def test_a_failure_stops_its_trial_and_does_not_count_for_others(tmp_path: Path) -> None:
     judging = Judging(sweep(scheduler={"name": "median", "min_trials": 1}), tmp_path)
     judging.ledger.add(Entry(number=0, parameters={}, epochs=8))
-    failed = SimpleTrial(0)
-    judging.scheduler.on_trial_add(None, failed)
-    result = {"epoch": 0, "failure": "diverged", "reason": "the loss is nan", "run_id": "run"}
-    assert judging.scheduler.on_trial_result(None, failed, result) == TrialScheduler.STOP
-    judging.scheduler.on_trial_complete(None, failed, result)
+    result = {"epoch": 0, "failure": "diverged", "reason": "the loss is nan"}
+    assert judging.report(0, result) == TrialScheduler.STOP
     assert judging.ledger[0].reason == "the loss is nan"
     assert judging.train(1, 0.1, 0.2) is TrialState.SUCCEEDED
 
@@ -112,33 +189,29 @@ def test_best_counts_the_whole_curve_and_last_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("drops", [1, 99])
-def test_a_trial_that_tune_drops_is_gone_on_with(
+def test_a_trial_that_tune_drops_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drops: int
 ) -> None:
-    """Tune says nothing of a trial whose process could not be had for it."""
+    """Tune does not report a trial that it could not get a process for."""
     fits: list[int] = []
 
-    def fit(assignment: Assignment, spec: SweepSpec, ledger: Ledger, trials: _Trials) -> None:
+    def fit(assignment: Assignment, spec: SweepSpec, trials: Trials) -> None:
         fits.append(trials.left())
-        while (drawn := trials.suggest(f"{len(fits)}")) != Searcher.FINISHED:
-            trials.report(drawn["number"], {"epoch": 8, "objective": 0.5, "run_id": "run"})
-            if drawn["number"] == 1 and len(fits) <= drops:
+        while (entry := trials.start()) is not None:
+            trials.report(entry.number, {"epoch": 8, "objective": 0.5, "run_id": "run"})
+            if entry.number == 1 and len(fits) <= drops:
                 return
-            trials.on_trial_complete(f"{len(fits)}")
+            trials.end(entry.number)
 
     monkeypatch.setattr("vicreg_workers.sweep.driver._fit", fit)
     monkeypatch.setattr("vicreg_workers.sweep.driver.ray.init", lambda **_: None)
-    quiet: Any = SimpleNamespace(changed=lambda entry: None)
-    monkeypatch.setattr("vicreg_workers.sweep.driver.SweepRun", lambda *_: nullcontext(quiet))
+    monkeypatch.setattr("vicreg_workers.sweep.driver.Reporter", lambda *_: nullcontext(QUIET))
     spec = sweep(
         space={"method.variance": {"grid": [1, 5, 25]}},
         search={"algorithm": "grid", "trials": 3},
         scheduler={"name": "fifo"},
     )
-    assignment = Assignment(
-        job_id="sweep", attempt=1, spec=spec, run_id="run", tracking_uri="",
-        storage=str(tmp_path), data_root="",
-    )  # fmt: skip
+    assignment = assignment_of(spec, tmp_path)
     if drops > 1:
         with pytest.raises(InfrastructureFailure, match="1 trials could not be run"):
             run_sweep(assignment)

@@ -15,11 +15,12 @@ from mlflow.tracking import MlflowClient
 from tests.integration.conftest import MlflowServer
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.specs import JobEncoder, ModelEncoder, PretrainSpec, RunEncoder, parse_spec
+from vicreg_platform.specs.evaluate import Encoder
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.encoder import FOLDER, encoder_files, load_encoder
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.selfsup.model.backbones import build_backbone
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,10 @@ def published(mlflow_server: MlflowServer) -> tuple[str, dict[str, torch.Tensor]
     assert isinstance(spec, PretrainSpec)
     backbone = build_backbone(spec.backbone, 32)
     run_id, _ = Tracking(mlflow_server.url).ensure_run("enc", "n", "e", {"kind": "pretrain"}, None)
-    log = RunLog(mlflow_server.url, run_id)
+    outbox = Outbox(mlflow_server.url, run_id)
     for name, content in encoder_files(backbone, spec).items():
-        log.file(f"{FOLDER}/{name}", content)
-    log.close(60)
+        outbox.file(f"{FOLDER}/{name}", content)
+    outbox.close(60)
     return run_id, backbone.state_dict()
 
 
@@ -46,11 +47,12 @@ def test_from_its_job_its_run_and_the_registry(
     client.create_registered_model("vicreg")
     artifacts = client.get_run(run_id).info.artifact_uri
     client.create_model_version("vicreg", f"{artifacts}/{FOLDER}", run_id)
-    for encoder, job_run in [
+    encoders: list[tuple[Encoder, str | None]] = [
         (JobEncoder(job="enc"), run_id),
         (RunEncoder(run=run_id), None),
         (ModelEncoder(model="models:/vicreg/1"), None),
-    ]:
+    ]
+    for encoder, job_run in encoders:
         loaded = load_encoder(encoder, 32, job_run, mlflow_server.url, Path()).state_dict()
         assert all(torch.equal(weights[name], loaded[name]) for name in weights)
 
@@ -58,14 +60,14 @@ def test_from_its_job_its_run_and_the_registry(
 @pytest.mark.parametrize(
     "encoder", [RunEncoder(run="0" * 32), ModelEncoder(model="models:/nothing/1")]
 )
-def test_an_encoder_that_is_not_there_is_the_users_to_mend(
+def test_a_missing_encoder_is_a_user_failure(
     mlflow_server: MlflowServer, encoder: RunEncoder | ModelEncoder
 ) -> None:
     with pytest.raises(UserFailure):
         load_encoder(encoder, 32, None, mlflow_server.url, Path())
 
 
-def test_a_server_that_is_away_is_no_fault_of_the_user() -> None:
+def test_an_unreachable_server_is_an_infrastructure_failure() -> None:
     (port,) = free_ports(1)
     with pytest.raises(InfrastructureFailure):
         load_encoder(RunEncoder(run="0" * 32), 32, None, f"http://127.0.0.1:{port}", Path())

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
+import boto3  # type: ignore[import-untyped]
 import fsspec
 import pytest
 import torch
@@ -15,8 +15,9 @@ from moto.server import ThreadedMotoServer
 from tests.unit.selfsup.data.test_sources import make_folder
 from tests.unit.selfsup.test_train import Recorder, assert_same, spec_for, train
 from vicreg_platform.specs import Objective
-from vicreg_workers.checkpoints import Checkpoints, remove_checkpoints
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.stop_signal import StopSignal
+from vicreg_workers.storage import Folder
 from vicreg_workers.sweep.ledger import Entry, Ledger
 
 
@@ -31,7 +32,7 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """An empty bucket, reached as compose has it: by variables alone."""
+    """An empty bucket, configured by environment variables alone, as in compose."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
@@ -44,7 +45,7 @@ def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 class OnStore(Recorder):
-    """A run whose checkpoints are there."""
+    """Keeps its checkpoints in the object store."""
 
     def __init__(self, storage: str, folder: Path, killed_after: int | None = None) -> None:
         super().__init__(folder, killed_after)
@@ -63,18 +64,18 @@ def test_a_run_killed_and_resumed_there_is_the_same_bit_for_bit(
     resumed = OnStore(bucket, tmp_path)
     assert_same(whole, train(tmp_path, resumed, spec))
     assert min(step for step, _ in resumed.points) > 4
-    kept = {path.rsplit("/", 1)[-1] for path in Checkpoints(bucket, "job", 2)._complete()}
-    assert kept == {"step-00000004", "step-00000006"}
-    remove_checkpoints(bucket, "job")
+    kept = Checkpoints(bucket, "job", 2).names()
+    assert kept == ["step-00000004", "step-00000006"]
+    Folder.of_job(bucket, "job").remove()
     assert Checkpoints(bucket, "job", 2).load() is None
 
 
-def test_what_one_process_marks_another_sees(bucket: str) -> None:
-    driver, worker = Stop(bucket, "job", 1), Stop(bucket, "job", 1)
+def test_what_one_process_marks_another_sees(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vicreg_workers.stop_signal.LOOK_SECONDS", 0.0)
+    driver, worker = StopSignal(bucket, "job", 1), StopSignal(bucket, "job", 1)
     worker.training()
     assert not worker.requested()
-    driver._fs.touch(driver._mark("stop"))
-    worker._looked = 0.0
+    driver.request()
     assert worker.requested()
     driver.clear()
 

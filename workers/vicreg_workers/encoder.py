@@ -1,7 +1,7 @@
-"""The finished encoder: a folder with the backbone's weights and what they belong to.
+"""Published encoders: a folder with the backbone's weights and their description.
 
-``encoder.safetensors`` is the backbone alone, in torchvision's names; ``encoder.json`` says which
-architecture it is, and how images are prepared for it.
+``encoder.safetensors`` holds the backbone alone, under torchvision's names. ``encoder.json`` names
+its architecture and says how to prepare images for it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ DESCRIPTION = "encoder.json"
 
 
 def encoder_files(backbone: nn.Module, spec: PretrainSpec) -> dict[str, bytes]:
-    """The files of a finished encoder, by name."""
+    """The files of a published encoder: their content by name."""
     description = {
         "backbone": spec.backbone.model_dump(),
         "representation_size": representation_size(spec.backbone),
@@ -67,18 +67,18 @@ def load_encoder(
     tracking_uri: str,
     data_root: Path,
 ) -> nn.Module:
-    """The backbone that a spec names, with its weights, in eval mode.
+    """Load the backbone that a spec names, in eval mode.
 
     Args:
         encoder: where it comes from.
-        image_size: side in pixels of the images it is to see.
-        encoder_run_id: the run of the job, where it comes from a job.
+        image_size: side of its images, in pixels.
+        encoder_run_id: the run of the job, if it comes from a job.
         tracking_uri: address of the MLflow server.
-        data_root: where paths start.
+        data_root: the folder that paths are relative to.
 
     Raises:
         UserFailure: there is no such encoder, or its weights do not fit.
-        InfrastructureFailure: MLflow does not answer.
+        InfrastructureFailure: MLflow is unreachable.
     """
     if isinstance(encoder, UntrainedEncoder):
         torch.manual_seed(encoder.seed)
@@ -97,13 +97,13 @@ def load_encoder(
 
 @dataclass(frozen=True)
 class Published:
-    """An encoder that a run has published."""
+    """An encoder published by a run."""
 
     backbone: nn.Module
     """In eval mode."""
     spec: Backbone
     image_size: int
-    """Side in pixels of the images it was trained on."""
+    """Side of the images it was trained on, in pixels."""
 
 
 def _of_size(published: Published, image_size: int) -> nn.Module:
@@ -116,13 +116,13 @@ def _of_size(published: Published, image_size: int) -> nn.Module:
 
 
 def load_published(uri: str, tracking_uri: str) -> Published:
-    """The encoder at an MLflow address such as ``runs:/<run>/encoder`` or ``models:/<name>/1``.
+    """Load the encoder at an MLflow address: ``runs:/<run>/encoder`` or ``models:/<name>/1``.
 
     Raises:
         UserFailure: there is none, or its weights do not fit.
-        InfrastructureFailure: MLflow does not answer.
+        InfrastructureFailure: MLflow is unreachable.
     """
-    # Only an evaluation gets here: a training worker is spared MLflow's slow import.
+    # Training workers never get here, and so do not wait for MLflow's slow import.
     from vicreg_platform.tracking import Tracking
 
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,9 @@ def load_published(uri: str, tracking_uri: str) -> Published:
             raise UserFailure(f"there is no encoder at {uri}: {error}") from None
         found = next(files.rglob(DESCRIPTION), None)
         if found is None:
-            raise UserFailure(f"{uri} holds no {DESCRIPTION}: it is no encoder of this platform")
+            raise UserFailure(
+                f"{uri} holds no {DESCRIPTION}: it is not an encoder of this platform"
+            )
         description = json.loads(found.read_text())
         weights = _read_weights(found.with_name(WEIGHTS))
     spec, image_size = Backbone(**description["backbone"]), int(description["image_size"])
@@ -150,7 +152,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError) as error:
         raise UserFailure(f"{path} holds no weights: {error}") from None
     except Exception as error:
-        # torch's own unpickler refuses anything but tensors by an exception of its pickle module.
+        # torch's unpickler refuses anything but tensors with its pickle module's own exception.
         raise UserFailure(f"{path} holds more than weights: {error}") from None
     return weights
 

@@ -1,8 +1,8 @@
-"""A published encoder as a file that needs nothing of this platform.
+"""Exports a published encoder to a file that works without this platform.
 
-By the file's suffix: ``.safetensors`` and ``.pth`` hold the weights in torchvision's names, ``.pt``
-is TorchScript, ``.onnx`` is ONNX; the last two take batches of any size. What was written is read
-back, and its output on random images compared with the encoder's.
+The suffix chooses the format: ``.safetensors`` and ``.pth`` hold the weights under torchvision's
+names, ``.pt`` is TorchScript, ``.onnx`` is ONNX. The last two take batches of any size. The file is
+read back, and its output on random images compared with the encoder's.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vicreg_workers.failures import JobFailure, UserFailure
 from vicreg_workers.selfsup.model.backbones import backbone_state, build_backbone
 
 TOLERANCE = 1e-4
-"""Of the largest difference, relative to the largest output: the formats sum in other orders."""
+"""Largest difference allowed, relative to the largest output: formats sum in different orders."""
 
 
 def export_encoder(encoder: Published, file: Path) -> float:
-    """Write ``encoder`` to ``file`` in the format of its suffix, and compare.
+    """Write ``encoder`` to ``file`` in the format of its suffix, and check the file.
 
     Returns:
         The largest difference of the outputs, relative to the largest output.
@@ -49,7 +49,9 @@ def export_encoder(encoder: Published, file: Path) -> float:
         expected = encoder.backbone(images)
         difference = (read_back(images) - expected).abs().max() / expected.abs().max()
     if not difference < TOLERANCE:
-        raise UserFailure(f"{file} does not compute what the encoder does: off by {difference:.2g}")
+        raise UserFailure(
+            f"{file} does not compute what the encoder does: they differ by {difference:.2g}"
+        )
     return float(difference)
 
 
@@ -85,9 +87,9 @@ def _torchscript(encoder: Published, example: Tensor, file: Path) -> Callable[[T
 def _onnx(encoder: Published, example: Tensor, file: Path) -> Callable[[Tensor], Tensor]:
     try:
         import onnxruntime
-        import onnxscript  # noqa: F401 (torch's exporter needs it)
+        import onnxscript  # noqa: F401 (torch's exporter imports it)
     except ImportError as error:
-        raise UserFailure(f"ONNX needs a package: pip install '.[export]' ({error})") from None
+        raise UserFailure(f"ONNX needs more packages: pip install '.[export]' ({error})") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -111,11 +113,13 @@ def _onnx(encoder: Published, example: Tensor, file: Path) -> Callable[[Tensor],
 
 
 def main() -> None:
-    """What ``vicreg export`` runs: an encoder's address and a file in, a line out."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("encoder", help="an MLflow run, or models:/<name>/<version>")
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--mlflow", required=True)
+    """Export an encoder, as ``vicreg export`` does, and print one line."""
+    parser = argparse.ArgumentParser(description="Export a published encoder to a file.")
+    parser.add_argument("encoder", help="an MLflow run id, or models:/<name>/<version>")
+    parser.add_argument(
+        "file", type=Path, help="ends in .safetensors, .pth, .pt or .onnx: its format"
+    )
+    parser.add_argument("--mlflow", required=True, help="address of the MLflow server")
     arguments = parser.parse_args()
     address = arguments.encoder
     uri = address if address.startswith("models:/") else f"runs:/{address}/{FOLDER}"
@@ -126,7 +130,7 @@ def main() -> None:
         sys.exit(" ".join(str(failure).split()))
     print(
         f"{arguments.file}: {encoder.spec.name} for images of {encoder.image_size} pixels; "
-        f"outputs differ by {difference:.1g} at most"
+        f"outputs differ by at most {difference:.1g}"
     )
 
 

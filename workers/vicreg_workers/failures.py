@@ -1,23 +1,32 @@
-"""How a job can fail, and the exit code by which the driver says so.
+"""How a job can fail, and the exit code that reports it.
 
-The codes are the contract with the dispatcher (``vicreg_platform.contract.assignment``).
+* JobFailure
+  - UserFailure
+  - Diverged
+  - OutOfMemory
+  - InfrastructureFailure
+    + Stopped
+
+The exit codes are the contract with the dispatcher (``vicreg_platform.contract``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from vicreg_platform.contract.assignment import FailureClass
 
 
 class JobFailure(Exception):
-    """A failure whose class is known. Its text is the reason that the user reads."""
+    """A failure of a known class. The text is the reason shown to the user."""
 
     failure_class: ClassVar[FailureClass]
 
 
 class UserFailure(JobFailure):
-    """The spec or the data cannot work; trying again would not help."""
+    """The spec or the data cannot work. Retrying would not help."""
 
     failure_class = FailureClass.USER
 
@@ -35,10 +44,37 @@ class OutOfMemory(JobFailure):
 
 
 class InfrastructureFailure(JobFailure):
-    """Something beneath the job broke; another attempt goes on from the last checkpoint."""
+    """Something the job depends on broke. The next attempt resumes from the last checkpoint."""
 
     failure_class = FailureClass.INFRASTRUCTURE
 
 
 class Stopped(InfrastructureFailure):
-    """The machine asked the run to end; its state is saved."""
+    """The machine asked the job to stop. Its state is saved."""
+
+
+@contextmanager
+def as_job_failures(out_of_memory_advice: str) -> Iterator[None]:
+    """Turn the errors of ``selfsup`` and torch's out-of-memory error into job failures.
+
+    Args:
+        out_of_memory_advice: what the user can do when a GPU runs out of memory.
+    """
+    # Imported here: the driver of several workers starts 3 seconds sooner without torch.
+    import torch
+
+    from vicreg_workers.selfsup import errors
+
+    try:
+        yield
+    except errors.InvalidInput as error:
+        raise UserFailure(str(error)) from None
+    except errors.Diverged as error:
+        raise Diverged(str(error)) from None
+    except errors.Stopped as error:
+        raise Stopped(str(error)) from None
+    except torch.cuda.OutOfMemoryError as error:
+        first_line = str(error).splitlines()[0]
+        raise OutOfMemory(
+            f"a GPU ran out of memory: {out_of_memory_advice} ({first_line})"
+        ) from None

@@ -1,4 +1,4 @@
-"""How drivers and workers print."""
+"""The format of what drivers and workers log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def configure_logging() -> None:
-    """One line an event on standard error; libraries speak only of trouble."""
+    """Log one line per event to standard error; of libraries, only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
     logging.getLogger().handlers = [handler]

@@ -1,4 +1,4 @@
-"""The entry point of a Ray job: an assignment in, an exit code out."""
+"""The entry point of a Ray job: takes an assignment, exits with a code."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run the attempt that the one argument describes.
+    """Run the attempt that the only argument describes.
 
-    Exits with 0, or with the code of the failure's class after a last line that says why.
+    Exits with 0, or with the code of the failure's class after a last line with the reason.
     """
     assignment = Assignment.model_validate_json(sys.argv[1])
     configure_logging()
@@ -28,7 +28,7 @@ def main() -> None:
     except JobFailure as failure:
         _fail(failure)
     except Exception as error:
-        logger.exception("unexpected")
+        logger.exception("unexpected error")
         _fail(InfrastructureFailure(f"{type(error).__name__}: {error}"))
 
 

@@ -1,7 +1,7 @@
-"""How a driver that is told to end (SIGTERM) has its workers save their state first.
+"""How workers save their state when their driver is told to stop (SIGTERM).
 
-The driver leaves a mark in the job's storage, which every worker reaches; the first worker looks
-for it between steps. Ray gives a job ``RAY_JOB_STOP_WAIT_TIME_S`` seconds from SIGTERM to SIGKILL.
+The driver writes a mark into the job's folder, which every worker reaches; the first worker looks
+for it between steps. Ray sends SIGKILL ``RAY_JOB_STOP_WAIT_TIME_S`` seconds after SIGTERM.
 """
 
 from __future__ import annotations
@@ -12,65 +12,64 @@ import signal
 import threading
 import time
 
-import fsspec
-
 from vicreg_platform.contract.assignment import FailureClass
+from vicreg_workers.storage import Folder
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
+"""Shortest time between two looks for the mark."""
+TRAINING = "training"
+STOP = "stop"
 
 
-class Stop:
-    """The marks of one attempt.
+class StopSignal:
+    """The marks of one attempt: ``attempt-<n>/training`` and ``attempt-<n>/stop``.
 
     Args:
         storage: a path or an fsspec URL.
-        job_id: whose attempt.
-        attempt: its number.
+        job_id: the job or trial.
+        attempt: the attempt's number.
     """
 
     def __init__(self, storage: str, job_id: str, attempt: int) -> None:
-        self._fs, root = fsspec.core.url_to_fs(storage)
-        self._folder = f"{root.rstrip('/')}/{job_id}/attempt-{attempt}"
+        self._folder = Folder.of_job(storage, job_id) / f"attempt-{attempt}"
         self._looked = 0.0
         self._requested = False
 
     def on_sigterm(self) -> None:
-        """In the driver's main thread: from now on SIGTERM asks the workers to save and end.
+        """From now on, SIGTERM asks the workers to save and stop. For the driver's main thread.
 
-        Where none of them trains yet, there is nothing to save, and the driver ends at once.
+        If no worker trains yet, there is nothing to save, and the driver exits at once.
         """
         told = threading.Event()
 
         def pass_on() -> None:
             told.wait()
-            if not self._fs.exists(self._mark("training")):
+            if not self._folder.holds(TRAINING):
                 os._exit(FailureClass.INFRASTRUCTURE.exit_code)
-            logger.warning("told to end: the workers save their state")
-            self._fs.touch(self._mark("stop"))
+            logger.warning("told to stop: the workers save their state")
+            self.request()
 
         threading.Thread(target=pass_on, daemon=True).start()
         signal.signal(signal.SIGTERM, lambda number, frame: told.set())
 
     def training(self) -> None:
-        """In a worker: there is a state to save from now on."""
-        self._fs.makedirs(self._folder, exist_ok=True)
-        self._fs.touch(self._mark("training"))
+        """Mark that there is a state to save. For a worker."""
+        self._folder.write(TRAINING)
+
+    def request(self) -> None:
+        """Ask the workers to save their state and stop. For the driver."""
+        self._folder.write(STOP)
 
     def requested(self) -> bool:
-        """In a worker: whether the driver has been told to end. Looks once a second at most."""
+        """Whether the driver has been told to stop. For a worker; looks once a second at most."""
         now = time.monotonic()
         if not self._requested and now - self._looked >= LOOK_SECONDS:
             self._looked = now
-            self._fs.invalidate_cache()
-            self._requested = self._fs.exists(self._mark("stop"))
+            self._requested = self._folder.holds(STOP)
         return self._requested
 
     def clear(self) -> None:
-        """In the driver, when the attempt has ended."""
-        if self._fs.exists(self._folder):
-            self._fs.rm(self._folder, recursive=True)
-
-    def _mark(self, name: str) -> str:
-        return f"{self._folder}/{name}"
+        """Remove the marks. For the driver, when the attempt has ended."""
+        self._folder.remove()

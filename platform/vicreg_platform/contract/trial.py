@@ -1,4 +1,4 @@
-"""A sweep's trial: written by the sweep's driver to the trial's run, read by everyone."""
+"""A sweep's trial. The sweep's driver writes it to the trial's run, where others read it."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
+def job_id_of_trial(sweep: str, number: int) -> str:
+    """The id under which a sweep's trial has its run and its folder of the storage."""
+    return f"{sweep}/trials/{number:05d}"
+
+
 class TrialState(enum.StrEnum):
-    """Where a trial is."""
+    """The state of a trial."""
 
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     """Trained to its last epoch."""
     STOPPED = "stopped"
-    """Ended early by the sweep's scheduler."""
+    """Stopped early by the sweep's scheduler."""
     FAILED = "failed"
     CANCELLED = "cancelled"
-    """Ended with its sweep."""
+    """Cancelled with its sweep."""
 
 
 class Trial(BaseModel):
@@ -27,24 +32,23 @@ class Trial(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     number: int
-    """From 0, in the order of their start."""
+    """Counted from 0, in the order in which trials start."""
     state: TrialState = TrialState.RUNNING
     parameters: dict[str, Any]
-    """Values by the fields' dotted paths in the sweep's base."""
+    """Values by the dotted paths of the fields in the sweep's base."""
     objective: float | None = None
-    """The best or the last value of the objective, as the sweep's spec asks; null before the
-    first."""
+    """The best or last value of the objective, as the sweep's spec asks; null before the first."""
     epoch: int = 0
     """Epochs trained."""
     epochs: int
     failure: str | None = None
-    """The class of the failure."""
+    """The failure class."""
     reason: str | None = None
     """Why the trial failed."""
 
 
 def ranked(trials: list[Trial], mode: str) -> list[Trial]:
-    """Trials from best to worst; those without a value of the objective last, by number.
+    """Sort trials from best to worst. Those without an objective come last, by number.
 
     Args:
         trials: in any order.

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from vicreg_platform.specs.base import SpecModel
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
 ImageSize = Annotated[int, Field(ge=8, le=1024)]
 
 

@@ -1,24 +1,23 @@
-"""The training loop learns, resumes bit for bit, and stops where it must."""
+"""The training loop learns, resumes bit for bit, and stops when it must."""
 
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.unit.selfsup.data.test_sources import make_folder
+from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.processes import Gloo
-from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.failures import Diverged, Stopped
-from vicreg_workers.selfsup.context import NullContext, State
+from vicreg_workers.selfsup.context import NullContext, State, TrainingProgress
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import rank
+from vicreg_workers.selfsup.errors import Diverged, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses
-from vicreg_workers.selfsup.model.network import Embeddings
 from vicreg_workers.selfsup.monitor.divergence import CollapseWatch
 from vicreg_workers.selfsup.train import Pretraining
 
@@ -41,7 +40,7 @@ def spec_for(epochs: int, workers: int = 1, **changes: Any) -> PretrainSpec:
 
 
 class Recorder(NullContext):
-    """Keeps what the loop says, and stops it after some checkpoints as a kill would."""
+    """Records what the loop reports, and stops it after a checkpoint as a kill would."""
 
     def __init__(
         self, storage: Path, killed_after: int | None = None, stopped_after: int | None = None
@@ -51,20 +50,20 @@ class Recorder(NullContext):
         self._killed_after = killed_after
         self._stopped_after = stopped_after
         self.points: list[tuple[int, dict[str, float]]] = []
-        self.pictures: list[str] = []
+        self.figures: list[str] = []
         self.warnings: list[str] = []
-        self.last: Progress | None = None
+        self.last: TrainingProgress | None = None
         self._looks = 0
 
     def log(self, metrics: Any, step: int) -> None:
         self.points.append((step, dict(metrics)))
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: TrainingProgress) -> None:
         self.last = progress
 
-    def picture(self, path: str, png: bytes) -> None:
+    def figure(self, path: str, png: bytes) -> None:
         assert png.startswith(b"\x89PNG")
-        self.pictures.append(path)
+        self.figures.append(path)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -86,11 +85,11 @@ class Recorder(NullContext):
 
 
 def train(root: Path, context: Recorder, spec: PretrainSpec) -> dict[str, torch.Tensor]:
-    """The whole state of the network and the optimiser at the end."""
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    """Train, and return the state of the network and the optimiser at the end."""
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     pretraining.run()
     state = dict(pretraining.network.state_dict())
-    for number, entry in pretraining._optimizer.state_dict()["state"].items():
+    for number, entry in pretraining.optimisation.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
     return state | {"random": torch.get_rng_state()}
 
@@ -112,14 +111,14 @@ def test_a_run_killed_and_resumed_is_the_same_bit_for_bit(root: Path) -> None:
     whole = train(root, Recorder(root / "a"), spec)
     with pytest.raises(KeyboardInterrupt):
         train(root, Recorder(root / "b", killed_after=2), spec)
-    torch.manual_seed(99)  # whatever the new process has done before
+    torch.manual_seed(99)  # the new process may have drawn before
     resumed = Recorder(root / "b")
     assert_same(whole, train(root, resumed, spec))
     assert min(step for step, _ in resumed.points) > 2  # epoch 1 was not trained again
 
 
 @pytest.mark.parametrize(("method", "steps"), [("vicreg", 1), ("vicreg", 2), ("byol", 3)])
-def test_a_run_stopped_at_any_step_goes_on_bit_for_bit(root: Path, method: str, steps: int) -> None:
+def test_a_run_stopped_at_any_step_resumes_bit_for_bit(root: Path, method: str, steps: int) -> None:
     spec = spec_for(epochs=2, method={"name": method}, checkpoint={"every_epochs": 9})
     uninterrupted, stopped = Recorder(root / "a"), Recorder(root / "b", stopped_after=steps)
     whole = train(root, uninterrupted, spec)
@@ -140,7 +139,7 @@ def test_a_seed_makes_two_runs_equal_bit_for_bit(root: Path) -> None:
     assert not torch.equal(first["backbone.conv1.weight"], third["backbone.conv1.weight"])
 
 
-def test_the_loop_says_what_the_design_names(root: Path) -> None:
+def test_the_loop_logs_the_documented_metrics(root: Path) -> None:
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=2))
     names = {name for _, metrics in context.points for name in metrics}
@@ -166,11 +165,11 @@ def test_the_loop_says_what_the_design_names(root: Path) -> None:
     }
     assert context.last is not None
     assert (context.last.epoch, context.last.step, context.last.steps) == (2, 4, 4)
-    assert context.pictures[0] == "pictures/views.png"
-    assert context.pictures[-1] == "pictures/embedding_std_epoch_00002.png"
+    assert context.figures[0] == "pictures/views.png"
+    assert context.figures[-1] == "pictures/embedding_std_epoch_00002.png"
 
 
-def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
+def test_neighbours_are_measured_as_often_as_asked(root: Path) -> None:
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=3, watch={"knn_every_epochs": 2}))
     steps = [step for step, metrics in context.points if "knn/top1" in metrics]
@@ -178,7 +177,7 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
     between = Recorder(root / "between")
     often = spec_for(epochs=2, watch={"knn_every_epochs": 1}, checkpoint={"every_epochs": 2})
     train(root, between, often)
-    assert len(between.named("knn/top1")) == 2  # not only where a checkpoint is made
+    assert len(between.named("knn/top1")) == 2  # not only when a checkpoint is saved
     never = Recorder(root / "never")
     train(root, never, spec_for(epochs=6, watch={"knn_every_epochs": 0}))
     assert never.named("knn/top1") == []
@@ -186,19 +185,19 @@ def test_neighbours_are_tried_as_often_as_asked(root: Path) -> None:
 
 
 @pytest.mark.parametrize("broken", ["save", "measurement"])
-def test_a_network_of_no_more_use_ends_the_run_and_the_state_before_it_stays(
+def test_a_network_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_before(
     root: Path, broken: str
 ) -> None:
     class Breaks(Recorder):
-        """The statistics of a layer overflow; the loss, made of the batch's own, does not."""
+        """Makes a layer's running statistics overflow, which the training loss does not show."""
 
-        def progress(self, progress: Progress) -> None:
+        def progress(self, progress: TrainingProgress) -> None:
             if progress.step == (6 if broken == "save" else 8):
-                pretraining.network.backbone.bn1.running_mean.fill_(torch.nan)
+                pretraining.network.get_buffer("backbone.bn1.running_mean").fill_(torch.nan)
 
     context = Breaks(root / "storage")
     spec = spec_for(epochs=10, checkpoint={"every_epochs": 1})
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     message = {"save": "a weight is not finite after step 6", "measurement": "outputs are not"}
     with pytest.raises(Diverged, match=message[broken]):
         pretraining.run()
@@ -218,7 +217,7 @@ def test_finished_training_is_not_repeated(root: Path) -> None:
     assert again.points == []
 
 
-def test_a_corrupt_image_is_warned_of_once_and_counted(root: Path) -> None:
+def test_a_corrupt_image_is_reported_once_and_counted(root: Path) -> None:
     (root / "set" / "class-0" / "3.png").write_bytes(b"nothing")
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=3))
@@ -231,22 +230,25 @@ def test_a_corrupt_image_is_warned_of_once_and_counted(root: Path) -> None:
 def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
     """Make the loss or a gradient NaN at one step of the run."""
     if what == "gradient":
-        weight = pretraining.network.backbone.conv1.weight
-        weight.register_hook(
-            lambda gradient: gradient * float("nan") if pretraining._step + 1 == step else gradient
-        )
-        return
-    objective = pretraining._objective
+        weight = pretraining.network.get_parameter("backbone.conv1.weight")
 
-    def poisoned(embeddings: Embeddings) -> Losses:
-        losses = objective(embeddings)
-        if pretraining._step + 1 == step:
+        def poisoned_gradient(gradient: torch.Tensor) -> torch.Tensor:
+            here = pretraining.progress.step + 1 == step
+            return gradient * float("nan") if here else gradient
+
+        weight.register_hook(poisoned_gradient)  # type: ignore[no-untyped-call]
+        return
+    objective = pretraining.objective
+
+    def poisoned(*embeddings: Any) -> Losses:
+        losses = objective(*embeddings)
+        if pretraining.progress.step + 1 == step:
             for name in ("loss", what):
                 losses.terms[name] = losses.terms[name] * float("nan")
         return losses
 
     poisoned.terms = objective.terms  # type: ignore[attr-defined]
-    pretraining._objective = poisoned  # type: ignore[assignment]
+    pretraining.objective = poisoned  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
@@ -256,7 +258,7 @@ def test_a_run_that_is_not_finite_stops_before_the_step(
 ) -> None:
     spec = spec_for(epochs=2, optimizer={"name": optimizer}, checkpoint={"every_epochs": 1})
     context = Recorder(root / "storage")
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     poison_at(pretraining, 3, what)
     with pytest.raises(Diverged, match=f"the {what} is nan at step 3"):
         pretraining.run()
@@ -269,10 +271,10 @@ def test_a_run_that_is_not_finite_stops_before_the_step(
 
 
 def collapsing(root: Path, storage: str, **changes: Any) -> tuple[Pretraining, Recorder]:
-    """A run whose embeddings are one point from the beginning."""
+    """A run whose embeddings are a single point from the beginning."""
     spec = spec_for(**changes)
     context = Recorder(root / storage)
-    pretraining = Pretraining(spec, open_images(spec.data, root), context)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     for parameter in pretraining.network.expander[-1].parameters():
         torch.nn.init.zeros_(parameter)
         parameter.requires_grad_(False)
@@ -305,10 +307,10 @@ def test_a_short_collapse_is_forgiven() -> None:
 def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*arguments: Any) -> Any:
+    def broken(graph: Any, inputs: Any) -> Any:
         raise RuntimeError("no compiler here")
 
-    monkeypatch.setattr(torch, "compile", lambda module: broken)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
     context = Recorder(root / "a")
     training = {"epochs": 1, "batch_size": 8, "warmup_epochs": 1}
     compiled = train(root, context, spec_for(epochs=1, training=training | {"compile": True}))
@@ -352,13 +354,13 @@ def test_two_workers_stay_equal_and_resume_bit_for_bit(
     assert_same(torch.load(of_two / "whole.pt"), resumed)
 
 
-def test_another_number_of_workers_goes_on_with_a_warning(of_two: Path, root: Path) -> None:
+def test_another_number_of_workers_resumes_with_a_warning(of_two: Path, root: Path) -> None:
     shutil.copytree(of_two / "killed", root / "storage")
     context = Recorder(root / "storage")
     alone = train(root, context, spec_for(epochs=2))
     (warning,) = context.warnings
-    assert "made by 2 workers, and the run goes on with 1" in warning
-    # The same images, views and batches: all but the rounding is that of the run of two workers.
+    assert "saved by 2 workers, and the run resumes with 1" in warning
+    # Images, views and batches are the same: only rounding differs from the run of two workers.
     for name, value in torch.load(of_two / "whole.pt").items():
         if value.is_floating_point():
             torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
@@ -366,8 +368,8 @@ def test_another_number_of_workers_goes_on_with_a_warning(of_two: Path, root: Pa
 
 @pytest.fixture
 def scaled(monkeypatch: pytest.MonkeyPatch) -> PretrainSpec:
-    """A run in fp16 with its loss scaled, but in the arithmetic of fp32, which CPUs are fast in."""
-    monkeypatch.setattr(Pretraining, "_autocast", lambda self: nullcontext())
+    """A run with the loss scale of fp16 but the arithmetic of fp32, which is fast on CPUs."""
+    monkeypatch.setattr("vicreg_workers.selfsup.train.autocast", lambda *_: nullcontext())
     spec = spec_for(epochs=2, checkpoint={"every_epochs": 9})
     training = spec.training.model_copy(update={"precision": "fp16"})
     return spec.model_copy(update={"training": training})
@@ -386,14 +388,15 @@ def test_the_loss_scale_is_kept_over_a_stop(root: Path, scaled: PretrainSpec) ->
 def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     root: Path, scaled: PretrainSpec
 ) -> None:
-    pretraining = Pretraining(scaled, open_images(scaled.data, root), Recorder(root / "a"))
-    before = pretraining.network.backbone.conv1.weight.detach().clone()
+    pretraining = Pretraining(scaled, open_images(scaled.data, under(root)), Recorder(root / "a"))
+    weight = pretraining.network.get_parameter("backbone.conv1.weight")
+    before = weight.detach().clone()
     poison_at(pretraining, 2, "gradient")
-    first, second = pretraining._batches.epoch(0)
-    pretraining._train_step(first)  # the warm-up begins at a learning rate of 0
-    pretraining._train_step(second)
-    assert torch.equal(pretraining.network.backbone.conv1.weight, before)
-    assert pretraining._scaler.get_scale() == 2.0**15  # half of torch's first
-    pretraining._train_step(first)
-    assert not torch.equal(pretraining.network.backbone.conv1.weight, before)
-    assert pretraining._finite.problem() is None
+    first, second = pretraining.batches.epoch(0)
+    pretraining.step(first)  # the warm-up starts at a learning rate of 0
+    pretraining.step(second)
+    assert torch.equal(weight, before)
+    assert pretraining.optimisation.scaler.get_scale() == 2.0**15  # half of torch's initial scale
+    pretraining.step(first)
+    assert not torch.equal(weight, before)
+    assert pretraining.optimisation.problem() is None

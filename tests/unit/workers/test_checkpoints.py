@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there."""
+"""A checkpoint is loaded only if it is complete and intact."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def folders(storage: Path) -> list[str]:
     return sorted(entry.name for entry in (storage / "job" / "checkpoints").iterdir())
 
 
-def test_the_newest_comes_back(tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_loaded(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "job", keep=2)
     assert checkpoints.load() is None
     for step in (1, 2):
@@ -27,14 +27,14 @@ def test_the_newest_comes_back(tmp_path: Path) -> None:
     assert torch.equal(loaded.shared["weights"], torch.full((3,), 2.0))
 
 
-def test_only_so_many_are_kept(tmp_path: Path) -> None:
+def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "job", keep=2)
     for step in range(1, 5):
         checkpoints.save(state(step))
     assert folders(tmp_path) == ["step-00000003", "step-00000004"]
 
 
-def test_one_that_was_not_finished_is_no_checkpoint(tmp_path: Path) -> None:
+def test_an_unfinished_checkpoint_is_ignored(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "job", keep=3)
     checkpoints.save(state(1))
     checkpoints.save(state(2))
@@ -42,11 +42,11 @@ def test_one_that_was_not_finished_is_no_checkpoint(tmp_path: Path) -> None:
     loaded = checkpoints.load()
     assert loaded is not None
     assert loaded.step == 1
-    checkpoints.save(state(2))  # what was left of it is in nobody's way
+    checkpoints.save(state(2))  # the rest of it does no harm
     assert checkpoints.load().step == 2  # type: ignore[union-attr]
 
 
-def test_a_torn_file_is_seen_and_the_one_before_is_used(tmp_path: Path) -> None:
+def test_a_damaged_file_is_detected_and_an_older_checkpoint_loaded(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "job", keep=3)
     checkpoints.save(state(1))
     checkpoints.save(state(2))
@@ -57,7 +57,7 @@ def test_a_torn_file_is_seen_and_the_one_before_is_used(tmp_path: Path) -> None:
     assert checkpoints.load().step == 1  # type: ignore[union-attr]
 
 
-def test_an_object_store_serves_as_well(tmp_path: Path) -> None:
+def test_checkpoints_work_on_an_object_store(tmp_path: Path) -> None:
     del tmp_path
     storage = "memory://bucket/vicreg"
     checkpoints = Checkpoints(storage, "job", keep=1)
@@ -71,7 +71,7 @@ def test_an_object_store_serves_as_well(tmp_path: Path) -> None:
     assert set(files) == {"shared.pt", "worker-0.pt", "manifest.json"}
 
 
-def test_a_torn_manifest_is_no_checkpoint_either(tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_damaged_manifest_is_ignored(tmp_path: Path) -> None:
     checkpoints = Checkpoints(str(tmp_path), "job", keep=3)
     checkpoints.save(state(1))
     checkpoints.save(state(2))

@@ -1,4 +1,4 @@
-"""An encoder's weights go out and come in, and only weights come in."""
+"""Encoders are published and loaded, and nothing but weights is loaded."""
 
 from pathlib import Path
 
@@ -95,14 +95,14 @@ def test_an_exported_encoder_computes_the_same(tmp_path: Path, spec: Backbone, s
     assert file.stat().st_size > 1_000_000
 
 
-def test_an_unknown_format_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_an_unknown_format_is_a_user_failure(tmp_path: Path) -> None:
     published = Published(build_backbone(RESNET18, 32).eval(), RESNET18, 32)
     with pytest.raises(UserFailure, match="suffix must be one of"):
         export_encoder(published, tmp_path / "encoder.h5")
 
 
 class Harmful:
-    """What an attacker would put into a checkpoint: a call that is made when it is loaded."""
+    """An attacker's checkpoint: loading it makes a call."""
 
     def __init__(self, touched: Path) -> None:
         self.touched = touched
@@ -140,7 +140,7 @@ def test_a_path_cannot_leave_the_data_root(tmp_path: Path) -> None:
 def test_an_untrained_encoder_is_the_same_for_a_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         encoder = UntrainedEncoder(untrained=RESNET18, seed=seed)
-        return load_encoder(encoder, 32, None, "", Path()).state_dict()["conv1.weight"]
+        return load_encoder(encoder, 32, None, "", Path()).get_parameter("conv1.weight")
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))

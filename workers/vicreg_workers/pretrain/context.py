@@ -1,10 +1,10 @@
-"""The context of a real run: metrics and pictures to MLflow, states to the storage."""
+"""The context of a real run: metrics and figures go to MLflow, checkpoints to the storage."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -13,38 +13,39 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.context import State
+from vicreg_workers.selfsup.context import State, TrainingProgress
 from vicreg_workers.selfsup.distributed import gather_objects, rank
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
 UNSENT = "unsent_metrics"
+"""Key in a worker's own state: the points that MLflow did not have when it was saved."""
 DRAIN_SECONDS = 5.0
-"""How long a trial's points are waited for at an epoch's end: the sweep may end it there."""
+"""How long a trial waits at an epoch's end for MLflow: the sweep may stop it there."""
 
 Report = Callable[[dict[str, Any]], None]
 
 
 class RunContext:
-    """What a worker of a pretraining job may do.
+    """The ``Context`` of one worker of a pretraining job.
 
     Args:
         assignment: the attempt.
-        checkpoints: of the job.
-        run_log: on rank 0, else None.
-        device: that this worker trains on.
+        checkpoints: the job's.
+        outbox: the run's, on rank 0; else None.
+        device: what this worker trains on.
         loaders: processes that it may use to read images.
-        stopping: whether the worker has been asked to end.
-        report: of a trial: told ``epoch`` and ``objective`` at each epoch's end, on every worker;
-            it does not return where the sweep ends the trial.
+        stopping: whether the worker has been asked to stop.
+        report: for a sweep's trial: called by every worker at the end of each epoch with
+            ``epoch``, ``objective`` and ``run_id``. Does not return if the trial stops early.
     """
 
     def __init__(
         self,
         assignment: Assignment,
         checkpoints: Checkpoints,
-        run_log: RunLog | None,
+        outbox: Outbox | None,
         device: torch.device,
         loaders: int,
         stopping: Callable[[], bool],
@@ -54,7 +55,7 @@ class RunContext:
         self.loaders = loaders
         self._assignment = assignment
         self._checkpoints = checkpoints
-        self._run_log = run_log
+        self._outbox = outbox
         self._stopping = stopping
         self._report = report
         self._latest: dict[str, float] = {}
@@ -63,18 +64,18 @@ class RunContext:
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """See ``Context.log``."""
         self._latest |= metrics
-        if self._run_log is not None:
-            self._run_log.metrics(metrics, step)
+        if self._outbox is not None:
+            self._outbox.metrics(metrics, step)
 
-    def progress(self, progress: Progress) -> None:
+    def progress(self, progress: TrainingProgress) -> None:
         """See ``Context.progress``."""
-        if self._run_log is not None:
-            self._run_log.progress(progress)
+        if self._outbox is not None:
+            self._outbox.progress(Progress(**asdict(progress)))
 
-    def picture(self, path: str, png: bytes) -> None:
-        """See ``Context.picture``."""
-        if self._run_log is not None:
-            self._run_log.file(path, png)
+    def figure(self, path: str, png: bytes) -> None:
+        """See ``Context.figure``."""
+        if self._outbox is not None:
+            self._outbox.file(path, png)
 
     def warn(self, message: str) -> None:
         """See ``Context.warn``."""
@@ -82,36 +83,36 @@ class RunContext:
             logger.warning(message)
 
     def save(self, state: State) -> None:
-        """See ``Context.save``; points that MLflow does not have yet are saved along."""
-        if self._run_log is not None:
-            points = [tuple(point) for point in self._run_log.unsent()]
+        """See ``Context.save``. Points that MLflow does not have yet are saved with it."""
+        if self._outbox is not None:
+            points = [tuple(point) for point in self._outbox.unsent()]
             state = replace(state, own=state.own | {UNSENT: points})
         self._checkpoints.save(state)
         if rank() == 0:
-            logger.info("checkpoint after step %d is safe", state.step)
+            logger.info("saved a checkpoint after step %d", state.step)
 
     def restore(self) -> State | None:
-        """See ``Context.restore``; a job that retries another starts from that one's state."""
+        """See ``Context.restore``. A job that retries another starts from that one's state."""
         state = self._checkpoints.load()
         if state is not None:
-            if self._run_log is not None:
-                self._run_log.restore_unsent(state.own.get(UNSENT, []))
+            if self._outbox is not None:
+                self._outbox.restore_unsent(state.own.get(UNSENT, []))
         elif self._assignment.resume_from is not None:
             state = self._checkpoints.of_job(self._assignment.resume_from).load()
             if state is not None:
-                # The job's own from here on: it may have nothing left to train, or be retried.
+                # Saved as this job's own: it may have nothing left to train, or be retried itself.
                 own = {name: value for name, value in state.own.items() if name != UNSENT}
                 state = replace(state, own=own)
                 self._checkpoints.save(state)
         if state is not None and rank() == 0:
-            logger.info("going on from the checkpoint after step %d", state.step)
+            logger.info("resuming from the checkpoint after step %d", state.step)
         return state
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
-        """See ``Context.epoch_ended``; for the trial of a sweep.
+        """See ``Context.epoch_ended``. Reports the objective of a sweep's trial.
 
         Raises:
-            UserFailure: the training is done and has never logged the sweep's objective.
+            UserFailure: after the last epoch, if the objective was never logged.
         """
         objective = self._assignment.objective
         if self._report is None or objective is None:
@@ -125,8 +126,8 @@ class RunContext:
                 f"it logs {', '.join(known)}"
             )
         if value is not None:
-            if self._run_log is not None:
-                self._run_log.drain(DRAIN_SECONDS)
+            if self._outbox is not None:
+                self._outbox.drain(DRAIN_SECONDS)
             self._report({"epoch": epoch, "objective": value, "run_id": self._assignment.run_id})
 
     def stopping(self) -> bool:

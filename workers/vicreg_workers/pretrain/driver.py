@@ -1,4 +1,4 @@
-"""A pretrain spec as a Ray Train run."""
+"""Runs a pretrain spec with Ray Train."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from ray.train.torch import TorchTrainer
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
 
 MAX_RESTARTS = 3
-"""How often the workers are started anew within one attempt, when one of them is lost."""
+"""How often the workers are restarted within one attempt after one of them is lost."""
 
 
 def pretrain(assignment: Assignment) -> None:
-    """Run an attempt of a pretraining job to its end.
+    """Run an attempt of a pretraining job.
 
-    A lost worker costs the work since the last checkpoint: all workers are started anew, and go
-    on from there. Ray Train would do so for every failure alike; here a failure that would only
-    repeat itself ends the attempt.
+    A lost worker costs the work since the last checkpoint: all workers restart and resume from
+    it. Ray Train would do so after any failure; here, a failure that would only repeat ends the
+    attempt.
 
     Raises:
-        JobFailure: with its class.
+        JobFailure: the attempt failed.
     """
-    # Ray's own handlers are set when it is initialised: before ours.
+    # Ray sets its own signal handlers when it is initialised, so ours are set after it.
     ray.init(ignore_reinit_error=True)
-    stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+    stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
     stop.on_sigterm()
     try:
         fit(assignment, _scaling(assignment))
@@ -51,10 +51,10 @@ def pretrain(assignment: Assignment) -> None:
 def fit(
     assignment: Assignment, scaling: ScalingConfig, callbacks: Sequence[UserCallback] = ()
 ) -> None:
-    """Train on a group of workers; the group is started anew where one of them is lost.
+    """Train with a group of workers, restarting all of them when one is lost.
 
     Raises:
-        JobFailure: with its class.
+        JobFailure: the training failed.
     """
     for restart in range(MAX_RESTARTS + 1):
         try:
@@ -64,7 +64,7 @@ def fit(
             failure = _classified(error)
             if not isinstance(failure, LostWorker) or restart == MAX_RESTARTS:
                 raise failure from None
-            logger.warning("%s: all workers start anew from the last checkpoint", failure)
+            logger.warning("%s: restarting all workers from the last checkpoint", failure)
         except TrainingFailedError as error:
             raise InfrastructureFailure(_first_line(error)) from None
 
@@ -81,7 +81,7 @@ def _fit(
             _train_on_worker,
             train_loop_config={"assignment": assignment.model_dump_json()},
             scaling_config=scaling,
-            # Checkpoints are our own: what Ray keeps of a run is of no use after it.
+            # Checkpoints are our own: what Ray stores is not needed after the run.
             run_config=RunConfig(
                 name=f"{name}-{assignment.attempt}-{restart}",
                 storage_path=folder,
@@ -92,14 +92,14 @@ def _fit(
 
 def _scaling(assignment: Assignment) -> ScalingConfig:
     if _spec(assignment).resources.workers == 1:
-        # In the driver itself: no controller and no worker process to wait for.
+        # Trains in the driver itself: no controller and no worker process to start.
         gpu = bool(_spec(assignment).resources.gpus_per_worker)
         return ScalingConfig(num_workers=0, use_gpu=gpu)
     return scaling_of(_spec(assignment))
 
 
 def scaling_of(spec: PretrainSpec) -> ScalingConfig:
-    """A group of processes with what the spec asks for each."""
+    """A group of worker processes with the resources that the spec asks for."""
     resources = spec.resources
     return ScalingConfig(
         num_workers=resources.workers,
@@ -109,14 +109,14 @@ def scaling_of(spec: PretrainSpec) -> ScalingConfig:
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
-    # Imported where it runs: the driver of several workers needs none of it, and starts sooner.
+    # Imported here: the driver of several workers needs neither, and starts sooner without.
     import ray.train.torch
     import torch
 
     from vicreg_workers.pretrain.worker import train
 
     assignment = Assignment.model_validate_json(config["assignment"])
-    # Where there is a GPU that the job has not reserved, Ray would name it all the same.
+    # Ray would name a GPU of the node even if the job has not reserved it.
     gpu = _spec(assignment).resources.gpus_per_worker
     device = ray.train.torch.get_device() if gpu else torch.device("cpu")
     train(assignment, device, ray.train.report if assignment.objective else None)
@@ -127,18 +127,18 @@ class LostWorker(InfrastructureFailure):
 
 
 def _classified(error: WorkerGroupError) -> JobFailure:
-    """The failure behind a failed worker group.
+    """The failure of a worker group, from those of its workers.
 
-    When one worker fails, the others fail with it by broken connections: a failure that a worker
-    named itself comes first, then a loss that Ray saw.
+    When one worker fails, the others fail too, with broken connections. So a failure that a
+    worker classified itself comes first, then a loss that Ray noticed.
     """
     failures = error.worker_failures
     for failure in failures.values():
         if isinstance(failure, JobFailure):
             return failure
     if any("OutOfMemory" in type(failure).__name__ for failure in failures.values()):
-        return OutOfMemory("a worker was ended because its node ran out of memory")
-    lost = [number for number, failure in failures.items() if _seen_by_ray(failure)]
+        return OutOfMemory("a worker was killed because its node ran out of memory")
+    lost = [number for number, failure in failures.items() if _noticed_by_ray(failure)]
     if lost:
         return LostWorker(f"lost worker {', '.join(map(str, lost))} of the group")
     number, failure = next(iter(failures.items()))
@@ -147,8 +147,8 @@ def _classified(error: WorkerGroupError) -> JobFailure:
     )
 
 
-def _seen_by_ray(failure: Exception) -> bool:
-    """Whether Ray reports the failure, and not the code that the worker ran."""
+def _noticed_by_ray(failure: Exception) -> bool:
+    """Whether the failure comes from Ray, not from the code that the worker ran."""
     return type(failure).__module__.startswith("ray.")
 
 

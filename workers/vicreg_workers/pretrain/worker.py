@@ -5,49 +5,51 @@ from __future__ import annotations
 import logging
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
+from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import FOLDER, encoder_files
+from vicreg_workers.failures import as_job_failures
 from vicreg_workers.log_format import configure_logging
-from vicreg_workers.memory import naming_out_of_memory
 from vicreg_workers.pretrain.context import Report, RunContext
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.selfsup.train import Pretraining
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.tracking.machine import environment_tags
-from vicreg_workers.tracking.outbox import RunLog
+from vicreg_workers.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
 
 def train(assignment: Assignment, device: torch.device, report: Report | None = None) -> None:
-    """Train this worker's part, from the last checkpoint to the end.
+    """Train this worker's part, from the last checkpoint to the last step.
 
     Args:
         assignment: the attempt.
-        device: to train on.
-        report: of a sweep's trial: see ``RunContext``.
+        device: what to train on.
+        report: for a sweep's trial, see ``RunContext``.
 
     Raises:
-        JobFailure: with its class.
+        JobFailure: the training failed.
     """
     spec = assignment.spec
     assert isinstance(spec, PretrainSpec)
     configure_logging()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    # Strides of a 1×1 kernel's gradient differ in name only: it is copied as fast either way.
+    # The strides of a 1×1 kernel's gradient differ in name only: copying it is as fast.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     torch.set_num_threads(spec.resources.cpus_per_worker)
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL's collectives on objects go by the current device
-    with naming_out_of_memory("lower training.batch_size or the expander's widths"):
+        torch.cuda.set_device(device)  # NCCL's object collectives use the current device
+    with as_job_failures("lower training.batch_size or the expander's widths"):
         _train(assignment, spec, device, report)
 
 
@@ -56,30 +58,30 @@ def _train(
 ) -> None:
     checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
     tags = _tags(assignment, device)
-    # With one CPU the training thread reads the images itself.
+    # With one CPU, the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
     with ExitStack() as stack:
-        run_log = None
+        outbox = None
         if rank() == 0:
-            run_log = stack.enter_context(
-                RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
+            outbox = stack.enter_context(
+                Outbox(assignment.tracking_uri, assignment.run_id, resumed=True)
             )
-            run_log.tags(tags)
-        stop = Stop(assignment.storage, assignment.job_id, assignment.attempt)
+            outbox.tags(tags)
+        stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
         stopping = stop.requested if rank() == 0 else lambda: False
-        context = RunContext(assignment, checkpoints, run_log, device, loaders, stopping, report)
-        images = open_images(spec.data, Path(assignment.data_root))
+        context = RunContext(assignment, checkpoints, outbox, device, loaders, stopping, report)
+        images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))
         pretraining = Pretraining(spec, images, context)
         stop.training()
         backbone = pretraining.run()
-        if run_log is not None:
-            # A trial's checkpoints end with it: whoever wants to go on trains its configuration.
-            kept = checkpoints if report is None else None
-            _publish(run_log, encoder_files(backbone, spec), kept)
+        if outbox is not None:
+            # A trial's checkpoints are deleted with it: its configuration can be trained again.
+            published = checkpoints if report is None else None
+            _publish(outbox, encoder_files(backbone, spec), published)
 
 
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
-    """What the run remembers of all workers' machines."""
+    """The run's tags: the machines of all workers."""
     everywhere: list[dict[str, str]] = gather_objects(environment_tags(device))
     tags = everywhere[0] | {ATTEMPT_TAG: str(assignment.attempt)}
     for name in (HOST_TAG, GPU_TAG):
@@ -89,14 +91,14 @@ def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
     return tags
 
 
-def _publish(run_log: RunLog, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
-    """The finished encoder and the last checkpoint, as artifacts of the run."""
+def _publish(outbox: Outbox, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
+    """Upload the encoder and the last checkpoint as artifacts of the run."""
     for name, content in encoder.items():
-        run_log.file(f"{FOLDER}/{name}", content)
+        outbox.file(f"{FOLDER}/{name}", content)
     if checkpoints is None:
         return
     last = checkpoints.last_files()
     assert last is not None, "a finished run has a checkpoint"
     folder, files = last
     for name, content in files.items():
-        run_log.file(f"checkpoints/{folder}/{name}", content)
+        outbox.file(f"checkpoints/{folder}/{name}", content)

@@ -1,6 +1,6 @@
-"""What a training loop may do to the world around it.
+"""What the training loop needs from its surroundings.
 
-The loop knows no Ray and no MLflow: it is handed a context. ``NullContext`` runs it without a
+The loop knows neither Ray nor MLflow. It is given a context; ``NullContext`` runs it without a
 cluster.
 """
 
@@ -13,53 +13,66 @@ from typing import Any, Protocol
 
 import torch
 
-from vicreg_platform.contract.progress import Progress
-
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint holds: ``shared`` is the same on every worker, ``own`` is not."""
+    """The content of a checkpoint: ``shared`` is equal on all workers, ``own`` is per worker."""
 
     step: int
     """Optimiser steps done."""
     shared: dict[str, Any]
     own: dict[str, Any]
     workers: int = 1
-    """Processes that made it."""
+    """Number of workers that saved it."""
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far a training is."""
+
+    epoch: int
+    """Epochs finished."""
+    epochs: int
+    step: int
+    """Steps finished, over all epochs."""
+    steps: int
+    images_per_second: float
+    """Over all workers; the two views of an image count once."""
+    eta_seconds: float
 
 
 class Context(Protocol):
-    """What a training loop may do. Metrics, progress, pictures and warnings count on rank 0."""
+    """What the loop calls. Metrics, progress, figures and warnings count on rank 0 only."""
 
     device: torch.device
     loaders: int
     """Processes that each worker may use to read images."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record metrics at ``step``; returns at once."""
+        """Record metrics at ``step``. Returns at once."""
 
-    def progress(self, progress: Progress) -> None:
-        """Say how far the run is; returns at once."""
+    def progress(self, progress: TrainingProgress) -> None:
+        """Record how far the training is. Returns at once."""
 
-    def picture(self, path: str, png: bytes) -> None:
-        """Keep a picture with the run, under ``path``; returns at once."""
+    def figure(self, path: str, png: bytes) -> None:
+        """Store a figure with the run, under ``path``. Returns at once."""
 
     def warn(self, message: str) -> None:
-        """Tell the user something that does not stop the run."""
+        """Warn the user of something that does not stop the training."""
 
     def save(self, state: State) -> None:
-        """Keep ``state`` safely; called by every worker, returns when it is safe."""
+        """Save ``state``. Every worker calls it; it returns when the checkpoint is complete."""
 
     def restore(self) -> State | None:
-        """The newest state kept, or None at the beginning; called by every worker."""
+        """Return the newest state, or None if there is none. Every worker calls it."""
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
-        """``epoch`` of ``epochs`` is done; called by every worker. May end the training."""
+        """Called by every worker after ``epoch`` of ``epochs``. May raise to stop the training."""
 
     def stopping(self) -> bool:
-        """Whether this worker has been asked to end: what it has done is then to be saved."""
+        """Whether this worker has been asked to save its state and stop."""
 
 
 class NullContext:
@@ -70,28 +83,28 @@ class NullContext:
         self.loaders = 0
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Forget the metrics."""
+        """Discard the metrics."""
 
-    def progress(self, progress: Progress) -> None:
-        """Forget the progress."""
+    def progress(self, progress: TrainingProgress) -> None:
+        """Discard the progress."""
 
-    def picture(self, path: str, png: bytes) -> None:
-        """Forget the picture."""
+    def figure(self, path: str, png: bytes) -> None:
+        """Discard the figure."""
 
     def warn(self, message: str) -> None:
         """Log the warning."""
         logger.warning(message)
 
     def save(self, state: State) -> None:
-        """Forget the state."""
+        """Discard the state."""
 
     def restore(self) -> State | None:
-        """Nothing was kept."""
+        """Return None: nothing is kept."""
         return None
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
-        """Nobody waits for it."""
+        """Do nothing."""
 
     def stopping(self) -> bool:
-        """Nobody asks."""
+        """Return False."""
         return False

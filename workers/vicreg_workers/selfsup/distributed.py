@@ -1,4 +1,4 @@
-"""The collectives of data-parallel training; each is the identity in a single process."""
+"""The collectives of data-parallel training. In a single process each is the identity."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def rank() -> int:
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called it."""
     if world_size() > 1:
         dist.barrier()
 
 
 def gather_with_gradient(x: Tensor) -> Tensor:
-    """The rows of all processes in the order of their ranks, differentiable.
+    """The rows of all processes in rank order, differentiable.
 
     Args:
         x: ``[N, D]``, the same shape on every process.
@@ -42,7 +42,7 @@ def gather_with_gradient(x: Tensor) -> Tensor:
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows ``[N, D]`` of all processes in the order of their ranks, without gradient."""
+    """The rows ``[N, D]`` of all processes in rank order, without gradient."""
     if world_size() == 1:
         return x
     gathered = x.new_empty(world_size() * x.numel())
@@ -65,7 +65,7 @@ def mean_over_processes(x: Tensor) -> Tensor:
 
 
 def any_over_processes(flags: list[bool]) -> list[bool]:
-    """For each of ``flags`` whether it is set on any process; waits for all of them."""
+    """For each flag, whether it is set on any process. Waits for all of them."""
     if world_size() == 1:
         return flags
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -75,7 +75,7 @@ def any_over_processes(flags: list[bool]) -> list[bool]:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """``value`` of every process, in the order of their ranks."""
+    """``value`` of every process, in rank order."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

@@ -1,19 +1,18 @@
-"""The training loop, on one process or as one of several DDP workers; the same for all methods."""
+"""The training loop, in one process or as one of several DDP workers. All methods share it."""
 
 from __future__ import annotations
 
-import time
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.failures import Diverged, Stopped
 from vicreg_workers.selfsup.context import Context, State
+from vicreg_workers.selfsup.data.corrupt_images import CorruptImages
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
@@ -23,86 +22,68 @@ from vicreg_workers.selfsup.distributed import (
     rank,
     world_size,
 )
+from vicreg_workers.selfsup.errors import Diverged, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses, Objective
 from vicreg_workers.selfsup.model.compile import Compiled
-from vicreg_workers.selfsup.model.network import JointEmbedding, momentum_at
+from vicreg_workers.selfsup.model.network import JointEmbedding
+from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
 from vicreg_workers.selfsup.model.sync_batchnorm import synchronise_batchnorm
 from vicreg_workers.selfsup.monitor import plots
-from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, FiniteWatch, spread
-from vicreg_workers.selfsup.monitor.representation import Diagnostics
-from vicreg_workers.selfsup.optim.learning_rate import learning_rate, peak_learning_rate
-from vicreg_workers.selfsup.optim.optimizers import build_optimizer
+from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, spread
+from vicreg_workers.selfsup.monitor.measurements import Measurements
+from vicreg_workers.selfsup.optimisation import Optimisation
+from vicreg_workers.selfsup.progress import Progress
 
 LOG_EVERY = 10
-"""Steps between two points of a training curve; on a GPU nothing waits for it between them."""
-PICTURED_PAIRS = 8
+"""Steps between two points of a training curve. In between, nothing waits for a GPU."""
+PLOTTED_PAIRS = 8
 
 
 class Pretraining:
-    """One worker's part of a pretraining run.
+    """One worker's part of a pretraining.
 
     Args:
         spec: what to train.
         images: all training images; each worker takes its share.
-        context: where metrics and checkpoints go, and where the last one comes from.
+        context: where metrics and checkpoints go, and where the last checkpoint comes from.
 
     Raises:
-        UserFailure: the images do not fit the spec.
+        InvalidInput: the images do not fit the spec.
     """
 
     def __init__(self, spec: PretrainSpec, images: Images, context: Context) -> None:
         self._spec = spec
         self._images = images
         self._context = context
-        device = context.device
+        self._autocast = partial(autocast, spec.training.precision, context.device)
         torch.manual_seed(spec.training.seed)
-        self.network = JointEmbedding(spec).to(device)
-        if device.type == "cuda":
-            self.network = self.network.to(memory_format=torch.channels_last)
-        else:
-            # On CPUs the views' layout is enough, and plain weights' gradients need no copy.
-            multiply_small_maps(self.network)
-        model: nn.Module = self.network
-        if world_size() > 1:
-            synchronise_batchnorm(self.network, device)
-            model = DistributedDataParallel(
-                self.network, device_ids=[device] if device.type == "cuda" else None
-            )
-        self._call = Compiled(model, context.warn) if spec.training.compile else model
-        # Whatever a layer draws, each worker draws its own.
+        self.network, self.forward = _build_network(spec, context)
+        # From here on, layers that draw at random draw differently on each worker.
         torch.manual_seed(spec.training.seed + rank())
-        self._objective = Objective(spec.method, spec.expander.normalization)
-        self._parameters = [p for p in self.network.parameters() if p.requires_grad]
-        self._peak_lr = peak_learning_rate(spec.optimizer.base_lr, spec.training.batch_size)
-        self._optimizer = build_optimizer(spec.optimizer, self._parameters, self._peak_lr)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=spec.training.precision == "fp16")
-        self._batches = ViewBatches(
+        self.objective = Objective(spec.method, spec.expander.normalization)
+        self.batches = ViewBatches(
             images,
             spec.augmentation,
             views=2,
             image_size=spec.data.image_size,
             batch_size=spec.training.batch_size,
             seed=spec.training.seed,
-            device=device,
+            device=context.device,
             loaders=context.loaders,
         )
-        self._diagnostics = Diagnostics(
-            images,
-            spec.data.image_size,
-            device,
-            context.loaders,
-            self._autocast,
-            spec.training.epochs,
+        self.progress = Progress(len(self.batches), spec.training.epochs, spec.training.batch_size)
+        self.optimisation = Optimisation(
+            spec,
+            self.network.parameters(),
+            self.objective.terms,
+            self.progress.steps_per_epoch,
+            context.device,
         )
-        self._finite = FiniteWatch(self._objective.terms, device)
+        self._measurements = Measurements(spec, images, context, self._autocast)
         self._collapse = CollapseWatch(spec.watch.collapse_std, spec.watch.collapse_steps)
-        self._steps_per_epoch = len(self._batches)
-        self._steps = self._steps_per_epoch * spec.training.epochs
-        self._step = 0
-        self._epochs_ended = 0
-        self._corrupt: set[int] = set()
-        self._skipped: set[int] = set()
+        self._corrupt = CorruptImages()
+        self._random = _RandomState(context.device)
 
     def run(self) -> nn.Module:
         """Train from the last checkpoint, or from the beginning, to the last step.
@@ -117,237 +98,165 @@ class Pretraining:
         state = self._context.restore()
         if state is not None:
             self._load(state)
-        else:
-            self._picture_views()
-        while self._epochs_ended < self._spec.training.epochs:
-            epoch = self._epochs_ended
-            self._train_epoch(epoch, self._step - epoch * self._steps_per_epoch)
-            self._end_epoch(epoch + 1)
+        elif rank() == 0:
+            self._plot_views()
+        while self.progress.epochs_ended < self.progress.epochs:
+            self._train_epoch()
+            self._end_epoch()
         backbone: nn.Module = self.network.backbone
         return backbone.eval()
 
-    def _end_epoch(self, epoch: int) -> None:
-        self._report_corrupt_images()
-        self._diagnose(epoch)
-        self._epochs_ended = epoch
-        if self._due(epoch, self._spec.checkpoint.every_epochs):
-            self._save()
-        self._context.epoch_ended(epoch, self._spec.training.epochs)
+    def step(self, batch: Batch) -> tuple[Losses, Tensor]:
+        """Train on one batch. Nothing in it waits for the device.
 
-    def _train_epoch(self, epoch: int, start: int) -> None:
-        self.network.train()
-        clock = _Throughput(self._spec.training.batch_size)
-        for batch in self._batches.epoch(epoch, start):
-            self._skipped.update(batch.skipped)
-            losses, gradient_norm = self._train_step(batch)
-            clock.tick()
-            logs = self._step % LOG_EVERY == 0 or self._step % self._steps_per_epoch == 0
-            if logs or self._context.device.type == "cpu":
-                self._look(losses)
-            if logs:
-                self._log(losses, gradient_norm, clock.images_per_second())
-
-    def _train_step(self, batch: Batch) -> tuple[Losses, Tensor]:
-        """One optimiser step; nothing in it waits for the device."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._learning_rate(self._step)
-        self._optimizer.zero_grad(set_to_none=True)
+        Returns:
+            The losses, and the norm of the gradient (a scalar).
+        """
         with self._autocast():
-            embeddings = self._call(*batch.views)
-        losses = self._objective(embeddings)
-        terms = torch.stack([term.detach() for term in losses.terms.values()])
-        scaled: Tensor = self._scaler.scale(losses.terms["loss"])
-        scaled.backward()  # type: ignore[no-untyped-call]
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if self._scaler.is_enabled():
-            # Gradients that overflow are the scaler's: it skips the step and lowers the scale.
-            self._finite.note(self._step + 1, terms, torch.zeros_like(norm))
-            norm = norm / self._scaler.scale(torch.ones_like(norm))
-            self._scaler.step(self._optimizer)
-            self._scaler.update()
-        else:
-            self._optimizer.found_inf = self._finite.note(  # type: ignore[attr-defined]
-                self._step + 1, terms, norm
-            )
-            self._optimizer.step()
-        self._move_branch()
-        self._step += 1
-        return losses, norm
+            embeddings = self.forward(*batch.views)
+        losses = self.objective(*embeddings)
+        gradient_norm = self.optimisation.step(self.progress.step, losses.terms)
+        self.network.move_branch(self.progress.step, self.progress.steps)
+        self.progress.step_done()
+        return losses, gradient_norm
 
-    @torch.no_grad()
-    def _move_branch(self) -> None:
-        moving, followed = self.network.momentum_pairs()
-        if moving:
-            momentum = momentum_at(self._step, self._steps, self._spec.branches.momentum)
-            torch._foreach_lerp_(moving, followed, 1 - momentum)
+    def check(self, losses: Losses) -> None:
+        """Stop the training if it has diverged or the context asks for it. Waits for the device.
 
-    def _learning_rate(self, step: int) -> float:
-        warmup = self._spec.training.warmup_epochs * self._steps_per_epoch
-        return learning_rate(step, self._peak_lr, warmup, self._steps)
+        Every worker calls it after the same step, with the losses of that step.
 
-    def _autocast(self) -> Any:
-        precision = self._spec.training.precision
-        if precision == "fp32":
-            return nullcontext()
-        dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-        return torch.autocast(self._context.device.type, dtype)
-
-    def _look(self, losses: Losses) -> None:
-        """End the run where it makes no more sense, or where it is asked to. Waits."""
-        problem = self._finite.problem() or self._collapse.note(
-            self._step, float(losses.std.mean())
-        )
-        broken, stopping = any_over_processes([problem is not None, self._context.stopping()])
-        if broken:
+        Raises:
+            Diverged: on every worker, if any has found a problem.
+            Stopped: on every worker, if any was asked to stop; the state is saved.
+        """
+        step = self.progress.step
+        problem = self.optimisation.problem() or self._collapse.note(step, float(losses.std.mean()))
+        diverged, stopping = any_over_processes([problem is not None, self._context.stopping()])
+        if diverged:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
         if stopping:
             self._save()
-            raise Stopped(f"asked to end: the state after step {self._step} is saved")
+            raise Stopped(f"asked to stop: the state after step {step} is saved")
 
-    def _log(self, losses: Losses, gradient_norm: Tensor, images_per_second: float) -> None:
+    def _train_epoch(self) -> None:
+        self.network.train()
+        self.progress.restart_clock()
+        batches = self.batches.epoch(self.progress.epochs_ended, self.progress.steps_into_epoch())
+        for batch in batches:
+            self._corrupt.skipped(batch.skipped)
+            losses, gradient_norm = self.step(batch)
+            logs = self.progress.every_steps(LOG_EVERY)
+            if logs or self._context.device.type == "cpu":
+                self.check(losses)
+            if logs:
+                self._log(losses, gradient_norm)
+
+    def _end_epoch(self) -> None:
+        self._report_corrupt_images()
+        self._measurements.after_epoch(self.network, self.progress)
+        self.progress.epochs_ended += 1
+        if self.progress.every_epochs(self._spec.checkpoint.every_epochs):
+            self._save()
+        self._context.epoch_ended(self.progress.epochs_ended, self.progress.epochs)
+
+    def _log(self, losses: Losses, gradient_norm: Tensor) -> None:
         terms = torch.stack([term.detach() for term in losses.terms.values()])
         values = mean_over_processes(terms).tolist()
+        progress = self.progress.read()
         metrics = dict(zip(losses.terms, values, strict=True)) | {
-            "learning_rate": self._learning_rate(self._step - 1),
+            "learning_rate": self.optimisation.learning_rate(progress.step - 1),
             "gradient_norm": float(gradient_norm),
-            "images_per_second": images_per_second,
-            "epoch": self._step / self._steps_per_epoch,
+            "images_per_second": progress.images_per_second,
+            "epoch": progress.step / self.progress.steps_per_epoch,
         }
-        self._context.log(
-            {f"train/{name}": value for name, value in metrics.items()} | spread(losses.std),
-            self._step,
-        )
-        remaining = (self._steps - self._step) * self._spec.training.batch_size
-        self._context.progress(
-            Progress(
-                epoch=self._step // self._steps_per_epoch,
-                epochs=self._spec.training.epochs,
-                step=self._step,
-                steps=self._steps,
-                images_per_second=images_per_second,
-                eta_seconds=remaining / images_per_second,
-            )
-        )
+        named = {f"train/{name}": value for name, value in metrics.items()}
+        self._context.log(named | spread(losses.std), progress.step)
+        self._context.progress(progress)
 
     def _report_corrupt_images(self) -> None:
-        """Warn once of each image that any worker had to skip, and count them in the run."""
-        everywhere = {index for skipped in gather_objects(self._skipped) for index in skipped}
+        """Warn once of each image that any worker had to skip, and record their number."""
+        new = self._corrupt.gather()
         if rank() == 0:
-            for index in sorted(everywhere - self._corrupt):
+            for index in new:
                 name = self._images.name(index)
                 self._context.warn(f"skipped an image that cannot be read: {name}")
-        self._corrupt |= everywhere
-        self._skipped.clear()
-        self._context.log({"data/corrupt_images": float(len(self._corrupt))}, self._step)
+        self._context.log({"data/corrupt_images": float(len(self._corrupt))}, self.progress.step)
 
-    def _picture_views(self) -> None:
-        if rank() == 0:
-            first, second = next(self._batches.epoch(0)).views
-            self._context.picture(
-                "pictures/views.png",
-                plots.view_pairs(
-                    first[:PICTURED_PAIRS].cpu().contiguous(),
-                    second[:PICTURED_PAIRS].cpu().contiguous(),
-                ),
-            )
-
-    def _due(self, epoch: int, every: int) -> bool:
-        """Whether what is done every so many epochs (0: never) is done after this one."""
-        return every > 0 and (epoch % every == 0 or epoch == self._spec.training.epochs)
-
-    def _diagnose(self, epoch: int) -> None:
-        """Measure the network on rank 0; every worker hears of it where it is of no more use."""
-        every = self._spec.watch.knn_every_epochs
-        usual = self._diagnostics.every_epochs
-        neighbours = self._due(epoch, usual if every is None else every)
-        if not (neighbours or self._due(epoch, usual)):
-            return
-        problem = self._problem_found(epoch, neighbours) if rank() == 0 else None
-        for found in gather_objects(problem):
-            if found is not None:
-                raise Diverged(found)
-
-    def _problem_found(self, epoch: int, neighbours: bool) -> str | None:
-        diagnosis = self._diagnostics.of(self.network, neighbours)
-        if not diagnosis.finite:
-            return (
-                f"the network's outputs are not finite after epoch {epoch}: lower "
-                "optimizer.base_lr, or lengthen training.warmup_epochs"
-            )
-        self._context.log(diagnosis.metrics(), self._step)
-        self._context.picture(
-            f"pictures/embedding_std_epoch_{epoch:05d}.png",
-            plots.std_histogram(diagnosis.embedding_std, epoch),
-        )
-        return None
+    def _plot_views(self) -> None:
+        views = next(self.batches.epoch(0)).views
+        first, second = (view[:PLOTTED_PAIRS].cpu().contiguous() for view in views)
+        self._context.figure("pictures/views.png", plots.view_pairs(first, second))
 
     def _save(self) -> None:
-        """Save the state, unless that would replace a good one by one of no use."""
+        """Save the state, unless a weight is not finite: the checkpoint before it is then kept."""
         values = [each for each in self.network.state_dict().values() if each.is_floating_point()]
         sizes = torch.stack(torch._foreach_norm(values, torch.inf))
         if any_over_processes([not bool(sizes.isfinite().all())])[0]:
             raise Diverged(
-                f"a weight is not finite after step {self._step}, and the state before it is kept: "
-                "lower optimizer.base_lr, or lengthen training.warmup_epochs"
+                f"a weight is not finite after step {self.progress.step}, and the checkpoint "
+                "before it is kept: lower optimizer.base_lr, or lengthen training.warmup_epochs"
             )
         self._context.save(self._state())
 
     def _state(self) -> State:
-        device = self._context.device
-        own: dict[str, Any] = {"torch": torch.get_rng_state(), "skipped": sorted(self._skipped)}
-        if device.type == "cuda":
-            own["cuda"] = torch.cuda.get_rng_state(device)
-        return State(
-            step=self._step,
-            shared={
-                "network": self.network.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
-                "scaler": self._scaler.state_dict(),
-                "corrupt": sorted(self._corrupt),
-                "low_since": self._collapse.low_since,
-                # One less than trained, where a stop came before the last was measured.
-                "epochs_ended": self._epochs_ended,
-            },
-            own=own,
-            workers=world_size(),
-        )
+        shared: dict[str, Any] = {"network": self.network.state_dict()}
+        for part in (self.optimisation, self._corrupt, self._collapse, self.progress):
+            shared |= part.state_dict()
+        own = self._random.state_dict() | self._corrupt.own_state_dict()
+        return State(shared.pop("step"), shared, own, world_size())
 
     def _load(self, state: State) -> None:
-        self.network.load_state_dict(state.shared["network"])
-        self._optimizer.load_state_dict(state.shared["optimizer"])
-        self._scaler.load_state_dict(state.shared["scaler"])
-        self._collapse.low_since = state.shared["low_since"]
-        self._corrupt = set(state.shared["corrupt"])
-        self._skipped = set(state.own["skipped"])
-        self._step = state.step
-        # States of 0.2.0 do not say.
-        trained = self._step // self._steps_per_epoch
-        self._epochs_ended = state.shared.get("epochs_ended", trained)
-        torch.set_rng_state(state.own["torch"])
-        if "cuda" in state.own:
-            torch.cuda.set_rng_state(state.own["cuda"], self._context.device)
+        content = {"step": state.step} | state.shared | state.own
+        self.network.load_state_dict(content["network"])
+        for part in (
+            self.optimisation,
+            self._corrupt,
+            self._collapse,
+            self.progress,
+            self._random,
+        ):
+            part.load_state_dict(content)
         if state.workers != world_size():
             self._context.warn(
-                f"the checkpoint was made by {state.workers} workers, and the run goes on with "
-                f"{world_size()}: images, views and batches stay the same; sums are rounded in "
-                "another order, and layers that draw at random draw otherwise"
+                f"the checkpoint was saved by {state.workers} workers, and the run resumes with "
+                f"{world_size()}: images, views and batches stay the same, but sums are rounded "
+                "in another order, and layers that draw at random draw other values"
             )
 
 
-class _Throughput:
-    """Images a second since the last reading."""
+def _build_network(
+    spec: PretrainSpec, context: Context
+) -> tuple[JointEmbedding, Callable[..., Any]]:
+    """The network, and what to call for a forward pass that trains it."""
+    device = context.device
+    network = JointEmbedding(spec).to(device)
+    if device.type == "cuda":
+        network = network.to(memory_format=torch.channels_last)
+    else:
+        # On CPUs the views' layout is enough, and the gradients of plain weights need no copy.
+        multiply_small_maps(network)
+    model: nn.Module = network
+    if world_size() > 1:
+        synchronise_batchnorm(network, device)
+        model = DistributedDataParallel(
+            network, device_ids=[device] if device.type == "cuda" else None
+        )
+    return network, Compiled(model, context.warn) if spec.training.compile else model
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._since = time.perf_counter()
-        self._steps = 0
 
-    def tick(self) -> None:
-        self._steps += 1
+class _RandomState:
+    """The states of torch's global generators."""
 
-    def images_per_second(self) -> float:
-        now = time.perf_counter()
-        rate = self._steps * self._batch_size / max(now - self._since, 1e-9)
-        self._since, self._steps = now, 0
-        return rate
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def state_dict(self) -> dict[str, Any]:
+        state = {"torch": torch.get_rng_state()}
+        if self._device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        torch.set_rng_state(state["torch"])
+        if "cuda" in state:
+            torch.cuda.set_rng_state(state["cuda"], self._device)

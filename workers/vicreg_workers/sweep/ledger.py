@@ -1,50 +1,47 @@
-"""What a sweep has tried: one file a trial, in the sweep's folder of the storage.
+"""The record of a sweep's trials: one file per trial, in the sweep's folder of the storage.
 
-The driver of a sweep keeps nothing else that matters: one that is started anew goes on from here.
+The driver keeps nothing else that matters. A new driver continues from here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import Any
 
-import fsspec
 from pydantic import Field
 
 from vicreg_platform.contract.trial import Trial, TrialState, ranked
 from vicreg_platform.specs import Objective
+from vicreg_workers.storage import Folder
 
 
 class Entry(Trial):
     """A trial and its curve."""
 
     curve: dict[int, float] = Field(default_factory=dict)
-    """The objective at the ends of its epochs."""
+    """The objective at the end of each epoch."""
     run_id: str | None = None
     starts: int = 0
-    """How often a driver has begun it; what Ray Tune tries again by itself is not counted."""
+    """How often a driver has started it. Ray Tune's own retries are not counted."""
     refused: int = 0
-    """Configurations drawn for it before that do not fit together."""
+    """Configurations drawn before this one that the pretrain spec refused."""
 
 
 class Ledger:
-    """The trials of one sweep, written by its driver alone.
+    """The trials of one sweep. Only its driver writes them.
 
     Args:
         storage: a path or an fsspec URL.
         job_id: the sweep.
-        objective: by which a trial is judged.
+        objective: what trials are judged by.
     """
 
     def __init__(self, storage: str, job_id: str, objective: Objective) -> None:
-        self._fs, root = fsspec.core.url_to_fs(storage)
-        self._folder = f"{root.rstrip('/')}/{job_id}/trials"
+        self._folder = Folder.of_job(storage, job_id) / "trials"
         self._objective = objective
-        self._fs.makedirs(self._folder, exist_ok=True)
-        # An object store has no empty folders, and lists are cached.
-        self._fs.invalidate_cache()
-        files = self._fs.glob(f"{self._folder}/*.json")
-        entries = [Entry.model_validate_json(self._fs.cat_file(name)) for name in files]
+        files = [name for name in self._folder.names() if name.endswith(".json")]
+        entries = [Entry.model_validate_json(self._folder.read(name)) for name in files]
         self._entries = {entry.number: entry for entry in entries}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -57,31 +54,30 @@ class Ledger:
         return self._entries[number]
 
     def add(self, entry: Entry) -> None:
-        """Keep a new trial."""
+        """Record a new trial."""
         self._entries[entry.number] = entry
         self._write(entry)
 
     def started(self, number: int) -> None:
-        """The trial's training begins, or goes on."""
+        """Record that a driver starts or resumes the trial."""
         entry = self._entries[number]
         entry.starts += 1
         entry.state = TrialState.RUNNING
         self._write(entry)
 
     def report(self, number: int, epoch: int, value: float, run_id: str) -> float:
-        """Keep the objective at the end of an epoch.
+        """Record the objective at the end of an epoch.
 
         Returns:
-            What the trial counts for now.
+            The trial's objective so far: its best or last value, as the spec asks.
         """
         entry = self._entries[number]
         entry.curve[epoch] = value
         entry.run_id = run_id
         entry.epoch = max(entry.curve)
-        score = self._score(entry)
-        entry.objective = score
+        entry.objective = self.scores(entry)[entry.epoch]
         self._write(entry)
-        return score
+        return entry.objective
 
     def end(
         self,
@@ -92,7 +88,7 @@ class Ledger:
         reason: str | None = None,
         run_id: str | None = None,
     ) -> None:
-        """The trial is over."""
+        """Record that the trial has ended, and how."""
         entry = self._entries[number]
         entry.state = state
         entry.failure, entry.reason = failure, reason
@@ -100,22 +96,21 @@ class Ledger:
         self._write(entry)
 
     def open(self) -> list[Entry]:
-        """Trials that have not ended, oldest first."""
+        """The trials that have not ended, oldest first."""
         return [entry for entry in self if entry.state is TrialState.RUNNING]
 
     def best(self) -> Entry | None:
-        """The best trial of those that have a value."""
+        """The best of the trials that have a value."""
         order: list[Any] = ranked(list(self), self._objective.mode)
         return order[0] if order and order[0].objective is not None else None
 
-    def _score(self, entry: Entry) -> float:
-        if self._objective.value == "last":
-            return entry.curve[max(entry.curve)]
-        values = entry.curve.values()
-        return max(values) if self._objective.mode == "max" else min(values)
+    def scores(self, entry: Entry) -> dict[int, float]:
+        """A trial's objective by the end of each epoch: its best or last value until then."""
+        epochs = sorted(entry.curve)
+        values = [entry.curve[epoch] for epoch in epochs]
+        if self._objective.value == "best":
+            values = list(accumulate(values, max if self._objective.mode == "max" else min))
+        return dict(zip(epochs, values, strict=True))
 
     def _write(self, entry: Entry) -> None:
-        """All or nothing: under another name first."""
-        path = f"{self._folder}/{entry.number:05d}.json"
-        self._fs.pipe_file(f"{path}.part", entry.model_dump_json(indent=1).encode())
-        self._fs.mv(f"{path}.part", path)
+        self._folder.write(f"{entry.number:05d}.json", entry.model_dump_json(indent=1).encode())

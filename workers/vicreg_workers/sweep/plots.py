@@ -1,4 +1,4 @@
-"""A sweep as pictures: PNG bytes."""
+"""Plots of a sweep, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from matplotlib.figure import Figure
 
 from vicreg_platform.specs import Choice, Grid, LogUniform, SweepSpec
 from vicreg_workers.sweep.ledger import Entry
+from vicreg_workers.sweep.search import values_of
 
 DOTS_PER_INCH = 110
 
 
 def parallel_coordinates(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
-    """A line a trial over the values of its parameters, in the colour of its objective.
+    """Plot a line per trial over the values of its parameters, coloured by its objective.
 
     Args:
         spec: the sweep's.
-        entries: trials; those without a value of the objective are left out.
+        entries: the trials; those without a value of the objective are left out.
     """
     shown = [entry for entry in entries if entry.objective is not None]
     shown.sort(key=lambda entry: entry.objective or 0.0, reverse=spec.objective.mode == "min")
@@ -53,7 +54,7 @@ def parallel_coordinates(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
 
 
 def objective(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
-    """Every trial's objective over its epochs, and the best so far over all epochs trained."""
+    """Plot every trial's objective by epoch, and the best so far by all epochs trained."""
     figure = Figure(figsize=(9, 3.6))
     curves = figure.add_axes((0.07, 0.15, 0.41, 0.74))
     best = figure.add_axes((0.56, 0.15, 0.41, 0.74))
@@ -79,12 +80,12 @@ def objective(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
 def _axis(
     spec: SweepSpec, path: str, entries: Sequence[Entry]
 ) -> tuple[np.ndarray[Any, Any], list[tuple[float, str]]]:
-    """Heights in [0, 1] of the trials' values, and the marks of the axis."""
+    """The heights of the trials' values, in [0, 1], and the ticks of the axis."""
     values = [entry.parameters[path] for entry in entries]
     distribution = spec.space[path]
     if isinstance(distribution, (Choice, Grid)):
         names = [_text(value) for value in values]
-        known = [text for text in map(_text, distribution.samples()) if text in names]
+        known = [text for text in map(_text, values_of(distribution)) if text in names]
         heights = _scaled(np.array([known.index(name) for name in names], dtype=float))
         return heights, [(float(heights[names.index(text)]), text) for text in known]
     numbers = np.array(values, dtype=float)

@@ -1,4 +1,4 @@
-"""A sweep in MLflow: its own run, and the state of each trial on the trial's run."""
+"""Reports a sweep to MLflow: its own run, and each trial's state on the trial's run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.tags import ATTEMPT_TAG
-from vicreg_platform.contract.trial import Trial, TrialState
+from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import SweepSpec
 from vicreg_platform.tracking import Tracking
@@ -20,20 +20,25 @@ from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.sweep import plots
 from vicreg_workers.sweep.ledger import Entry, Ledger
 from vicreg_workers.tracking.machine import environment_tags
-from vicreg_workers.tracking.outbox import CLOSE_SECONDS, FAILED_CLOSE_SECONDS, RunLog
+from vicreg_workers.tracking.outbox import CLOSE_SECONDS, FAILED_CLOSE_SECONDS, Outbox
 
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 2.0
 
 
-class SweepRun:
-    """Says to MLflow what the ledger holds; a thread of its own tries on until MLflow has it.
+class Reporter:
+    """Sends what the ledger holds to MLflow, from a thread that retries until MLflow has it.
 
-    As a context manager it waits at the end until all is sent.
+    As a context manager it waits at the end until everything is sent.
+
+    Args:
+        assignment: the attempt of the sweep.
+        spec: the sweep's.
+        ledger: the sweep's trials.
 
     Raises:
-        InfrastructureFailure: at the end, MLflow took nothing for a long time.
+        InfrastructureFailure: on exit, if MLflow accepts nothing for 10 minutes.
     """
 
     def __init__(self, assignment: Assignment, spec: SweepSpec, ledger: Ledger) -> None:
@@ -42,20 +47,20 @@ class SweepRun:
         self._ledger = ledger
         self._started = time.monotonic()
         self._ended_before = sum(entry.state is not TrialState.RUNNING for entry in ledger)
-        self._run_log = RunLog(assignment.tracking_uri, assignment.run_id, resumed=True)
-        self._run_log.tags(
+        self._outbox = Outbox(assignment.tracking_uri, assignment.run_id, resumed=True)
+        self._outbox.tags(
             environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)}
         )
-        self._said = -1
+        self._reported = -1
         self._waiting: dict[int, Entry] = {}
         self._changed = threading.Condition()
         self._closing = False
-        self._thread = threading.Thread(target=self._send_all, name="sweep-run", daemon=True)
+        self._thread = threading.Thread(target=self._send_all, name="reporter", daemon=True)
 
-    def __enter__(self) -> SweepRun:
-        self._run_log.__enter__()
+    def __enter__(self) -> Reporter:
+        self._outbox.__enter__()
         self._thread.start()
-        for entry in self._ledger:  # what the driver before could not say any more
+        for entry in self._ledger:  # what the driver before had no time to send
             self.changed(entry)
         return self
 
@@ -66,28 +71,28 @@ class SweepRun:
         self._thread.join(CLOSE_SECONDS if kind is None else FAILED_CLOSE_SECONDS)
         if self._thread.is_alive() and kind is None:
             raise InfrastructureFailure(
-                f"MLflow took nothing for {CLOSE_SECONDS:g} s after the trials had ended"
+                f"MLflow accepted nothing for {CLOSE_SECONDS:g} s after the trials had ended"
             )
-        self._run_log.__exit__(kind, *others)
+        self._outbox.__exit__(kind, *others)
 
     def changed(self, entry: Entry) -> None:
-        """A trial has begun, said something or ended."""
+        """Report a trial that has started, reached the end of an epoch, or ended."""
         with self._changed:
             self._waiting[entry.number] = entry.model_copy(deep=True)
             self._changed.notify()
-        self._say_whole(entry)
+        self._report_sweep(entry)
 
-    def _say_whole(self, entry: Entry) -> None:
-        """How the whole sweep is, on its own run."""
+    def _report_sweep(self, entry: Entry) -> None:
+        """Report the whole sweep on its own run."""
         entries = list(self._ledger)
         ended = sum(each.state is not TrialState.RUNNING for each in entries)
         trained = sum(each.epoch for each in entries)
         best = self._ledger.best()
-        # One more with every epoch trained and every trial ended, whichever driver counts.
+        # Grows by one with every epoch trained and every trial ended, whichever driver counts.
         events = trained + ended
-        if events <= self._said:
+        if events <= self._reported:
             return
-        self._said = events
+        self._reported = events
         metrics = {
             "sweep/trials": float(len(entries)),
             "sweep/trials_ended": float(ended),
@@ -96,12 +101,12 @@ class SweepRun:
         }
         if best is not None and best.objective is not None:
             metrics["sweep/best"] = best.objective
-        self._run_log.metrics(metrics, events)
+        self._outbox.metrics(metrics, events)
         wanted = self._spec.search.trials
         here = ended - self._ended_before
         spent = time.monotonic() - self._started
         longest = max((each.epochs for each in entries), default=0)
-        self._run_log.progress(
+        self._outbox.progress(
             Progress(
                 epoch=ended,
                 epochs=wanted,
@@ -115,12 +120,12 @@ class SweepRun:
             return
         found = {"trial": best.number, "objective": best.objective, "parameters": best.parameters}
         spec = self._spec.trial_spec(best.parameters).model_dump(mode="json")
-        self._run_log.file("sweep/best.json", json.dumps(found | {"spec": spec}, indent=1).encode())
-        self._run_log.file(
+        self._outbox.file("sweep/best.json", json.dumps(found | {"spec": spec}, indent=1).encode())
+        self._outbox.file(
             "sweep/parallel_coordinates.png",
             plots.parallel_coordinates(self._spec, entries),
         )
-        self._run_log.file("sweep/objective.png", plots.objective(self._spec, entries))
+        self._outbox.file("sweep/objective.png", plots.objective(self._spec, entries))
 
     def _send_all(self) -> None:
         tracking = Tracking(self._assignment.tracking_uri)
@@ -138,21 +143,21 @@ class SweepRun:
                 failing = False
             except TrackingUnavailable as error:
                 if not failing:
-                    logger.warning("MLflow does not answer; the sweep goes on: %s", error)
+                    logger.warning("MLflow is unreachable; the sweep continues: %s", error)
                 failing = True
                 with self._changed:
                     self._waiting.setdefault(number, entry)
                 time.sleep(RETRY_SECONDS)
             except (TrackingRefused, NotFound) as error:
-                logger.warning("trial %d cannot be kept in MLflow: %s", number, error)
+                logger.warning("trial %d cannot be reported to MLflow: %s", number, error)
 
     def _send(self, tracking: Tracking, entry: Entry) -> None:
         run_id = entry.run_id
         if run_id is None:
             if entry.state is TrialState.RUNNING:
-                return  # its own process makes the run, and says which
+                return  # its own process creates the run and reports its id
             run_id = tracking.run_of_job(
-                f"{self._assignment.job_id}/trials/{entry.number:05d}", self._spec.experiment
+                job_id_of_trial(self._assignment.job_id, entry.number), self._spec.experiment
             )
             if run_id is None:
                 return

@@ -1,4 +1,4 @@
-"""Which configuration a sweep tries next."""
+"""Chooses the configurations that a sweep tries."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from vicreg_workers.failures import UserFailure
 from vicreg_workers.sweep.ledger import Entry, Ledger
 
 MAX_REFUSED = 1000
-"""Draws in a row that do not fit together, after which the space is taken to hold none that do."""
+"""Draws refused in a row after which the search gives up."""
 
 
 class Search(Protocol):
     """Chooses configurations."""
 
     def propose(self, number: int) -> dict[str, Any] | None:
-        """Another configuration for trial ``number``; None where there is none left.
+        """Propose a configuration for trial ``number``. None if there is none left.
 
-        Asked again for the same trial where the one before does not fit together.
+        Called again for the same trial if the pretrain spec refuses the configuration.
         """
 
     def tell(self, entry: Entry) -> None:
-        """A trial has ended."""
+        """Learn from a trial that has ended."""
 
 
 def next_trial(search: Search, spec: SweepSpec, number: int) -> Entry | None:
-    """The next trial whose configuration the pretrain spec takes; None where the space is used up.
+    """The next trial whose configuration the pretrain spec accepts. None if there is none left.
 
     Raises:
-        UserFailure: none was found that fits.
+        UserFailure: 1000 configurations in a row were refused.
     """
     for refused in range(MAX_REFUSED):
         parameters = search.propose(number)
@@ -67,7 +67,7 @@ def next_trial(search: Search, spec: SweepSpec, number: int) -> Entry | None:
 
 
 def build_search(spec: SweepSpec, ledger: Ledger) -> Search:
-    """The search that a spec asks for, with what the ledger holds already known to it."""
+    """The search that a spec asks for. It knows what the ledger holds."""
     if spec.search.algorithm == "grid":
         return GridSearch(spec, ledger)
     if spec.search.algorithm == "random":
@@ -76,7 +76,7 @@ def build_search(spec: SweepSpec, ledger: Ledger) -> Search:
 
 
 class RandomSearch:
-    """Independent draws; those of a trial depend on the seed and its number alone."""
+    """Draws independently. A trial's draws depend only on the seed and its number."""
 
     def __init__(self, spec: SweepSpec) -> None:
         self._spec = spec
@@ -91,11 +91,11 @@ class RandomSearch:
         return {path: _draw(each, self._generator) for path, each in self._spec.space.items()}
 
     def tell(self, entry: Entry) -> None:
-        """What was found does not matter."""
+        """Do nothing: results do not matter."""
 
 
 class GridSearch:
-    """Every combination once, in order; those that do not fit together are left out."""
+    """Every combination once, in order. Those that the spec refuses are skipped."""
 
     def __init__(self, spec: SweepSpec, ledger: Ledger) -> None:
         used = sum(1 + entry.refused for entry in ledger)
@@ -108,14 +108,14 @@ class GridSearch:
         return None if values is None else dict(zip(self._paths, values, strict=True))
 
     def tell(self, entry: Entry) -> None:
-        """What was found does not matter."""
+        """Do nothing: results do not matter."""
 
 
 class OptunaSearch:
     """Optuna's tree-structured Parzen estimator (Bergstra et al. 2011).
 
-    Its study is what the ledger holds: it is built anew from there by a driver that goes on with
-    a sweep. A trial that failed, and a configuration that does not fit together, count as failed.
+    Its study is rebuilt from the ledger when a driver continues a sweep. A failed trial and a
+    refused configuration count as failed.
     """
 
     def __init__(self, spec: SweepSpec, ledger: Ledger) -> None:
@@ -124,9 +124,9 @@ class OptunaSearch:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna = optuna
         self._space = {path: _optuna_distribution(each) for path, each in spec.space.items()}
-        # Values of a choice may be lists, which Optuna does not take: it chooses among places.
+        # Optuna does not accept lists as the values of a choice: it chooses an index instead.
         self._choices = {
-            path: each.samples() for path, each in spec.space.items() if isinstance(each, Choice)
+            path: each.choice for path, each in spec.space.items() if isinstance(each, Choice)
         }
         self._quanta = {p: each for p, each in spec.space.items() if isinstance(each, QUniform)}
         self._study = optuna.create_study(
@@ -159,7 +159,7 @@ class OptunaSearch:
     def tell(self, entry: Entry) -> None:
         """See ``Search``."""
         asked = self._asked.pop(entry.number, None)
-        if asked is None:  # of the driver before
+        if asked is None:  # asked for by an earlier driver
             return
         value = entry.objective if entry.state is not TrialState.FAILED else None
         self._study.tell(asked, value, state=self._state(value))
@@ -183,6 +183,11 @@ class OptunaSearch:
         return value
 
 
+def values_of(distribution: Choice | Grid) -> tuple[Any, ...]:
+    """The values that a field may take, in order."""
+    return distribution.choice if isinstance(distribution, Choice) else distribution.grid
+
+
 def _draw(distribution: Distribution, generator: random.Random) -> Any:
     if isinstance(distribution, LogUniform):
         low, high = distribution.loguniform
@@ -193,7 +198,7 @@ def _draw(distribution: Distribution, generator: random.Random) -> Any:
     if isinstance(distribution, RandInt):
         return generator.randrange(*distribution.randint)
     if isinstance(distribution, (Choice, Grid)):
-        return generator.choice(distribution.samples())
+        return generator.choice(values_of(distribution))
     return generator.uniform(*distribution.uniform)
 
 
@@ -209,5 +214,5 @@ def _optuna_distribution(distribution: Distribution) -> Any:
         low, high = distribution.randint
         return distributions.IntDistribution(low, high - 1)
     if isinstance(distribution, (Choice, Grid)):
-        return distributions.CategoricalDistribution(tuple(range(len(distribution.samples()))))
+        return distributions.CategoricalDistribution(tuple(range(len(values_of(distribution)))))
     return distributions.FloatDistribution(*distribution.uniform)

@@ -1,4 +1,4 @@
-"""One trial of a sweep: what Ray Tune calls."""
+"""One trial of a sweep: the function that Ray Tune calls."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 import time
 from typing import Any
 
-# Read by Tune in the trial's process when the next trial is to have it: how many seconds a stopped
-# trial may take to send what it has logged. Its own 2 fail a trial on a busy machine.
+# Tune reads this in the trial's process before it reuses it for the next trial: how many seconds a
+# stopped trial may take to send what it has logged. Tune's own 2 fail trials on a busy machine.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
 
 import torch
@@ -17,13 +17,13 @@ from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from vicreg_platform.contract.assignment import Assignment, FailureClass
-from vicreg_platform.contract.trial import Trial
+from vicreg_platform.contract.trial import Trial, job_id_of_trial
 from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.log_format import configure_logging
-from vicreg_workers.stop_signal import Stop
+from vicreg_workers.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +33,10 @@ RETRY_SECONDS = 2.0
 
 
 def run_trial(config: dict[str, Any], assignment: str) -> None:
-    """Train one configuration, from its last checkpoint where it has one.
+    """Train one configuration, from its last checkpoint if it has one.
 
-    A failure that would only repeat itself is reported, and the sweep goes on; another is raised,
-    and Ray Tune tries again.
+    A failure that would only repeat is reported, and the sweep continues. Any other failure is
+    raised, and Ray Tune retries the trial.
 
     Args:
         config: ``number`` and ``parameters``.
@@ -66,13 +66,13 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
             }
         )
     finally:
-        Stop(trial.storage, trial.job_id, trial.attempt).clear()
-        # The process trains the next trial too, and a network is cycles of references.
+        StopSignal(trial.storage, trial.job_id, trial.attempt).clear()
+        # The process trains the next trial too, and networks hold reference cycles.
         gc.collect()
 
 
 def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
-    """In this process: Ray Tune has given it what the spec asks for its one worker."""
+    """Train in this process, which Ray Tune gave the resources of the one worker."""
     from vicreg_workers.pretrain.worker import train
 
     device = torch.device("cuda:0" if spec.resources.gpus_per_worker else "cpu")
@@ -82,10 +82,9 @@ def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
 def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, Any]) -> Assignment:
     assert isinstance(sweep.spec, SweepSpec)
     spec = sweep.spec.trial_spec(parameters)
-    trial = f"{sweep.job_id}/trials/{number:05d}"
     return sweep.model_copy(
         update={
-            "job_id": trial,
+            "job_id": job_id_of_trial(sweep.job_id, number),
             "spec": spec,
             "run_id": _run_of_trial(sweep, number, parameters, spec),
             "objective": sweep.spec.objective.metric,
@@ -96,10 +95,10 @@ def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, A
 def _run_of_trial(
     sweep: Assignment, number: int, parameters: dict[str, Any], spec: PretrainSpec
 ) -> str:
-    """The MLflow run of a trial, under the sweep's; waits for an MLflow that is away.
+    """The MLflow run of a trial, under the sweep's. Waits while MLflow is unreachable.
 
     Raises:
-        InfrastructureFailure: it stayed away.
+        InfrastructureFailure: MLflow is unreachable for 10 minutes.
     """
     assert isinstance(sweep.spec, SweepSpec)
     tracking = Tracking(sweep.tracking_uri)
@@ -107,7 +106,7 @@ def _run_of_trial(
     while True:
         try:
             run_id, _ = tracking.ensure_run(
-                f"{sweep.job_id}/trials/{number:05d}",
+                job_id_of_trial(sweep.job_id, number),
                 f"{sweep.spec.name}-{number:05d}",
                 sweep.spec.experiment,
                 spec.model_dump(mode="json") | {"labels": sweep.spec.labels},
@@ -119,5 +118,5 @@ def _run_of_trial(
         except TrackingUnavailable as error:
             if time.monotonic() > deadline:
                 raise InfrastructureFailure(str(error)) from None
-            logger.warning("the trial starts when MLflow is back: %s", error)
+            logger.warning("MLflow is unreachable; the trial waits for it: %s", error)
             time.sleep(RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""What a run should remember of the machine and the software it ran on."""
+"""The machine and the software that a run records."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vicreg_platform.contract.tags import (
 
 
 def environment_tags(device: torch.device) -> dict[str, str]:
-    """Tags for the run: versions, the platform's git commit, the GPU's name where there is one."""
+    """The run's tags: versions, the platform's git commit, the host, the GPU's name if any."""
     tags = {
         VERSION_TAG: version("vicreg-platform"),
         TORCH_TAG: torch.__version__,
@@ -39,7 +39,7 @@ def environment_tags(device: torch.device) -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """Of the checkout this code runs from; an image without one says it by a variable."""
+    """The commit of this checkout. A container image without one sets VICREG_GIT_COMMIT."""
     stated = os.environ.get("VICREG_GIT_COMMIT")
     if stated:
         return stated
@@ -52,7 +52,7 @@ def _git_commit() -> str | None:
         return asked.stdout.strip() if asked.returncode == 0 else None
 
     try:
-        # A repository that merely surrounds the installed package says nothing of its code.
+        # A repository that merely contains the installed package is not its source.
         tracked = git("ls-files", "--error-unmatch", file.name)
         return git("rev-parse", "HEAD") if tracked else None
     except OSError:

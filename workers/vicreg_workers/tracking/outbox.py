@@ -1,9 +1,9 @@
-"""What a worker says to its MLflow run, off the training thread.
+"""Sends what a worker records to its MLflow run, from a thread of its own.
 
-A slow or dead server neither stops nor slows training: everything said is queued, and a thread of
-its own sends it in batches, trying on until the server has it. A point is sent once only: after
-a restart, points that the server has already are dropped, and points that it had not yet when
-the checkpoint was written come out of the checkpoint.
+A slow or unreachable server neither stops nor slows the training: everything is queued, and sent
+in batches until the server has it. No point is lost or sent twice. After a restart, points that
+the server has already are dropped, and points that it had not when the checkpoint was saved come
+from the checkpoint.
 """
 
 from __future__ import annotations
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FLUSH_SECONDS = 1.0
+"""Time between two sendings."""
 RETRY_SECONDS = 2.0
 CLOSE_SECONDS = 600.0
-"""How long finished work waits for MLflow to take what is left."""
+"""How long finished work waits for MLflow without anything being sent."""
 FAILED_CLOSE_SECONDS = 20.0
-"""How long failed work does: its failure is not to be held up, let alone hidden."""
+"""How long failed work waits: its failure must not be delayed, let alone hidden."""
 DRAIN_LOOK_SECONDS = 0.05
 BATCH = 1000
 """MLflow's limit on the metrics of one request."""
@@ -42,16 +43,20 @@ class Point(NamedTuple):
     metric: str
     value: float
     timestamp: int
+    """Milliseconds since 1970."""
     step: int
 
 
-class RunLog:
-    """The run of this job. As a context manager it sends what is left when the work is done.
+class Outbox:
+    """Queues metrics, tags and files for an MLflow run and sends them.
+
+    As a context manager it sends what is left when the work is done.
 
     Args:
         tracking_uri: address of the MLflow server.
         run_id: the run.
-        resumed: the run may hold points already; each curve then goes on after its last step.
+        resumed: whether the run may hold points already. Each curve then continues after its last
+            step.
     """
 
     def __init__(self, tracking_uri: str, run_id: str, *, resumed: bool = False) -> None:
@@ -63,7 +68,7 @@ class RunLog:
         self._last_steps: dict[str, int] | None = None if resumed else {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._send_all, name="run-log", daemon=True)
+        self._thread = threading.Thread(target=self._send_all, name="outbox", daemon=True)
         self._thread.start()
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -73,11 +78,11 @@ class RunLog:
             self._points += [Point(name, value, now, step) for name, value in metrics.items()]
 
     def progress(self, progress: Progress) -> None:
-        """Queue how far the run is; only the latest is sent."""
+        """Queue how far the run is. Only the latest is sent."""
         self.tags({PROGRESS_TAG: progress.model_dump_json()})
 
     def tags(self, tags: Mapping[str, str]) -> None:
-        """Queue tags; only the latest value of each is sent."""
+        """Queue tags. Only the latest value of each is sent."""
         with self._lock:
             self._tags |= tags
 
@@ -87,22 +92,22 @@ class RunLog:
             self._files.append((path, content))
 
     def unsent(self) -> list[Point]:
-        """The points that the server does not have yet, for a checkpoint."""
+        """The points that the server does not have yet. They go into the checkpoint."""
         with self._lock:
             return list(self._points)
 
     def restore_unsent(self, points: list[Any]) -> None:
-        """Queue the points of a checkpoint again, in front of all others."""
+        """Queue the points of a checkpoint, before all others."""
         with self._lock:
             self._points = [Point(*point) for point in points] + self._points
 
     def drain(self, timeout: float) -> None:
-        """Wait until the server has everything, or for ``timeout`` seconds."""
+        """Wait until the server has everything, for at most ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
         while self._left() and time.monotonic() < deadline:
             time.sleep(DRAIN_LOOK_SECONDS)
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> Outbox:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -116,10 +121,10 @@ class RunLog:
         """Send what is left.
 
         Args:
-            timeout: how long to go on without anything being sent, in seconds.
+            timeout: how long to wait without anything being sent, in seconds.
 
         Raises:
-            InfrastructureFailure: the server took nothing for that time.
+            InfrastructureFailure: the server accepted nothing for that time.
         """
         self._closing.set()
         left = self._left()
@@ -128,12 +133,12 @@ class RunLog:
             before, left = left, self._left()
             if left == before:
                 raise InfrastructureFailure(
-                    f"MLflow took nothing for {timeout:g} s after the work was done"
+                    f"MLflow accepted nothing for {timeout:g} s after the work was done"
                 )
         self._thread.join(timeout)
 
     def _left(self) -> int:
-        """How many points, tags and files are not sent yet."""
+        """The number of points, tags and files not sent yet."""
         with self._lock:
             return len(self._points) + len(self._tags) + len(self._files)
 
@@ -144,7 +149,7 @@ class RunLog:
             closing = self._closing.is_set()
             try:
                 if client is None:
-                    # MLflow takes seconds to import: here they cost the training nothing.
+                    # Importing MLflow takes seconds: here they do not delay the training.
                     from vicreg_platform.tracking import mlflow_client
 
                     client = mlflow_client(self._tracking_uri)
@@ -152,12 +157,12 @@ class RunLog:
             except Exception as error:  # whatever it is, what is queued must not be lost
                 if not failing:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                    logger.warning("MLflow does not answer; the work goes on: %s", reason)
+                    logger.warning("MLflow is unreachable; the work continues: %s", reason)
                 failing = True
                 time.sleep(RETRY_SECONDS)
                 continue
             if failing:
-                logger.info("MLflow is back: nothing was lost")
+                logger.info("MLflow is reachable again; nothing was lost")
                 failing = False
             if closing:
                 return
@@ -200,7 +205,7 @@ class RunLog:
                 client.log_artifact(self._run_id, str(file), folder or None)
 
     def _steps_on_server(self, client: MlflowClient) -> dict[str, int]:
-        """The last step of each curve that the run has."""
+        """The last step of each curve that the run holds."""
         return {
             metric: max(point.step for point in client.get_metric_history(self._run_id, metric))
             for metric in client.get_run(self._run_id).data.metrics

@@ -1,12 +1,13 @@
 """kNN and the linear probe measure what they should."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 
 from vicreg_platform.specs import LinearProtocol
-from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Features
 from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.linear import linear_probe
@@ -77,20 +78,20 @@ def test_each_learning_rate_is_plain_sgd() -> None:
         layer = torch.nn.Linear(6, 3)
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
-        optimizer = torch.optim.SGD(
-            [{"params": [layer.weight], "weight_decay": 0.01}, {"params": [layer.bias]}],
-            lr=rate,
-            momentum=0.9,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": [layer.weight], "weight_decay": 0.01},
+            {"params": [layer.bias]},
+        ]
+        optimizer = torch.optim.SGD(groups, lr=rate, momentum=0.9)
         for epoch, shuffle in enumerate(shuffles):
             for group in optimizer.param_groups:
                 group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * epoch / 3))
-            for batch in shuffle.split(8):
+            for batch in torch.split(shuffle, 8):
                 optimizer.zero_grad()
                 chosen = rest[batch]
-                torch.nn.functional.cross_entropy(
-                    layer(features[chosen]), train.labels[chosen]
-                ).backward()
+                logits = layer(features[chosen])
+                loss = torch.nn.functional.cross_entropy(logits, train.labels[chosen])
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
         torch.testing.assert_close(scores, layer(features), rtol=1e-4, atol=1e-5)
 
@@ -106,9 +107,9 @@ def test_the_rate_is_chosen_by_the_training_set_alone() -> None:
     assert chosen == {max(result.holdout, key=lambda rate: result.holdout[rate])}
 
 
-def test_nothing_to_hold_out_is_the_users_to_mend() -> None:
+def test_too_few_images_to_hold_out_are_refused() -> None:
     few = blobs(3, 0)
-    with pytest.raises(UserFailure, match="holdout"):
+    with pytest.raises(InvalidInput, match="holdout"):
         linear_probe(few, few.labels, torch.zeros(1, 6), LinearProtocol(name="linear"), 3)
 
 

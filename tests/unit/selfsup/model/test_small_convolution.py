@@ -1,4 +1,4 @@
-"""Convolutions of small maps equal torch's, and are not convolved."""
+"""Convolutions of small maps equal torch's, and are computed as products."""
 
 import pytest
 import torch
@@ -14,7 +14,9 @@ def value_and_gradients(layer: nn.Conv2d, maps: Tensor) -> list[Tensor]:
     value = layer(maps)
     value.backward(torch.linspace(-1, 1, value.numel(), dtype=value.dtype).view(value.shape))
     assert maps.grad is not None
-    return [value.detach(), maps.grad, *(p.grad.clone() for p in layer.parameters())]
+    gradients = [p.grad.clone() for p in layer.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(layer.parameters()))
+    return [value.detach(), maps.grad, *gradients]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 2), (3, 2), (4, 4)])

@@ -31,7 +31,7 @@ def share(shape: tuple[int, ...]) -> dict[str, Tensor]:
     import torch.distributed as dist
 
     x, gradient = (z.chunk(dist.get_world_size())[dist.get_rank()] for z in images(shape))
-    module = synchronise_batchnorm(nn.Sequential(batch_norm(shape)), torch.device("cpu"))[0]
+    module = synchronise_batchnorm(batch_norm(shape), torch.device("cpu"))
     assert isinstance(module, SyncBatchNorm)
     x = x.clone().requires_grad_()
     output = module(x)
@@ -83,6 +83,6 @@ def test_weights_go_in_and_out_unchanged() -> None:
 
 def test_alone_or_in_eval_mode_it_is_batch_norm() -> None:
     plain = batch_norm((4, 3))
-    synchronised = synchronise_batchnorm(nn.Sequential(plain), torch.device("cpu"))[0]
+    synchronised = synchronise_batchnorm(plain, torch.device("cpu"))
     x = torch.randn(4, 3)
     torch.testing.assert_close(synchronised(x), batch_norm((4, 3))(x))

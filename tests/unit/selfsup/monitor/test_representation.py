@@ -1,4 +1,4 @@
-"""A network is measured as it is, on the same images, and rarely enough."""
+"""A network is measured on the same images, unchanged, and not too often."""
 
 from contextlib import nullcontext
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.unit.selfsup.test_train import spec_for
 from vicreg_platform.specs import DigitsData
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.sources import Digits, Subset
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.monitor import representation
 from vicreg_workers.selfsup.monitor.representation import Diagnostics
@@ -55,7 +55,7 @@ def test_a_50th_of_the_images_trained_on_is_measured_at_most_but_five_times_in_a
     assert Diagnostics(many, 8, CPU, 0, nullcontext, epochs).every_epochs == every
 
 
-def test_views_that_are_kept_are_those_made_anew(
+def test_kept_views_equal_new_ones(
     digits: Digits, network: JointEmbedding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(representation, "SAMPLE", 50)
@@ -63,9 +63,9 @@ def test_views_that_are_kept_are_those_made_anew(
     few = Subset(digits, range(100))
     kept = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
     monkeypatch.setattr(representation, "KEPT_BYTES", 0)
-    anew = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
+    new = Diagnostics(few, 8, CPU, 0, nullcontext, 1000)
     for neighbours in (False, True, False):
-        first, second = (each.of(network, neighbours).metrics() for each in (kept, anew))
+        first, second = (each.of(network, neighbours).metrics() for each in (kept, new))
         assert first == second
     assert network.training
 
@@ -82,10 +82,10 @@ def test_neighbours_do_not_change_what_else_is_measured(
     assert with_them.knn_top1 is not None
 
 
-def test_neighbours_are_of_the_same_digit_where_the_network_keeps_the_pixels(
+def test_neighbours_by_pixels_are_of_the_same_digit(
     digits: Digits, network: JointEmbedding
 ) -> None:
-    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Sequential()
     top1 = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
     assert top1 is not None
     assert top1 > 0.9
@@ -101,13 +101,13 @@ class SomeUnreadable(Subset):
 
 
 def test_images_that_cannot_be_read_are_left_out(digits: Digits, network: JointEmbedding) -> None:
-    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Identity()
+    network.backbone, network.expander = torch.nn.Flatten(), torch.nn.Sequential()
     some = SomeUnreadable(digits, range(len(digits)))
     top1 = Diagnostics(some, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=True).knn_top1
     assert top1 is not None
     assert top1 > 0.8  # labels are still those of their images
     one = SomeUnreadable(digits, range(4))
-    with pytest.raises(UserFailure, match="fewer than two of the images"):
+    with pytest.raises(InvalidInput, match="fewer than two of the images"):
         Diagnostics(one, 8, CPU, 0, nullcontext, 1000).of(network, neighbours=False)
 
 
@@ -131,7 +131,8 @@ def test_the_network_is_measured_in_the_precision_it_is_trained_in(
     digits: Digits, network: JointEmbedding, dtype: torch.dtype
 ) -> None:
     seen = []
-    network.backbone.conv1.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
+    convolution = network.get_submodule("backbone.conv1")
+    convolution.register_forward_hook(lambda _, __, output: seen.append(output.dtype))
 
     def autocast() -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,4 +1,4 @@
-"""LARS and the schedule are the authors'."""
+"""LARS and the learning rate are the authors'."""
 
 import math
 

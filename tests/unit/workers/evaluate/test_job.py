@@ -1,4 +1,4 @@
-"""Each protocol measures an encoder on the images it is given."""
+"""Each protocol measures an encoder on the given images."""
 
 import io
 from pathlib import Path
@@ -9,12 +9,15 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.unit.selfsup.data.test_sources import under
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import EvaluateSpec, ImageFolderData, parse_spec
-from vicreg_workers.evaluate.job import _classes_in_train, _measure
+from vicreg_workers.evaluate.evaluation import classes_in_train
+from vicreg_workers.evaluate.job import measure
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.errors import InvalidInput
 
 
 def folder(root: Path, name: str, *classes: str) -> Images:
@@ -22,22 +25,22 @@ def folder(root: Path, name: str, *classes: str) -> Images:
         (root / name / each).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(root / name / each / "0.png")
     (root / name / ".ipynb_checkpoints").mkdir()
-    return open_images(ImageFolderData(source="image_folder", path=name), root)
+    return open_images(ImageFolderData(source="image_folder", path=name), under(root))
 
 
-def test_a_class_that_the_test_set_lacks_shifts_no_label(tmp_path: Path) -> None:
+def test_a_class_missing_from_the_test_set_shifts_no_label(tmp_path: Path) -> None:
     train = folder(tmp_path, "train", "cat", "dog", "emu")
     test = folder(tmp_path, "test", "dog", "emu")
-    assert _classes_in_train(train, test).tolist() == [1, 2]
+    assert classes_in_train(train, test).tolist() == [1, 2]
 
 
-def test_a_class_that_the_training_set_lacks_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_class_missing_from_the_training_set_is_a_user_failure(tmp_path: Path) -> None:
     with pytest.raises(UserFailure, match="emu"):
-        _classes_in_train(folder(tmp_path, "train", "cat"), folder(tmp_path, "test", "emu"))
+        classes_in_train(folder(tmp_path, "train", "cat"), folder(tmp_path, "test", "emu"))
 
 
 class Log:
-    """What an evaluation says to its run."""
+    """Records what an evaluation sends to its run."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -50,7 +53,7 @@ class Log:
         self.files[path] = content
 
 
-def measure(
+def measured(
     protocol: dict[str, Any], train: dict[str, Any], test: dict[str, Any], root: Path, log: Log
 ) -> dict[str, float]:
     spec = parse_spec(
@@ -72,7 +75,7 @@ def measure(
         storage=str(root),
         data_root=str(root),
     )
-    return _measure(assignment, spec, log, torch.device("cpu"))  # type: ignore[arg-type]
+    return measure(assignment, spec, log, torch.device("cpu"))  # type: ignore[arg-type]
 
 
 def digits(share: float, split: str = "train") -> dict[str, Any]:
@@ -80,7 +83,7 @@ def digits(share: float, split: str = "train") -> dict[str, Any]:
 
 
 def on_digits(protocol: dict[str, Any], root: Path, log: Log | None = None) -> dict[str, float]:
-    return measure(protocol, digits(0.2), digits(0.3, "test"), root, log or Log())
+    return measured(protocol, digits(0.2), digits(0.3, "test"), root, log or Log())
 
 
 def test_fine_tuning_trains_encoder_and_classifier(tmp_path: Path) -> None:
@@ -97,7 +100,7 @@ def test_fine_tuning_trains_encoder_and_classifier(tmp_path: Path) -> None:
     )
     log = Log()
     finetune = {"name": "finetune", "epochs": 6, "batch_size": 16}
-    metrics = measure(finetune, train, test, tmp_path, log)
+    metrics = measured(finetune, train, test, tmp_path, log)
     assert metrics["finetune/top1"] == metrics["finetune/top5"] == 1.0
     assert log.last is not None
     assert log.last.step == log.last.steps
@@ -124,7 +127,7 @@ def test_features_are_exported_with_their_labels(tmp_path: Path) -> None:
 
 
 def several(root: Path, count: int) -> dict[str, Any]:
-    """Images that are red, blue, both or neither; VOC's layout: no folders, a table."""
+    """Images that are red, blue, both or neither, labelled by a table as in VOC."""
     lines = ["image,red,blue"]
     (root / "images").mkdir(exist_ok=True)
     for index in range(count):
@@ -145,18 +148,18 @@ def several(root: Path, count: int) -> dict[str, Any]:
 def test_several_labels_are_measured_by_mean_average_precision(tmp_path: Path) -> None:
     data = several(tmp_path, 60)
     linear = {"name": "linear", "epochs": 20, "batch_size": 8}
-    metrics = measure(linear, data, data, tmp_path, Log())
+    metrics = measured(linear, data, data, tmp_path, Log())
     assert metrics["linear/map"] > 0.95
     assert "linear/top1" not in metrics
     with pytest.raises(UserFailure, match="needs one label"):
-        measure({"name": "knn"}, data, data, tmp_path, Log())
+        measured({"name": "knn"}, data, data, tmp_path, Log())
 
 
-def test_a_table_with_other_values_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_table_with_other_values_is_refused(tmp_path: Path) -> None:
     data = several(tmp_path, 4)
     (tmp_path / "labels.csv").write_text("image,red,blue\n0.png,1,0\n1.png,maybe,0\n")
-    with pytest.raises(UserFailure, match=r"line 3 of .*labels.csv must hold"):
-        measure({"name": "linear"}, data, data, tmp_path, Log())
+    with pytest.raises(InvalidInput, match=r"line 3 of .*labels.csv must hold"):
+        measured({"name": "linear"}, data, data, tmp_path, Log())
 
 
 def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Pa
 
     def names(**changes: Any) -> list[str]:
         spec = ImageFolderData(source="image_folder", path="set", **changes)
-        images = open_images(spec, tmp_path)
+        images = open_images(spec, under(tmp_path))
         return [images.name(index)[len(str(tmp_path)) + 5 :] for index in range(len(images))]
 
     chosen = names(share=0.3)
@@ -179,7 +182,7 @@ def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Pa
     (tmp_path / "vague.txt").write_text("3.png\n")
     (tmp_path / "wrong.txt").write_text("nobody.png\n")
     assert names(names="list.txt") == ["dog/3.png", "cat/3.png", "cat/12.png"]
-    with pytest.raises(UserFailure, match=r"2 images are called 3.png: name the class's folder"):
+    with pytest.raises(InvalidInput, match=r"2 images are called 3.png: name the class's folder"):
         names(names="vague.txt")
-    with pytest.raises(UserFailure, match=r"names nobody.png and 0 more"):
+    with pytest.raises(InvalidInput, match=r"names nobody.png and 0 more"):
         names(names="wrong.txt")

@@ -1,4 +1,4 @@
-"""A job that retries another makes that one's state its own."""
+"""A job that retries another starts from that one's state."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_a_retry_of_a_retry_still_starts_from_the_last_checkpoint(tmp_path: Path
     assert first.restore() is None
     first.save(State(3, {"weights": torch.ones(2)}, {UNSENT: [("train/loss", 1.0, 1, 1)]}))
     assert context(tmp_path, "b", "a").restore().step == 3  # type: ignore[union-attr]
-    # b saved nothing of its own before it was retried; and a's unsent points stay a's.
+    # b saved nothing before it was retried, and a's unsent points remain a's.
     state = context(tmp_path, "c", "b").restore()
     assert state is not None
     assert state.step == 3

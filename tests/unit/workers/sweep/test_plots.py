@@ -1,4 +1,4 @@
-"""A sweep's pictures are drawn for any space."""
+"""A sweep's plots are drawn for any space."""
 
 import io
 
@@ -30,5 +30,5 @@ def test_every_distribution_has_its_axis() -> None:
         for number in range(4)
     ]
     for draw in (plots.parallel_coordinates, plots.objective):
-        picture = Image.open(io.BytesIO(draw(spec, entries)))
-        assert len(picture.convert("L").getcolors(256) or []) > 50  # not blank
+        plot = Image.open(io.BytesIO(draw(spec, entries)))
+        assert len(plot.convert("L").getcolors(256) or []) > 50  # not blank

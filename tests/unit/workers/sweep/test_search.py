@@ -1,4 +1,4 @@
-"""Searches draw from the space, repeat for a seed, and go on from the ledger."""
+"""Searches draw from the space, repeat for a seed, and continue from the ledger."""
 
 import math
 from pathlib import Path
@@ -37,7 +37,7 @@ def sweep(**changes: Any) -> SweepSpec:
 
 
 def trials(spec: SweepSpec, ledger: Ledger, count: int) -> list[Entry]:
-    """The next trials; each ends with the larger objective the smaller its learning rate is."""
+    """The next trials. The objective is the larger, the nearer the learning rate is to 0.05."""
     search = build_search(spec, ledger)
     entries = []
     for _ in range(count):
@@ -58,7 +58,7 @@ def open_ledger(spec: SweepSpec, folder: Path) -> Ledger:
 
 
 @pytest.mark.parametrize("algorithm", ["random", "optuna"])
-def test_every_trial_is_of_the_space_and_fits_together(tmp_path: Path, algorithm: str) -> None:
+def test_every_trial_is_a_valid_configuration_of_the_space(tmp_path: Path, algorithm: str) -> None:
     spec = sweep(search={"algorithm": algorithm})
     entries = trials(spec, open_ledger(spec, tmp_path), 20)
     for entry in entries:
@@ -68,7 +68,7 @@ def test_every_trial_is_of_the_space_and_fits_together(tmp_path: Path, algorithm
         assert values["method.variance"] in (5, 10, 15, 20, 25)
         assert values["training.batch_size"] in range(16, 33, 2)  # two workers share it
         assert values["expander.layers"] in ([16, 16], [32])
-    # Half of the batch sizes are odd: those draws were refused, and counted.
+    # Half of the batch sizes are odd: those draws are refused and counted.
     assert 3 < sum(entry.refused for entry in entries) < 80
     assert len({entry.parameters["optimizer.base_lr"] for entry in entries}) == 20
 
@@ -83,7 +83,7 @@ def test_a_seed_makes_the_same_trials(tmp_path: Path, algorithm: str) -> None:
     assert parameters("c", 1) != parameters("d", 2)
 
 
-def test_random_trials_do_not_depend_on_when_the_driver_was_started(tmp_path: Path) -> None:
+def test_random_trials_do_not_depend_on_restarts_of_the_driver(tmp_path: Path) -> None:
     spec = sweep()
     whole = [e.parameters for e in trials(spec, open_ledger(spec, tmp_path / "a"), 6)]
     first = [e.parameters for e in trials(spec, open_ledger(spec, tmp_path / "b"), 2)]
@@ -118,13 +118,13 @@ def test_optuna_learns_from_the_trials_of_an_earlier_driver(tmp_path: Path) -> N
     assert len(near) >= 9
 
 
-def test_a_space_in_which_nothing_fits_is_the_users_to_mend(tmp_path: Path) -> None:
+def test_a_space_without_valid_configurations_is_a_user_failure(tmp_path: Path) -> None:
     spec = sweep(space={"training.batch_size": {"choice": [17, 19]}})
     with pytest.raises(UserFailure, match="refused by the pretrain spec, such as"):
         trials(spec, open_ledger(spec, tmp_path), 1)
 
 
-def test_a_ledger_is_read_again_as_it_was_written(tmp_path: Path) -> None:
+def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     spec = sweep(objective={"metric": "knn/top1", "value": "best"})
     ledger = open_ledger(spec, tmp_path)
     ledger.add(Entry(number=0, parameters={"method.variance": 5}, epochs=4))

@@ -1,4 +1,4 @@
-"""Random crops of chosen images: from a data set held in memory, or read as they are needed."""
+"""Random crops of images: of a data set held in memory, or of files read as needed."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vicreg_platform.specs import Augmentation
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import crop_batch
 from vicreg_workers.selfsup.distributed import world_size
+from vicreg_workers.selfsup.errors import InvalidInput
 
 logger = logging.getLogger(__name__)
 
 MAX_REPLACEMENTS = 100
-"""How many broken images in a row are skipped before the data set is given up."""
+"""Unreadable images in a row after which the training gives up."""
 MAIN_MEMORY = 2 * 2**30
-"""Bytes: a data set of up to this size is held decoded."""
+"""In bytes: on CPUs, a data set of up to this size is held in memory, decoded."""
 GPU_SHARE = 0.25
-"""Of a GPU's memory that a data set may take."""
+"""The share of a GPU's memory that a data set may take."""
 HOST_SHARE = 0.5
-"""Of the machine's memory that all its workers may take on the way there."""
+"""The share of the machine's memory that all its workers may take to load it."""
 PROBED = 32
-"""Images read to see whether all have one size."""
+"""Images read to see whether all have the same size."""
 
 
 class Chosen(NamedTuple):
-    """The images of a step on this process."""
+    """The images of a step in this process."""
 
     indices: list[int]
     key: tuple[int, ...]
-    """What their chance is seeded by, with their places."""
+    """Seeds their random parameters, together with their positions."""
     first: int
-    """The place of the first of them in the global batch."""
+    """The position of the first one in the global batch."""
     total: int
     """Size of the global batch."""
 
@@ -52,16 +52,16 @@ class Cropped(NamedTuple):
     views: tuple[Tensor, ...]
     """For each view, ``[n, 3, S, S]`` float32 in [0, 1]."""
     indices: list[int]
-    """The images they come from: broken ones are replaced."""
+    """The images they come from, after unreadable ones were replaced."""
     skipped: tuple[int, ...]
-    """The broken ones."""
+    """The unreadable images."""
 
 
 class Crops(Protocol):
     """Makes the crops of one step after another."""
 
     def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
-        """The crops of each of ``steps``."""
+        """Yield the crops of each step."""
         ...
 
 
@@ -73,13 +73,13 @@ def open_crops(
     device: torch.device,
     loaders: int,
 ) -> Crops:
-    """The fastest way to crops of ``images``.
+    """Choose the fastest way to crop ``images``.
 
-    Images of one size that fit are decoded once, into the device's memory, and cropped there in
-    whole batches; others are decoded and cropped one by one, by the loader processes.
+    Images of one size that fit into the device's memory are decoded into it once, and cropped
+    there in whole batches. Others are decoded and cropped one by one, by the loader processes.
 
     Raises:
-        UserFailure: the images cannot be read.
+        InvalidInput: the images cannot be read.
     """
     shape = _common_shape(images)
     if shape is not None and _fits(len(images) * 3 * shape[0] * shape[1], device):
@@ -119,7 +119,7 @@ class _HeldCrops:
             generator = generator_for(*key)
             views = []
             for _ in range(self._views):
-                # Drawn for the global batch: the same whoever makes this part of it.
+                # Drawn for the global batch: the same whichever process makes this part of it.
                 crops = draw_crops(self._spec, total, height, width, generator)
                 flips = draw_flips(self._spec, total, generator)
                 mine = slice(first, first + len(indices))
@@ -129,7 +129,7 @@ class _HeldCrops:
 
 
 class _ReadCrops:
-    """Crops of images that are read when they are needed."""
+    """Crops of images that are read when needed."""
 
     def __init__(
         self,
@@ -152,30 +152,30 @@ class _ReadCrops:
             num_workers=self._loaders,
             collate_fn=_collate,
             pin_memory=self._device.type == "cuda",
-            # Its own generator: a loader takes a seed from the global one when it starts.
+            # Its own generator: a loader would draw a seed from the global one when it starts.
             generator=torch.Generator().manual_seed(0),
         )
         try:
             for pixels, indices, skipped in loader:
                 moved = (view.to(self._device, non_blocking=True) for view in pixels)
                 yield Cropped(tuple(view.float().div_(255) for view in moved), indices, skipped)
-        except UserFailure as error:
-            # A loader process's failure comes with its traceback: its last line is the reason.
+        except InvalidInput as error:
+            # A loader process's error carries its traceback as text; the last line is the reason.
             reason = str(error).strip().splitlines()[-1]
-            # Its frames would keep the loader, and with it the processes, until the next gc.
+            # The frames would keep the loader and its processes alive until the next collection.
             error.__traceback__ = None
-            raise UserFailure(reason.rpartition("UserFailure: ")[2]) from None
+            raise InvalidInput(reason.rpartition(f"{InvalidInput.__name__}: ")[2]) from None
 
 
 class _Place(NamedTuple):
-    """An image to read and what its chance is seeded by."""
+    """An image to read, and the seed of its random parameters."""
 
     image: int
     key: tuple[int, ...]
 
 
 class _Places:
-    """The images of each step, one by one."""
+    """The images of each step, for a loader's ``batch_sampler``."""
 
     def __init__(self, steps: Iterable[Chosen]) -> None:
         self._steps = steps
@@ -215,13 +215,13 @@ class _CropDataset(Dataset[_CroppedImage]):
 
 
 def read_or_next(images: Images, index: int) -> tuple[Image.Image, int, tuple[int, ...]]:
-    """Image ``index``, or the next one that can be decoded: every batch keeps its size.
+    """Read image ``index``, or the next one that can be read, so that batches keep their size.
 
     Returns:
-        The image, its index, and the indices of the broken ones before it.
+        The image, its index, and the indices of the unreadable ones before it.
 
     Raises:
-        UserFailure: too many in a row are broken.
+        InvalidInput: too many in a row cannot be read.
     """
     skipped: list[int] = []
     while True:
@@ -231,7 +231,7 @@ def read_or_next(images: Images, index: int) -> tuple[Image.Image, int, tuple[in
             skipped.append(index)
             index = (index + 1) % len(images)
             if len(skipped) >= min(MAX_REPLACEMENTS, len(images)):
-                raise UserFailure(
+                raise InvalidInput(
                     f"data: {len(skipped)} images in a row cannot be read, the last being "
                     f"{images.name(skipped[-1])}: {error}"
                 ) from None
@@ -246,7 +246,7 @@ def _collate(
 
 
 def _common_shape(images: Images) -> tuple[int, int] | None:
-    """Height and width of the images, where the first and some others agree on it."""
+    """Height and width of the images, if a sample of them agrees; else None."""
     step = max(1, len(images) // PROBED)
     shapes = set()
     for index in range(0, len(images), step):
@@ -262,7 +262,7 @@ def _common_shape(images: Images) -> tuple[int, int] | None:
 
 def _fits(size: int, device: torch.device) -> bool:
     if device.type == "cuda":
-        # By what the machine has, not by what is free now: a run that resumes must choose alike.
+        # By total memory, not by what is free now: a run that resumes must choose the same way.
         host = psutil.virtual_memory().total * HOST_SHARE / world_size()
         card = torch.cuda.get_device_properties(device).total_memory
         return size < min(card * GPU_SHARE, host)
@@ -270,7 +270,7 @@ def _fits(size: int, device: torch.device) -> bool:
 
 
 class _Decoded(Dataset[Tensor | None]):
-    """An image's pixels ``[H, 3, W]``, or None where it is broken."""
+    """An image's pixels ``[H, 3, W]``, or None if it cannot be read."""
 
     def __init__(self, images: Images) -> None:
         self._images = images
@@ -289,7 +289,7 @@ class _Decoded(Dataset[Tensor | None]):
 def _hold(
     images: Images, shape: tuple[int, int], loaders: int
 ) -> tuple[Tensor, list[int], frozenset[int]] | None:
-    """All pixels, the row to use for each image, and the broken ones; None if sizes differ."""
+    """All pixels, the row to use for each image, and the unreadable ones; None if sizes differ."""
     height, width = shape
     pixels = torch.empty(len(images), height, 3, width, dtype=torch.uint8)
     sources = list(range(len(images)))
@@ -309,12 +309,12 @@ def _hold(
             pixels[index] = decoded
     lost = set(broken)
     for index in broken:
-        # A further look might find it whole, but its pixels are not held.
+        # Another try might succeed, but its pixels are not held.
         following = ((index + place) % len(images) for place in range(MAX_REPLACEMENTS))
         replacement = next((each for each in following if each not in lost), None)
         if replacement is None:
             read_or_next(images, index)
-            raise UserFailure(f"data: too many images cannot be read, such as {images.name(index)}")
+            raise InvalidInput(f"data: too many unreadable images, such as {images.name(index)}")
         sources[index] = replacement
     logger.info("%d images of %d×%d pixels are held in memory", len(images), width, height)
     return pixels, sources, frozenset(broken)

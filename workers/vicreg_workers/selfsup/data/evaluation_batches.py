@@ -1,4 +1,4 @@
-"""Images as an evaluation reads them: every one once, in order, without augmentation."""
+"""Batches for evaluation: every image once, in order, without augmentation."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ from torch.utils.data import DataLoader, Dataset
 from vicreg_workers.selfsup.data.sources import Images
 
 PlainBatch = tuple[Tensor, Tensor, tuple[int, ...]]
-"""Views ``[n, 3, S, S]``, their indices ``[n]``, and the indices of images that can't be read."""
+"""Views ``[n, 3, S, S]``, their indices ``[n]``, and the indices of unreadable images."""
 
 
 def plain_batches(
     images: Images, transform: Callable[..., Tensor], batch_size: int, loaders: int
 ) -> Iterator[PlainBatch]:
-    """All images, each once and in order."""
+    """Yield all images, each once and in order.
+
+    Args:
+        images: what to read.
+        transform: makes a view ``[3, S, S]`` of an image.
+        batch_size: images per batch, at least 1.
+        loaders: processes that read images; with 0, this process reads them.
+    """
     return iter(
         DataLoader(
             _PlainDataset(images, transform),
             batch_size=batch_size,
             num_workers=loaders,
             collate_fn=_collate_readable,
-            # Its own generator: to look at images must not change what is drawn next.
+            # Its own generator: reading images must not change what is drawn next.
             generator=torch.Generator().manual_seed(0),
         )
     )

@@ -1,8 +1,8 @@
-"""What chance decides about the views of a batch, drawn for all its images at once.
+"""The random parameters of a batch's views, drawn for all its images at once.
 
-Parameters are drawn apart from the pixels they will change: on the CPU, by a generator that is
-seeded by the step. A view depends on the seed, the step and the image's place in the global batch
-alone: not on the device, on the number of processes, or on what was drawn before.
+They are drawn on the CPU, by a generator seeded by the step, and applied elsewhere. A view depends
+only on the seed, the step and the image's position in the global batch: not on the device, the
+number of processes, or what was drawn before.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ ASPECT_RATIO = (3 / 4, 4 / 3)
 BLUR_SIGMA = (0.1, 2.0)
 """Range of the blur's standard deviation, in pixels (the authors' ``augmentations.py``)."""
 CROP_TRIES = 10
-"""torchvision's, before it falls back to the largest centred crop."""
+"""Tries before the largest centred crop is taken, as in torchvision."""
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 
 
 @dataclass(frozen=True)
 class Colours:
-    """How the pixels of n views change, on the CPU."""
+    """The colour changes of n views, on the CPU."""
 
     jitter: Tensor
-    """Whether the colours are jittered at all, bool ``[n]``."""
+    """Whether the colours are jittered, bool ``[n]``."""
     order: Tensor
-    """The jitter done first, second, third and fourth, ``[n, 4]`` in [0, 4)."""
+    """The order of the four jitters, ``[n, 4]`` in [0, 4)."""
     factors: Tensor
-    """By brightness, contrast, saturation (factors, at least 0) and hue (a shift in turns, in
-    [-0.5, 0.5]), ``[n, 4]``."""
+    """Factors of brightness, contrast and saturation (at least 0), and the shift of the hue (in
+    turns, in [-0.5, 0.5]), ``[n, 4]``."""
     grayscale: Tensor
     """bool ``[n]``."""
     blur: Tensor
@@ -43,15 +43,15 @@ class Colours:
     """bool ``[n]``."""
 
     def rows(self, start: int, count: int) -> Colours:
-        """Those of ``count`` views from ``start`` on."""
+        """The changes of ``count`` views from ``start`` on."""
         return Colours(*(field.narrow(0, start, count) for field in vars(self).values()))
 
 
 def generator_for(*key: int) -> torch.Generator:
-    """A generator that depends on all of ``key`` (non-negative integers) and nothing else."""
+    """A generator seeded by all of ``key`` (non-negative integers) and nothing else."""
     mixed = 0
     for part in key:
-        # SplitMix64 (Steele et al. 2014): near keys give unrelated streams.
+        # SplitMix64 (Steele et al. 2014): similar keys give unrelated streams.
         mixed = (mixed + part + 0x9E3779B97F4A7C15) % 2**64
         mixed = (mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
         mixed = (mixed ^ (mixed >> 27)) * 0x94D049BB133111EB % 2**64
@@ -60,13 +60,13 @@ def generator_for(*key: int) -> torch.Generator:
 
 
 def draw_colours(spec: Augmentation, view: int, count: int, generator: torch.Generator) -> Colours:
-    """Draw the colours of ``count`` views.
+    """Draw the colour changes of ``count`` views.
 
     Args:
         spec: probabilities and strengths.
-        view: 0 for the first views, 1 for the second: each has its own blur and solarisation.
+        view: 0 for the first views, 1 for the second: they differ in blur and solarisation.
         count: n.
-        generator: where the chance comes from.
+        generator: draws them.
     """
 
     def uniform(low: float, high: float) -> Tensor:
@@ -89,17 +89,18 @@ def draw_colours(spec: Augmentation, view: int, count: int, generator: torch.Gen
 
 
 def draw_flips(spec: Augmentation, count: int, generator: torch.Generator) -> Tensor:
-    """Whether each of ``count`` views is mirrored, bool ``[count]``."""
+    """Draw whether each of ``count`` views is mirrored, bool ``[count]``."""
     return torch.rand(count, generator=generator) < spec.horizontal_flip
 
 
 def draw_crops(
     spec: Augmentation, count: int, height: int, width: int, generator: torch.Generator
 ) -> Tensor:
-    """Crops of ``count`` images of one size: top, left, height, width, ``[count, 4]``.
+    """Draw crops of ``count`` images of one size: top, left, height, width, ``[count, 4]``.
 
-    As ``RandomResizedCrop.get_params`` of torchvision: an area and an aspect ratio are drawn up to
-    ten times until the crop fits; else the largest centred crop of a permitted ratio is taken.
+    As torchvision's ``RandomResizedCrop.get_params``: an area and an aspect ratio are drawn up to
+    10 times until the crop fits. If none fits, the largest centred crop of a permitted ratio is
+    taken.
     """
     tries = (count, CROP_TRIES)
     smallest, largest = spec.crop_scale

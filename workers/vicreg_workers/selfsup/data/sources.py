@@ -1,10 +1,10 @@
-"""Labelled images on disk or shipped with a library, as PIL images by index."""
+"""Labelled images, on disk or shipped with a library, as PIL images by index."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -14,23 +14,27 @@ import torchvision.datasets
 from PIL import Image
 from torch import Tensor
 
-from vicreg_platform.data_root import IMAGE_SUFFIXES, resolve_inside
 from vicreg_platform.specs import Data, DigitsData, ImageFolderData, TorchvisionData
-from vicreg_workers.failures import UserFailure
+from vicreg_platform.specs.data import IMAGE_SUFFIXES
+from vicreg_workers.selfsup.errors import InvalidInput
 
 DIGITS_TEST_SHARE = 0.2
+
+Locate = Callable[[str], Path]
+"""From a path relative to the data root to an absolute one, with symbolic links followed. Raises
+ValueError if the path is outside the root or does not exist."""
 
 
 class Images(Protocol):
     """A set of labelled images. ``read`` raises OSError for an image that cannot be decoded."""
 
     labels: Sequence[int]
-    """The class of each image, an index into ``classes``."""
+    """The class of each image: an index into ``classes``."""
     classes: Sequence[str]
     """The names of the classes."""
     several: Tensor | None
-    """For images with several labels each, 1, 0, or -1 for unknown, ``[N, C]``; ``labels`` is then
-    the first that is 1. Else None."""
+    """``[N, C]`` of 1, 0, or -1 for unknown if images have several labels each, else None. With
+    several, ``labels`` holds the first that is 1."""
 
     def __len__(self) -> int: ...
 
@@ -39,51 +43,56 @@ class Images(Protocol):
         ...
 
     def name(self, index: int) -> str:
-        """What a person would call image ``index``: its path where it has one."""
+        """A name for people: the path of image ``index`` if it has one."""
         ...
 
 
-def open_images(spec: Data, data_root: Path) -> Images:
-    """The images that ``spec`` names.
+def open_images(spec: Data, locate: Locate) -> Images:
+    """Open the images that ``spec`` names.
+
+    Args:
+        spec: the data source.
+        locate: finds the paths of the spec.
 
     Raises:
-        UserFailure: there are none, or they are not where the spec says.
+        InvalidInput: the images are missing or malformed.
     """
-    images = _open_all(spec, data_root)
+    images = _open_all(spec, locate)
     if isinstance(spec, ImageFolderData) and spec.names is not None:
-        images = Subset(images, _listed(images, _inside(data_root, spec.names, "data.names")))
+        images = Subset(images, _listed(images, _located(locate, spec.names, "data.names")))
     if spec.share < 1.0:
         images = Subset(images, stratified(images.labels, spec.share, spec.share_seed))
     return images
 
 
-def _open_all(spec: Data, data_root: Path) -> Images:
+def _open_all(spec: Data, locate: Locate) -> Images:
     if isinstance(spec, DigitsData):
         return Digits(spec)
-    path = _inside(data_root, spec.path, "data.path")
+    path = _located(locate, spec.path, "data.path")
     if isinstance(spec, ImageFolderData):
         if spec.labels is None:
             return ImageFolder(path)
-        return LabelledFolder(path, _inside(data_root, spec.labels, "data.labels"))
+        table = _located(locate, spec.labels, "data.labels")
+        return LabelledFolder(path, table, lambda image: locate(f"{spec.path}/{image}"))
     return TorchvisionImages(spec, path)
 
 
-def _inside(data_root: Path, path: str, field: str) -> Path:
+def _located(locate: Locate, path: str, field: str) -> Path:
     try:
-        return resolve_inside(data_root, path)
+        return locate(path)
     except ValueError as error:
-        raise UserFailure(f"{field}: {error}") from None
+        raise InvalidInput(f"{field}: {error}") from None
 
 
 def _listed(images: Images, file: Path) -> list[int]:
-    """Indices of the images that ``file`` names, one a line.
+    """Indices of the images that ``file`` names, one per line.
 
-    A line is a file name, or the end of a path where several images have that name.
+    A line is a file name, or the end of a path if several images have that name.
     """
     try:
         lines = [line.strip() for line in file.read_text().splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise UserFailure(f"data.names: {file} cannot be read: {error}") from None
+        raise InvalidInput(f"data.names: {file} cannot be read: {error}") from None
     by_name: dict[str, list[int]] = {}
     for index in range(len(images)):
         by_name.setdefault(os.path.basename(images.name(index)), []).append(index)
@@ -99,10 +108,10 @@ def _listed(images: Images, file: Path) -> list[int]:
     unknown = [line for line, indices in zip(wanted, found, strict=True) if not indices]
     if unknown or not wanted:
         which = f"names {unknown[0]} and {len(unknown) - 1} more" if unknown else "names no image"
-        raise UserFailure(f"data.names: {file} {which}: not among the images of data.path")
+        raise InvalidInput(f"data.names: {file} {which}: not among the images of data.path")
     for line, indices in zip(wanted, found, strict=True):
         if len(indices) > 1:
-            raise UserFailure(
+            raise InvalidInput(
                 f"data.names: {len(indices)} images are called {line}: "
                 f"name the class's folder too, as in class/{os.path.basename(line)}"
             )
@@ -125,7 +134,7 @@ def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
 
 
 class Subset:
-    """Some images of a set, by their indices."""
+    """The images of a set at some indices."""
 
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
         self._images = images
@@ -147,7 +156,7 @@ class Subset:
 
 
 class Digits:
-    """scikit-learn's handwritten digits; the split is stratified and the same everywhere."""
+    """scikit-learn's handwritten digits. The split is stratified and always the same."""
 
     several: Tensor | None = None
 
@@ -182,13 +191,13 @@ class Digits:
 
 
 class ImageFolder:
-    """A folder of images, one sub-folder a class, in the order of their names."""
+    """A folder of images with one sub-folder per class, ordered by name."""
 
     several: Tensor | None = None
 
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise UserFailure(f"data.path: there is no folder {path}")
+            raise InvalidInput(f"data.path: {path} is not a folder")
         self._files: list[str] = []
         labels: list[int] = []
         self.classes: Sequence[str] = sorted(
@@ -207,8 +216,8 @@ class ImageFolder:
             labels += [label] * len(files)
         self.labels: Sequence[int] = labels
         if not self._files:
-            raise UserFailure(
-                f"data.path: there are no images in {path}: it must hold one sub-folder a class, "
+            raise InvalidInput(
+                f"data.path: there are no images in {path}: it must hold one sub-folder per class, "
                 f"with files that end in {', '.join(IMAGE_SUFFIXES)}"
             )
 
@@ -225,31 +234,41 @@ class ImageFolder:
 
 
 class LabelledFolder:
-    """A folder of images whose labels, several each, stand in a CSV file."""
+    """A folder of images with several labels each, which a CSV file lists.
 
-    def __init__(self, path: Path, file: Path) -> None:
+    Args:
+        path: the folder; no image may lie outside it.
+        table: the CSV file: a header ``image,<class>,…``, then one line per image.
+        locate: finds an image by its path in the folder.
+    """
+
+    def __init__(self, path: Path, table: Path, locate: Locate) -> None:
         try:
-            with file.open(newline="") as lines:
+            with table.open(newline="") as lines:
                 header, *rows = [row for row in csv.reader(lines) if row]
         except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
-            raise UserFailure(f"data.labels: {file} is no CSV file: {error}") from None
+            raise InvalidInput(f"data.labels: {table} is not a CSV file: {error}") from None
         self.classes: Sequence[str] = [name.strip() for name in header[1:]]
         known = {"1": 1, "0": 0, "": -1}
         values = []
         for number, row in enumerate(rows, start=2):
             cells = [cell.strip() for cell in row]
             if len(cells) != len(header) or any(cell not in known for cell in cells[1:]):
-                raise UserFailure(
-                    f"data.labels: line {number} of {file} must hold an image and {len(header) - 1}"
-                    " values, each 1, 0 or nothing"
+                raise InvalidInput(
+                    f"data.labels: line {number} of {table} must hold an image and "
+                    f"{len(header) - 1} values, each 1, 0 or empty"
                 )
             values.append([known[cell] for cell in cells[1:]])
         if not values or not self.classes:
-            raise UserFailure(f"data.labels: {file} names no images or no classes")
+            raise InvalidInput(f"data.labels: {table} names no images or no classes")
         try:
-            self._files = [str(resolve_inside(path, row[0].strip())) for row in rows]
+            files = [locate(row[0].strip()) for row in rows]
         except ValueError as error:
-            raise UserFailure(f"data.labels: {error}") from None
+            raise InvalidInput(f"data.labels: {error}") from None
+        outside = next((each for each in files if not each.is_relative_to(path)), None)
+        if outside is not None:
+            raise InvalidInput(f"data.labels: {outside} is outside the folder {path}")
+        self._files = [str(file) for file in files]
         self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
         self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
 
@@ -266,18 +285,18 @@ class LabelledFolder:
 
 
 class TorchvisionImages:
-    """A classification set of torchvision that is already on disk."""
+    """A classification data set of torchvision that is already on disk."""
 
     several: Tensor | None = None
 
     def __init__(self, spec: TorchvisionData, path: Path) -> None:
         kind = getattr(torchvision.datasets, spec.dataset, None)
         if not isinstance(kind, type) or not issubclass(kind, torchvision.datasets.VisionDataset):
-            raise UserFailure(f"data.dataset: torchvision.datasets has no {spec.dataset}")
+            raise InvalidInput(f"data.dataset: torchvision.datasets has no {spec.dataset}")
         try:
             self._dataset = _open_split(kind, path, spec.split)
         except (RuntimeError, OSError, ValueError, TypeError) as error:
-            raise UserFailure(
+            raise InvalidInput(
                 f"data.path: torchvision's {spec.dataset} is not in {path}: {error}"
             ) from None
         self._title = f"{spec.dataset} {spec.split}"
@@ -285,10 +304,12 @@ class TorchvisionImages:
         if labels is None:
             labels = [self._dataset[index][1] for index in range(len(self._dataset))]
         self.labels: Sequence[int] = [int(label) for label in labels]
-        # torchvision numbers the classes of all splits alike.
+        # torchvision numbers the classes the same way in all splits.
         self.classes: Sequence[str] = [str(n) for n in range(max(self.labels, default=-1) + 1)]
         if not self.labels:
-            raise UserFailure(f"data.path: torchvision's {spec.dataset} in {path} holds no images")
+            raise InvalidInput(
+                f"data.path: torchvision's {spec.dataset} in {path} contains no images"
+            )
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -310,13 +331,13 @@ def read_image(file: str) -> Image.Image:
     """Decode an image file to RGB.
 
     Raises:
-        OSError: the file is missing, truncated, or no image.
+        OSError: the file is missing, truncated, or not an image.
     """
     try:
         with Image.open(file) as image:
             return _rgb(image)
     except Exception as error:
-        # Pillow's decoders report broken files by nearly every exception there is.
+        # Pillow's decoders report broken files by almost any exception.
         raise OSError(str(error)) from error
 
 
@@ -324,7 +345,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise OSError("its pixels are floating-point numbers: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        # 16 bits a pixel, which Pillow's own conversion would cut at 255.
+        # 16 bits per pixel: Pillow's own conversion would clip at 255.
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
     return image.convert("RGB")
 
@@ -332,7 +353,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 def _open_split(
     kind: type[torchvision.datasets.VisionDataset], path: Path, split: str
 ) -> torchvision.datasets.VisionDataset:
-    """Torchvision's classes name the split in two ways: ``train=True`` or ``split="train"``."""
+    """Open a split. torchvision's classes take either ``train=True`` or ``split="train"``."""
     try:
         return kind(root=str(path), train=split == "train")
     except TypeError:

@@ -9,47 +9,47 @@ import torch
 from torch import Tensor
 
 from vicreg_platform.specs import Augmentation
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.crops import Chosen, open_crops
 from vicreg_workers.selfsup.data.random_parameters import draw_colours, generator_for
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import normalise, recolour
 from vicreg_workers.selfsup.distributed import rank, world_size
+from vicreg_workers.selfsup.errors import InvalidInput
 
 _ORDER, _CROPS, _COLOURS = range(3)
 
 
 class Batch(NamedTuple):
-    """What one process trains on in a step."""
+    """The batch of one step in one process."""
 
     views: tuple[Tensor, ...]
     """Each ``[n, 3, S, S]`` float32, normalised, channels last, on the training device."""
     indices: list[int]
-    """The images they are views of."""
+    """The images that the views are of."""
     skipped: tuple[int, ...]
-    """Images that cannot be read, and were replaced."""
+    """Unreadable images, which were replaced."""
 
 
 class ViewBatches:
     """Batches of random views, reshuffled each epoch.
 
-    The global batch of a step, its order and its views depend on ``seed``, the epoch and the step
-    alone: any step can be made without those before it, and by any number of processes.
+    The global batch of a step, its order and its views depend only on ``seed``, the epoch and the
+    step: any step can be made without those before it, and by any number of processes.
 
     Args:
         images: all images; each process takes its share.
         spec: how views are drawn.
-        views: of each image, 1 or 2.
+        views: views per image, 1 or 2.
         image_size: side of a view, in pixels.
-        batch_size: images a step over all processes; divisible by their number.
-        seed: of all that is drawn.
-        device: where the views are wanted.
-        loaders: processes that read images beside this one (0: none).
-        drop_last: whether an epoch leaves out what is no whole batch; a single image is left out
-            in any case, as BatchNorm has nothing to learn from it.
+        batch_size: images per step over all processes; divisible by their number.
+        seed: of everything drawn.
+        device: where the views go.
+        loaders: processes that read images; with 0, this process reads them.
+        drop_last: whether an epoch leaves out an incomplete last batch. A single image is always
+            left out, because BatchNorm cannot normalise it.
 
     Raises:
-        UserFailure: there are fewer images than ``batch_size``, or they cannot be read.
+        InvalidInput: there are fewer images than ``batch_size``, or they cannot be read.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ViewBatches:
         drop_last: bool = True,
     ) -> None:
         if len(images) < batch_size:
-            raise UserFailure(
+            raise InvalidInput(
                 f"data: {len(images)} images are fewer than training.batch_size ({batch_size})"
             )
         self._count = len(images)
@@ -78,12 +78,12 @@ class ViewBatches:
         self._crops = open_crops(images, spec, views, image_size, device, loaders)
 
     def __len__(self) -> int:
-        """Steps an epoch."""
+        """Steps per epoch."""
         whole, left = divmod(self._count, self._batch_size)
         return whole + (left > 1 and not self._drop_last)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of ``epoch`` from its step ``start`` on."""
+        """Yield the batches of ``epoch``, from its step ``start`` on."""
         order = torch.randperm(self._count, generator=self._generator(_ORDER, epoch))
         first = rank() * self._share
         steps = range(start, len(self))

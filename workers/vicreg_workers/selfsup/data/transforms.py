@@ -1,7 +1,7 @@
-"""From pixels to what the network sees: random views in whole batches, or plain ones.
+"""Turns pixels into views: random ones in whole batches, or plain ones.
 
-Everything that chance decides is in ``draws``; here it is done to all images of a batch at once,
-on whatever device they are, with parameters of their own for each image.
+The random parameters come from ``random_parameters``. Here they are applied to all images of a
+batch at once, on any device, each image having its own.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from vicreg_workers.selfsup.data.random_parameters import (
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
-"""Share of red, green and blue in a pixel's lightness (ITU-R BT.601, as in PIL)."""
+"""Shares of red, green and blue in a pixel's lightness (ITU-R BT.601, as in PIL)."""
 SOLARIZE_THRESHOLD = 127.5 / 255
-"""Pixels of 128 and more, of 255, are inverted (PIL's ``ImageOps.solarize``)."""
+"""Pixels of at least 128 of 255 are inverted (PIL's ``ImageOps.solarize``)."""
 BLUR_RADIUS = 8
-"""Pixels: four standard deviations of the widest blur."""
+"""In pixels: four standard deviations of the widest blur."""
 
 
 def crop_batch(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Tensor:
-    """Cut a box out of each image, resize it to a square, and mirror it where asked.
+    """Crop each image, resize the crop to a square, and mirror it if ``flips`` says so.
 
-    Bicubic with antialiasing, the filter of PIL (and so of the authors' code): the resize is
-    linear in the pixels, and is done as one product with a matrix for each axis.
+    Bicubic with antialiasing, the filter of PIL and so of the authors' code. The resize is linear
+    in the pixels, and is computed as one matrix product per axis.
 
     Args:
-        images: uint8 ``[n, H, 3, W]`` (rows outermost: both products are then plain ones).
+        images: uint8 ``[n, H, 3, W]``: with rows outermost, both products need no transpose.
         crops: top, left, height, width, ``[n, 4]``.
         flips: bool ``[n]``.
         size: S, the side of a view in pixels.
@@ -54,7 +54,7 @@ def crop_batch(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Tenso
     rows = _resize_matrix(top, tall, torch.zeros_like(flips), height, size)
     columns = _resize_matrix(left, wide, flips, width, size)
     pixels = images.float().view(count, height * channels, width) @ columns.mT
-    pixels.clamp_(0, 255)  # PIL keeps bytes between the two
+    pixels.clamp_(0, 255)  # PIL stores bytes between the two axes
     pixels = rows @ pixels.view(count, height, channels * size)
     planes = pixels.view(count, size, channels, size).transpose(1, 2)
     return planes.div(255).clamp_(0, 1)
@@ -68,7 +68,7 @@ def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, siz
     centre = torch.where(flip[:, None], length[:, None] - centre, centre)
     position = torch.arange(source, device=device) + 0.5 - start[:, None]
     inside = (position > 0) & (position < length[:, None])
-    # Where pixels are lost, the filter is widened over all that fall into one: antialiasing.
+    # Antialiasing: when shrinking, the filter widens to cover all pixels that fall into one.
     distance = position[:, None, :] - centre[:, :, None]
     distance = (distance / scale.clamp_min(1)[:, None, None]).abs_()
     weights = _bicubic(distance).mul_(inside[:, None, :])
@@ -87,7 +87,7 @@ def recolour(views: Tensor, colours: Colours) -> Tensor:
 
     Args:
         views: ``[n, 3, S, S]`` float32 in [0, 1]; changed in place.
-        colours: what to do to which of them.
+        colours: the changes of each view.
     """
     for place in range(4):
         for kind, change in _CHANGES.items():
@@ -100,7 +100,7 @@ def recolour(views: Tensor, colours: Colours) -> Tensor:
 
 
 def normalise(views: Tensor) -> Tensor:
-    """Views in [0, 1] to the mean 0 and standard deviation 1 of ImageNet, channels last."""
+    """Normalise views in [0, 1] by ImageNet's mean and standard deviation; channels last."""
     mean, std = (_channels(each, views.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (
         torch.empty_like(views, memory_format=torch.channels_last).copy_(views).sub_(mean).div_(std)
@@ -108,16 +108,16 @@ def normalise(views: Tensor) -> Tensor:
 
 
 def denormalise(views: Tensor) -> Tensor:
-    """Views ``[..., 3, S, S]`` back to RGB in [0, 1]."""
+    """Undo ``normalise``: views ``[..., 3, S, S]`` to RGB in [0, 1]."""
     mean, std = (_channels(each, views.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (views * std + mean).clamp(0, 1)
 
 
 class PlainView:
-    """The image as an evaluation sees it: resized, centre-cropped, normalised.
+    """The view of an image for evaluation: resized, centre-cropped, normalised.
 
-    Above 64 pixels the shorter side is first resized to 8/7 of the crop (256 for 224), the usual
-    ImageNet protocol (the authors' ``evaluate.py``); small images are resized to the crop itself.
+    Above 64 pixels, the shorter side is first resized to 8/7 of the crop (256 for 224), the usual
+    ImageNet protocol (the authors' ``evaluate.py``). Smaller images are resized to the crop.
     """
 
     def __init__(self, image_size: int) -> None:
@@ -141,7 +141,7 @@ class PlainView:
 def _change(
     views: Tensor, chosen: Tensor, change: Callable[..., Tensor], parameters: Tensor | None = None
 ) -> None:
-    """Replace the chosen views by what ``change`` makes of them and their parameters."""
+    """Apply ``change`` with their parameters to the chosen views, in place."""
     if not len(chosen):
         return
     arguments = []
@@ -153,7 +153,7 @@ def _change(
 
 @lru_cache
 def _channels(values: tuple[float, ...], device: torch.device) -> Tensor:
-    """One number a channel, ``[3, 1, 1]``: made once, as every copy to a GPU waits for it."""
+    """One number per channel, ``[3, 1, 1]``. Cached, because every copy to a GPU waits for it."""
     return torch.tensor(values, device=device).view(3, 1, 1)
 
 
@@ -176,7 +176,7 @@ def _saturated(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _hue_shifted(x: Tensor, turns: Tensor) -> Tensor:
-    """The hue of HSV, turned; saturation and value stay.
+    """Shift the hue of HSV; saturation and value stay.
 
     Each channel of HSV(h, s, v) is v - c · clamp(min(k, 4 - k), 0, 1) with the chroma c = v · s
     and k = (5, 3, 1) + 6 h, modulo 6, for red, green and blue.
@@ -198,7 +198,7 @@ def _hue_shifted(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def _blurred(x: Tensor, sigma: Tensor) -> Tensor:
-    """A Gaussian over both axes; the edge pixels are repeated outwards (as PIL does)."""
+    """Blur by a Gaussian along both axes. Edge pixels are repeated outwards, as in PIL."""
     size = x.shape[-1]
     offset = torch.arange(-BLUR_RADIUS, BLUR_RADIUS + 1, device=x.device)
     kernel = torch.exp(offset.square() / (-2 * sigma.view(-1, 1).square()))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import PlainView
+from vicreg_workers.selfsup.errors import InvalidInput
 
 BATCH_SIZE = 256
 
@@ -24,12 +24,12 @@ class Features:
     representations: Tensor
     labels: Tensor
     indices: Tensor
-    """Which images they are of, ``[N]``, on the CPU."""
+    """The index of each image, ``[N]``, on the CPU."""
     corrupt: tuple[int, ...]
-    """Indices of images that could not be read and are left out."""
+    """Indices of unreadable images, which are left out."""
 
     def only(self, which: Tensor) -> Features:
-        """Those where ``which``, ``[N]`` of bool, is true."""
+        """The features for which ``which``, ``[N]`` of bool, is true."""
         kept = self.representations[which], self.labels[which], self.indices[which]
         return Features(*kept, self.corrupt)
 
@@ -42,18 +42,18 @@ def extract_features(
     loaders: int = 0,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """Pass every image once through the frozen backbone, in eval mode, without augmentation.
+    """Compute the representation of every image, in eval mode, without augmentation.
 
     Args:
         backbone: images to representations.
-        images: what to pass.
+        images: the images.
         image_size: side of a view, in pixels.
         device: where the backbone is and the features will be.
-        loaders: processes that read images beside this one.
-        progress: called with the number of images passed.
+        loaders: processes that read images; with 0, this process reads them.
+        progress: called with the number of images done.
 
     Raises:
-        UserFailure: no image could be read.
+        InvalidInput: no image could be read.
     """
     batches = plain_batches(images, PlainView(image_size), BATCH_SIZE, loaders)
     return features_of(backbone, batches, images.labels, device, progress)
@@ -67,17 +67,17 @@ def features_of(
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Features:
-    """As ``extract_features``, of the batches that ``plain_batches`` makes.
+    """Like ``extract_features``, for batches made by ``plain_batches``.
 
     Args:
         backbone: images to representations.
-        batches: what to pass.
-        labels: of all images, by their indices.
+        batches: the batches.
+        labels: the labels of all images.
         device: where the backbone is and the features will be.
-        progress: called with the number of images passed.
+        progress: called with the number of images done.
 
     Raises:
-        UserFailure: no image could be read.
+        InvalidInput: no image could be read.
     """
     backbone.eval()
     representations, indices = [], []
@@ -92,7 +92,7 @@ def features_of(
         done += len(views) + len(unreadable)
         progress(done)
     if not representations:
-        raise UserFailure(f"data: none of {done} images can be read")
+        raise InvalidInput(f"data: none of {done} images can be read")
     passed = torch.cat(indices)
     return Features(
         torch.cat(representations),
@@ -106,10 +106,10 @@ def features_of(
 def calibrate_batchnorm(
     backbone: nn.Module, images: Images, image_size: int, device: torch.device, loaders: int = 0
 ) -> None:
-    """Give an untrained network the BatchNorm statistics of ``images``; weights stay as they are.
+    """Set an untrained network's BatchNorm statistics to those of ``images``. Weights stay.
 
-    Without them its layers are not normalised at all, and its representations are nearly one
-    direction: a baseline that any encoder would beat.
+    Without them, its layers are not normalised and its representations point in nearly one
+    direction: a baseline that any encoder beats.
     """
     norms = [module for module in backbone.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -1,4 +1,4 @@
-"""Encoder and classifier trained together on labelled images (the authors' ``evaluate.py``)."""
+"""Trains encoder and classifier together on labelled images (the authors' ``evaluate.py``)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from vicreg_workers.selfsup.data.training_batches import ViewBatches
 
 MOMENTUM = 0.9
 HEAD_STD = 0.01
-"""Of the classifier's first weights (``evaluate.py``: ``head.weight.data.normal_(std=0.01)``)."""
+"""Standard deviation of the classifier's initial weights (``evaluate.py``:
+``head.weight.data.normal_(std=0.01)``)."""
 
 
 def crops_only() -> Augmentation:
-    """Random crops and flips, and nothing else: ``evaluate.py``'s training transform."""
+    """Random crops and flips only: ``evaluate.py``'s training transform."""
     off = {"color_jitter": 0.0, "grayscale": 0.0, "blur": (0.0, 0.0), "solarize": (0.0, 0.0)}
     return Augmentation.model_validate({"preset": "vicreg"} | off)
 
@@ -34,16 +35,16 @@ def finetune(
     loaders: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> nn.Module:
-    """Train the backbone with a classifier on top: SGD, and a cosine to zero in steps of an epoch.
+    """Train the backbone with a classifier on top, by SGD with a cosine to zero, epoch by epoch.
 
     Args:
-        backbone: images to representations; it is changed.
+        backbone: images to representations; its weights change.
         images: labelled images to learn from.
         protocol: epochs, rates, seed.
         image_size: side of a view, in pixels.
         device: where the backbone is.
-        loaders: processes that read images beside this one.
-        progress: called with the number of images passed.
+        loaders: processes that read images; with 0, this process reads them.
+        progress: called with the number of images done.
 
     Returns:
         Images ``[N, 3, S, S]`` to logits ``[N, C]``, in eval mode.

@@ -9,11 +9,11 @@ from torch.nn.functional import normalize
 from vicreg_workers.selfsup.evaluation.features import Features
 
 CHUNK = 1024
-"""Test images classified at once: bounds the similarity matrix at CHUNK × N."""
+"""Test images classified at once: limits the similarity matrix to CHUNK × N."""
 
 
 def knn_scores(train: Features, test: Tensor, k: int, temperature: float, classes: int) -> Tensor:
-    """How strongly the neighbours of each test image vote for each class.
+    """The votes of each test image's nearest neighbours for each class.
 
     Args:
         train: the images that vote.
@@ -29,7 +29,7 @@ def knn_scores(train: Features, test: Tensor, k: int, temperature: float, classe
     scores = []
     for chunk in torch.split(normalize(test, dim=1), CHUNK):
         similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)
-        # The largest weight is 1: exp(1 / 0.07) alone is 1.6e6, and small τ would overflow.
+        # Scaled so that the largest weight is 1: exp(1 / τ) would overflow for a small τ.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
         votes = weights.new_zeros(len(chunk), classes)
         scores.append(votes.scatter_add_(1, train.labels[neighbours], weights))

@@ -1,8 +1,7 @@
 """The linear probe: a linear classifier on frozen representations.
 
-SGD with momentum 0.9 and a cosine schedule to zero, as in the authors' ``evaluate.py``. Every
-learning rate has its own classifier, and all of them are trained at once: the weights are one
-tensor ``[L, F, C]``.
+SGD with momentum 0.9 and a cosine to zero, as in the authors' ``evaluate.py``. Every learning rate
+has its own classifier, and all are trained at once: the weights are one tensor ``[L, F, C]``.
 """
 
 from __future__ import annotations
@@ -15,26 +14,26 @@ import torch
 from torch import Tensor
 
 from vicreg_platform.specs import LinearProtocol
-from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Features
 from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, top_k_accuracy
 
 MOMENTUM = 0.9
 
 Epoch = Iterator[tuple[Tensor, Tensor]]
-"""Representations ``[n, F]`` and places in the training features ``[n]``, batch after batch."""
+"""Batches of representations ``[n, F]`` and their indices in the training features, ``[n]``."""
 
 
 @dataclass(frozen=True)
 class LinearResult:
-    """The chosen classifier, measured."""
+    """The scores of the chosen classifier."""
 
     scores: Tensor
     """Of the test images, ``[M, C]``."""
     learning_rate: float
-    """The one that does best on the held-out part of the training set."""
+    """The rate that does best on the held-out training images."""
     holdout: dict[float, float]
-    """How well each does there, in [0, 1]; empty where there is one rate only."""
+    """How well each rate does there, in [0, 1]; empty if there is only one."""
 
 
 def linear_probe(
@@ -45,30 +44,30 @@ def linear_probe(
     classes: int,
     fresh: Callable[[list[int]], Callable[[int], Epoch]] | None = None,
 ) -> LinearResult:
-    """Train one classifier for each learning rate and choose by held-out training images.
+    """Train one classifier per learning rate and choose one by held-out training images.
 
     Args:
-        train: what to learn from; ``protocol.holdout`` of it only chooses, where there is a choice.
-        targets: labels ``[N]``, or ``[N, C]`` of 1, 0, or -1 for unknown, for several each.
+        train: what to learn from. With several rates, the share ``protocol.holdout`` is held out.
+        targets: labels ``[N]``, or ``[N, C]`` of 1, 0, or -1 for unknown if images have several.
         test: representations to classify, ``[M, F]``.
         protocol: epochs, rates, seed.
         classes: number of classes.
-        fresh: given the places of the training images, a function from the epoch to newly made
-            representations of them; None to use those of ``train`` in every epoch.
+        fresh: given the indices of the training images, returns a function that makes new
+            representations of them for an epoch. None to use those of ``train`` in every epoch.
 
     Raises:
-        UserFailure: too few images to hold some out.
+        InvalidInput: too few images to hold some out.
     """
     generator = torch.Generator().manual_seed(protocol.seed)
     order = torch.randperm(len(targets), generator=generator)
     held = round(len(order) * protocol.holdout) if len(protocol.learning_rates) > 1 else 0
     if held == len(order) or (held == 0 and len(protocol.learning_rates) > 1):
-        raise UserFailure(
+        raise InvalidInput(
             f"protocol.holdout {protocol.holdout} of {len(order)} images leaves nothing to "
             "choose the learning rate by, or nothing to train on"
         )
     holdout, rest = order[:held], order[held:]
-    # One scale for all features keeps the useful learning rates the same for every encoder.
+    # With one scale for all features, the same learning rates suit every encoder.
     mean, scale = _standardisation(train.representations[rest])
 
     def cached(epoch: int) -> Epoch:
@@ -95,7 +94,7 @@ def linear_probe(
 
 
 class _Classifiers:
-    """One linear classifier for each learning rate."""
+    """One linear classifier per learning rate."""
 
     def __init__(
         self, protocol: LinearProtocol, inputs: int, classes: int, device: torch.device
@@ -115,7 +114,7 @@ class _Classifiers:
         self._rate = self._rates * cosine
 
     def step(self, x: Tensor, targets: Tensor) -> None:
-        """One step of all, on features ``[n, F]`` and targets ``[n]`` or ``[n, C]``."""
+        """Train all on features ``[n, F]`` and targets ``[n]`` or ``[n, C]``."""
         residual = _residual(torch.matmul(x, self._weight) + self._bias, targets) / len(x)
         decay = self._protocol.weight_decay * self._weight
         self._weight_momentum.mul_(MOMENTUM).add_(torch.matmul(x.T, residual) + decay)
@@ -124,14 +123,14 @@ class _Classifiers:
         self._bias -= self._rate * self._bias_momentum
 
     def scores(self, x: Tensor, place: int) -> Tensor:
-        """Logits ``[n, C]`` by the classifier of one of the rates."""
+        """Logits ``[n, C]`` of the classifier of one rate."""
         return x @ self._weight[place] + self._bias[place]
 
 
 def _residual(logits: Tensor, targets: Tensor) -> Tensor:
-    """The gradient of the cross-entropy with respect to the logits ``[L, n, C]``, for each image.
+    """The gradient of each image's cross-entropy with respect to the logits ``[L, n, C]``.
 
-    Over the classes where an image has one label, of each class alone where it has several.
+    The cross-entropy is over the classes if images have one label, and per class if several.
     """
     if targets.ndim == 1:
         residual = logits.softmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Top-k accuracy."""
+"""Top-k accuracy and mean average precision."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from torch import Tensor
 
 
 def top_k_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
-    """Share of images whose class is among the ``k`` of highest score.
+    """Share of images whose class is among the ``k`` with the highest scores.
 
     Args:
         scores: ``[M, C]``.
         labels: ``[M]``, in [0, C).
-        k: at least 1; where there are fewer classes, all of them.
+        k: at least 1; with fewer classes, all count.
 
     Returns:
         A number in [0, 1].
@@ -21,15 +21,15 @@ def top_k_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
 
 
 def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
-    """The mean over the classes of the area under the curve of precision over recall.
+    """The area under the precision-recall curve, averaged over the classes.
 
     Args:
         scores: ``[N, C]``.
-        targets: ``[N, C]``, 1, 0, or -1 for unknown, which is left out. A class without a 1 is left
-            out too.
+        targets: ``[N, C]`` of 1, 0, or -1 for unknown, which is left out. Classes without a 1 are
+            left out too.
 
     Returns:
-        A number in [0, 1]; 0 where no class has a 1.
+        A number in [0, 1]; 0 if no class has a 1.
     """
     from sklearn.metrics import average_precision_score
 

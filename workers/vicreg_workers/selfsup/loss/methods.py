@@ -1,13 +1,13 @@
-"""The loss of each method, with variance and covariance terms added where the spec asks for them.
+"""The loss of each method, with variance and covariance terms if the spec asks for them.
 
-All are computed in float32. In a process group each is the loss of the batch over all processes:
-averaged over the processes, as DistributedDataParallel averages gradients, value and gradient are
-those of one process on the concatenated batch.
+All are computed in float32. In a process group, each is the loss of the batch over all processes:
+averaged over them, as DistributedDataParallel averages gradients, value and gradient equal those of
+one process on the concatenated batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -22,44 +22,51 @@ from vicreg_workers.selfsup.distributed import (
 )
 from vicreg_workers.selfsup.loss.second_moments import second_moments
 from vicreg_workers.selfsup.loss.vicreg import invariance, variance_of
-from vicreg_workers.selfsup.model.network import Embeddings
 
 
 class Losses(NamedTuple):
-    """The loss of a batch and what is worth knowing of it."""
+    """The loss of a batch, its terms, and the spread of the embeddings."""
 
     terms: dict[str, Tensor]
-    """Scalars by metric name: ``loss``, which is minimised, then the bare terms."""
+    """Scalars by metric name: ``loss``, which is minimised, then the unweighted terms."""
     std: Tensor
-    """Standard deviation of each dimension of the first views' embeddings, ``[D]``, detached. Where
-    the scale says nothing (embeddings of norm 1, and all methods but VICReg, whose losses do not
-    see it, unless they are standardised) they are first scaled to a mean square of 1."""
+    """Standard deviation of each dimension of the first views' embeddings, ``[D]``, detached. If
+    their scale means nothing, they are first scaled to a mean square of 1: for embeddings of norm
+    1, and for all methods but VICReg (whose losses ignore the scale) unless standardised."""
 
 
 class Objective:
-    """What a method minimises.
+    """The loss that a method minimises.
 
     Args:
         method: its name, weights and temperature.
-        normalization: of the embeddings, as in the spec of the expander.
+        normalization: of the embeddings, as in the expander's spec.
     """
 
     def __init__(self, method: Method, normalization: str = "none") -> None:
         self._method = method
         self._weight, self._term, self._pair = _pair_loss(method)
-        # BatchNorm's own epsilon shows a collapse of standardised embeddings.
+        # If standardised embeddings collapse, BatchNorm's own epsilon shows it.
         self._scaled = normalization == "l2" or (
             normalization == "none" and not isinstance(method, VICReg)
         )
 
     @property
     def terms(self) -> tuple[str, ...]:
-        """The names of the terms, in their order."""
+        """The names of the terms, in order."""
         return ("loss", self._term, "variance", "covariance")
 
-    def __call__(self, embeddings: Embeddings) -> Losses:
-        """The loss of a batch."""
-        first, second, pairs = embeddings
+    def __call__(
+        self, first: Tensor, second: Tensor, pairs: Iterable[tuple[Tensor, Tensor]]
+    ) -> Losses:
+        """Compute the loss of a batch.
+
+        Args:
+            first: embeddings of the first views, ``[N, D]``.
+            second: embeddings of the second views, ``[N, D]``.
+            pairs: embeddings to pull together, each ``[N, D]``: (first, second), or (prediction,
+                target) with each view predicting the other.
+        """
         with torch.autocast(first.device.type, enabled=False):
             first, second = _exact(first), _exact(second)
             pulled = [self._pair(_exact(x), _exact(y)) for x, y in pairs]
@@ -80,7 +87,7 @@ class Objective:
 
 
 def _pair_loss(method: Method) -> tuple[float, str, Callable[[Tensor, Tensor], Tensor]]:
-    """The weight, the metric's name and the function of what pulls two embeddings together."""
+    """The weight, metric name and function of the term that pulls two embeddings together."""
     if isinstance(method, VICReg):
         return method.invariance, "invariance", invariance
     if isinstance(method, BarlowTwins):
@@ -103,7 +110,7 @@ def barlow_twins(x: Tensor, y: Tensor, redundancy: float) -> Tensor:
     Returns:
         A scalar in [0, ∞): a sum over all D² elements.
 
-    Source: Zbontar et al. 2021 (arXiv 2103.03230), equation 1. With N < D the squared elements are
+    Source: Zbontar et al. 2021 (arXiv 2103.03230), equation 1. If N < D, the squared elements are
     summed as ``⟨XXᵀ, YYᵀ⟩ = ‖XᵀY‖²``, without a D×D matrix.
     """
     x, y = (_standardised(gather_with_gradient(z)) for z in (x, y))
@@ -118,7 +125,7 @@ def barlow_twins(x: Tensor, y: Tensor, redundancy: float) -> Tensor:
 
 
 def nt_xent(x: Tensor, y: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of finding an image's other view among all views of the batch.
+    """Cross-entropy of identifying an image's other view among all views of the batch.
 
     Args:
         x: embeddings of the first view, ``[n, D]`` on each process.
@@ -152,7 +159,7 @@ def negative_cosine(x: Tensor, y: Tensor) -> Tensor:
 
 def _standardised(z: Tensor) -> Tensor:
     variance, mean = torch.var_mean(z, dim=0, correction=0)
-    # The epsilon of BatchNorm, through which the authors' code standardises.
+    # BatchNorm's epsilon: the authors' code standardises by a BatchNorm.
     return (z - mean) * torch.rsqrt(variance + 1e-5)
 
 

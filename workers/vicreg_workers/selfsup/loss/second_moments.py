@@ -1,7 +1,7 @@
-"""Variances and squared covariances of a batch, without a D×D matrix where it is the larger one.
+"""Variances and squared covariances of a batch, without a D×D matrix if an N×N one is smaller.
 
 With Z centred, ``‖ZᵀZ‖² = ‖ZZᵀ‖²``: the squared covariances need the D×D matrix ``ZᵀZ`` or the
-N×N matrix ``ZZᵀ``, whichever is smaller, and so does their gradient. In a process group each
+N×N matrix ``ZZᵀ``, whichever is smaller, and so does their gradient. In a process group, each
 process computes only what its own rows need: its rows of ``ZZᵀ``, or its summand of ``ZᵀZ``.
 """
 
@@ -20,7 +20,7 @@ def second_moments(z: Tensor, over_processes: bool = False) -> tuple[Tensor, Ten
     """The diagonal of the covariance matrix, and the sum of its squared off-diagonal elements.
 
     The gradient is analytic: N·min(N, D)·D multiplications forward and as many backward, shared
-    evenly by the processes, and no communication backward.
+    evenly by the processes. The backward pass needs no communication.
 
     Args:
         z: ``[N, D]``, N at least 2 over all processes; the same shape on each.
@@ -63,7 +63,7 @@ class _SecondMoments(torch.autograd.Function):
 
 
 def _by_rows(z: Tensor, over_processes: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Through this process's rows of ``ZZᵀ``: for more dimensions than rows."""
+    """By this process's rows of ``ZZᵀ``: for more dimensions than rows."""
     rows = z.shape[0]
     if over_processes:
         z = gather(z)
@@ -74,13 +74,13 @@ def _by_rows(z: Tensor, over_processes: bool) -> tuple[Tensor, Tensor, tuple[Ten
     squares = torch.linalg.vector_norm(gram).square()
     if over_processes:
         squares = sum_over_processes(squares)
-    # Rounding can leave the difference of two equal numbers below zero.
+    # Rounding can make the difference of two equal numbers negative.
     off_diagonal = (squares - sums.square().sum()).clamp_min(0)
     return sums, off_diagonal, (centred, mine, gram, sums)
 
 
 def _by_dimensions(z: Tensor, over_processes: bool) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-    """Through ``ZᵀZ``, the sum of what each process's rows give: for more rows than dimensions."""
+    """By ``ZᵀZ``, summed over each process's rows: for more rows than dimensions."""
     mean = z.mean(dim=0)
     if over_processes:
         mean = sum_over_processes(mean) / world_size()

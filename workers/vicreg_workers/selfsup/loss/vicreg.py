@@ -1,6 +1,6 @@
 """The VICReg loss (arXiv 2105.04906, section 4; facebookresearch/vicreg, ``main_vicreg.py``).
 
-All terms are computed in float32 (float64 where the input is): a sum of squared covariances
+All terms are computed in float32 (in float64 if the input is): a sum of squared covariances
 overflows half precision.
 """
 
@@ -15,11 +15,11 @@ from torch.nn import functional
 from vicreg_workers.selfsup.loss.second_moments import second_moments
 
 STD_EPSILON = 1e-4
-"""Added to the variance under the root, which keeps its gradient finite (paper, equation 2)."""
+"""Added to the variance under the root to keep the gradient finite (paper, equation 2)."""
 
 
 class VICRegTerms(NamedTuple):
-    """The weighted loss and its three bare terms, each a scalar."""
+    """The weighted loss and its three unweighted terms, each a scalar."""
 
     total: Tensor
     invariance: Tensor
@@ -41,7 +41,7 @@ def invariance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def variance(z: Tensor) -> Tensor:
-    """Hinge that keeps every dimension's standard deviation above 1 (paper, equations 1 and 2).
+    """Hinge that pushes every dimension's standard deviation above 1 (paper, equations 1 and 2).
 
     Args:
         z: embeddings of one view, ``[N, D]``, N at least 2.
@@ -53,7 +53,7 @@ def variance(z: Tensor) -> Tensor:
 
 
 def variance_of(variances: Tensor) -> Tensor:
-    """The variance term of dimensions with these variances, ``[D]``."""
+    """The variance term, given the variances of the dimensions, ``[D]``."""
     return functional.relu(1 - torch.sqrt(variances + STD_EPSILON)).mean()
 
 
@@ -73,10 +73,10 @@ def covariance(z: Tensor) -> Tensor:
 class VICRegLoss(nn.Module):
     """The weighted sum of the three terms (paper, equation 6).
 
-    In a process group the variance and covariance terms are those of the batch over all processes
-    and the invariance term is that of the local one: averaged over the processes, as
-    DistributedDataParallel averages gradients, value and gradient are those of one process on the
-    concatenated batch.
+    In a process group, the variance and covariance terms are those of the batch over all processes
+    and the invariance term is that of the local batch: averaged over the processes, as
+    DistributedDataParallel averages gradients, value and gradient equal those of one process on
+    the concatenated batch.
 
     Args:
         invariance: λ, at least 0.
@@ -99,14 +99,14 @@ class VICRegLoss(nn.Module):
         self.covariance = covariance
 
     def forward(self, x: Tensor, y: Tensor) -> VICRegTerms:
-        """The loss of two batches of embeddings.
+        """Compute the loss of two batches of embeddings.
 
         Args:
             x: embeddings of the first view, ``[N, D]``, N at least 2.
             y: embeddings of the second view, ``[N, D]``.
 
         Raises:
-            ValueError: where the shapes differ or are not ``[N, D]``.
+            ValueError: the shapes differ or are not ``[N, D]``.
         """
         if x.ndim != 2 or x.shape != y.shape:
             raise ValueError(

@@ -21,13 +21,13 @@ _RESNETS: dict[str, tuple[type[BasicBlock] | type[Bottleneck], list[int], int]] 
     "wide_resnet50_2": (Bottleneck, [3, 4, 6, 3], 128),
     "wide_resnet101_2": (Bottleneck, [3, 4, 23, 3], 128),
 }
-"""Block, blocks a stage, and width of a bottleneck for each 64 channels (torchvision)."""
+"""Block, blocks per stage, and bottleneck width per 64 channels (torchvision)."""
 _TRANSFORMERS = {"vit_s": (384, 6), "vit_b": (768, 12)}
-"""Width and heads; 12 layers, and four times the width between (Touvron et al. 2021, table 1)."""
+"""Width and heads. All have 12 layers, and 4 × width in between (Touvron et al. 2021, table 1)."""
 
 
 def build_backbone(spec: Backbone, image_size: int) -> nn.Module:
-    """A freshly initialised encoder: images ``[N, 3, H, W]`` to representations ``[N, F]``.
+    """Build an untrained encoder: images ``[N, 3, H, W]`` to representations ``[N, F]``.
 
     The last BatchNorm of every residual block starts at zero, as in the authors' code
     (``zero_init_residual=True`` in ``main_vicreg.py``). The classifier is the identity; the
@@ -35,8 +35,8 @@ def build_backbone(spec: Backbone, image_size: int) -> nn.Module:
 
     Args:
         spec: the architecture.
-        image_size: H and W in pixels, which a vision transformer is made for; a residual network
-            takes any.
+        image_size: H and W in pixels. A vision transformer takes only this size, a residual
+            network any.
     """
     if spec.is_transformer:
         width, heads = _TRANSFORMERS[spec.name]
@@ -62,7 +62,7 @@ def build_backbone(spec: Backbone, image_size: int) -> nn.Module:
 
 
 def representation_size(spec: Backbone) -> int:
-    """F, the width of the representation."""
+    """The width F of the representation."""
     if spec.is_transformer:
         return _TRANSFORMERS[spec.name][0]
     block, *_ = _RESNETS[spec.name]
@@ -70,20 +70,20 @@ def representation_size(spec: Backbone) -> int:
 
 
 def backbone_state(backbone: nn.Module) -> dict[str, Tensor]:
-    """The backbone's ``state_dict`` on the CPU, in torchvision's names and in plain memory."""
+    """The backbone's ``state_dict`` on the CPU, contiguous, under torchvision's names."""
     return {
         name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()
     }
 
 
 def backbone_weights(weights: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The backbone's ``state_dict`` from any of the forms in which weights are published.
+    """Extract the backbone's ``state_dict`` from weights in any published form.
 
     Args:
         weights: a ``state_dict`` of torchvision, with or without its classifier (``fc``,
-            ``heads``); the authors' ``resnet50.pth``, which is one without; or their full
-            checkpoint, which holds one under ``model`` as ``module.backbone.…`` beside the
-            projector (``main_vicreg.py``, read by ``evaluate.py``).
+            ``heads``); the authors' ``resnet50.pth``, which has none; or their full checkpoint,
+            which holds it under ``model`` as ``module.backbone.…``, beside the projector
+            (written by ``main_vicreg.py``, read by ``evaluate.py``).
     """
     if isinstance(weights.get("model"), Mapping):
         weights = weights["model"]

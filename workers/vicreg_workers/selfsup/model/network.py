@@ -17,22 +17,22 @@ from vicreg_workers.selfsup.model.backbones import build_backbone, representatio
 
 
 class Embeddings(NamedTuple):
-    """What the network makes of a batch of view pairs."""
+    """The network's output for a batch of view pairs."""
 
     first: Tensor
     """Embeddings of the first views, ``[N, D]``."""
     second: Tensor
     """Embeddings of the second views that carry a gradient, ``[N, D]``."""
     pairs: tuple[tuple[Tensor, Tensor], ...]
-    """What is to be pulled together, each ``[N, D]``: (first, second); or (prediction, target)
-    with each view once predicting the other."""
+    """Embeddings to pull together, each ``[N, D]``: (first, second), or (prediction, target) with
+    each view predicting the other."""
 
 
 class JointEmbedding(nn.Module):
     """Two branches, from views to embeddings.
 
-    ``backbone`` and ``expander`` are the first branch, and what a run is for. ``second`` is the
-    second branch where it has weights of its own, ``predictor`` what stands on the first one.
+    ``backbone`` and ``expander`` are the first branch, whose backbone a run publishes. ``second``
+    is the second branch if it has weights of its own. ``predictor``, if any, follows the first.
     """
 
     def __init__(self, spec: PretrainSpec) -> None:
@@ -53,15 +53,16 @@ class JointEmbedding(nn.Module):
                 [width, *branches.predictor.layers, width], branches.predictor.batchnorm, bias=True
             )
         self._moving = branches.weights == "momentum"
+        self._momentum = branches.momentum
         self._stop_gradient = branches.stop_gradient or self._moving
         self._symmetric = self._stop_gradient or (
             branches.predictor is not None and self.second is None
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Embeddings:
-        """The embeddings of two batches of views ``[N, 3, S, S]``.
+        """Compute the embeddings of two batches of views ``[N, 3, S, S]``.
 
-        The views pass one after the other, as in the authors' code: BatchNorm sees each alone.
+        As in the authors' code, one batch passes after the other: BatchNorm sees each alone.
         """
         x = self.embed(first)
         if not self._symmetric:
@@ -75,12 +76,20 @@ class JointEmbedding(nn.Module):
         return Embeddings(x, y, pairs)
 
     def embed(self, views: Tensor) -> Tensor:
-        """Embeddings ``[N, D]`` of views by the first branch."""
+        """Compute the first branch's embeddings ``[N, D]`` of views."""
         embedding: Tensor = self.expander(self.backbone(views))
         return embedding
 
+    @torch.no_grad()
+    def move_branch(self, step: int, steps: int) -> None:
+        """Move the moving branch, if any, towards the first one after step ``step``, from 0."""
+        moving, followed = self.momentum_pairs()
+        if moving:
+            momentum = momentum_at(step, steps, self._momentum)
+            torch._foreach_lerp_(moving, followed, 1 - momentum)
+
     def momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The parameters of the moving branch and those that they follow; empty without one."""
+        """The parameters of the moving branch and those they follow. Empty without one."""
         if not self._moving:
             return [], []
         assert self.second is not None
@@ -114,17 +123,17 @@ class _Branch(nn.Module):
 
 
 class _OnSphere(nn.Module):
-    """Scale each embedding to norm 1."""
+    """Scales each embedding to norm 1."""
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.normalize(x.float(), dim=1)
 
 
 def build_expander(spec: Expander, inputs: int) -> nn.Sequential:
-    """Representations ``[N, inputs]`` to embeddings ``[N, spec.layers[-1]]``.
+    """Build the expander: representations ``[N, inputs]`` to embeddings ``[N, spec.layers[-1]]``.
 
     As ``Projector`` in the authors' ``main_vicreg.py``: Linear-BatchNorm-ReLU for each layer but
-    the last, which is linear without bias; then the normalisation that the spec asks for.
+    the last, which is linear without bias. The normalisation that the spec asks for follows.
     """
     expander = _perceptron([inputs, *spec.layers], spec.batchnorm, bias=False)
     if spec.normalization == "standardize":
@@ -135,7 +144,7 @@ def build_expander(spec: Expander, inputs: int) -> nn.Sequential:
 
 
 def _perceptron(widths: Sequence[int], batchnorm: bool, bias: bool) -> nn.Sequential:
-    """Linear-BatchNorm-ReLU to each width but the last, then Linear with or without ``bias``."""
+    """Linear-BatchNorm-ReLU to each width but the last, then Linear, with ``bias`` or without."""
     modules: list[nn.Module] = []
     for before, after in pairwise(widths[:-1]):
         modules.append(nn.Linear(before, after))

@@ -1,9 +1,9 @@
-"""Convolutions of small maps as matrix products, which is what they are.
+"""Convolutions of small maps, computed as matrix products.
 
-Where every output position sees every input position (a padded 3×3 kernel on a map of at most 2×2,
-as a ResNet's last stages have it on images of 32 pixels), a convolution is one dense matrix from
-all inputs to all outputs. Convolution kernels work through the padding too; on CPUs the product is
-several times faster (docs/performance.md).
+If every output position sees every input position (a padded 3×3 kernel on a map of at most 2×2, as
+in a ResNet's last stages on images of 32 pixels), a convolution is one dense matrix from all inputs
+to all outputs. Convolution kernels spend time on the padding; on CPUs, the product is several times
+faster (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """``nn.Conv2d``, its equal to rounding, and faster on small maps. For CPUs."""
+    """``nn.Conv2d``, equal up to rounding and faster on small maps. For CPUs."""
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps ``[N, C, H, W]`` to maps ``[N, C', H', W']``."""
+        """Convolve maps ``[N, C, H, W]`` to maps ``[N, C', H', W']``."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
         if not plain or isinstance(self.padding, str):
             return super().forward(maps)
@@ -26,7 +26,7 @@ class SmallMapConv2d(nn.Conv2d):
         rows, columns = (_taps_along(*axis) for axis in axes)
         if rows is None or columns is None:
             return super().forward(maps)
-        # [rows out, columns out, rows in, columns in]: which of the kernel's taps joins the two.
+        # [rows out, columns out, rows in, columns in]: the kernel's tap between the two.
         taps = rows[:, None, :, None] * self.kernel_size[1] + columns[None, :, None, :]
         outputs, inputs = len(rows) * len(columns), rows.shape[1] * columns.shape[1]
         matrix = self.weight.flatten(2).permute(2, 0, 1).index_select(0, taps.flatten())
@@ -40,14 +40,14 @@ class SmallMapConv2d(nn.Conv2d):
 
 @lru_cache
 def _taps_along(size: int, kernel: int, stride: int, padding: int) -> Tensor | None:
-    """Which tap joins an output to an input, ``[outputs, inputs]``; None where some have none."""
+    """The tap between each output and input, ``[outputs, inputs]``; None if some pair has none."""
     outputs = (size + 2 * padding - kernel) // stride + 1
     taps = torch.arange(size)[None] - stride * torch.arange(outputs)[:, None] + padding
     return taps if bool(((taps >= 0) & (taps < kernel)).all()) else None
 
 
 def multiply_small_maps(network: nn.Module) -> None:
-    """Let every convolution of a network be a :class:`SmallMapConv2d`; its weights stay."""
+    """Make every convolution of a network a ``SmallMapConv2d``, keeping its weights."""
     for module in network.modules():
         if type(module) is nn.Conv2d:
             module.__class__ = SmallMapConv2d

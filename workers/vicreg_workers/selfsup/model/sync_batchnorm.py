@@ -1,8 +1,8 @@
 """Batch normalisation over the batch of all processes, on any device.
 
-torch's ``SyncBatchNorm`` works on GPUs only. This one needs a process group and nothing else:
-one all-gather forward, one all-reduce backward. Parameter names are those of ``BatchNorm``, so
-that weights go in and out unchanged.
+torch's ``SyncBatchNorm`` works on GPUs only. This one needs only a process group: one all-gather
+forward, one all-reduce backward. Parameters are named as in ``BatchNorm``, so that weights can be
+exchanged with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vicreg_workers.selfsup.distributed import world_size
 
 
 class SyncBatchNorm(_BatchNorm):
-    """BatchNorm whose training statistics are those of the concatenated batch of all processes."""
+    """BatchNorm whose training statistics are those of all processes' concatenated batch."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Normalise ``[N, C, ...]`` over every dimension but C."""
@@ -48,7 +48,7 @@ class SyncBatchNorm(_BatchNorm):
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     """Replace every BatchNorm in ``module`` by one synchronised over the processes.
 
-    On GPUs that is torch's own; elsewhere it is this file's.
+    On GPUs by torch's own, elsewhere by this file's.
     """
     if device.type == "cuda":
         converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
@@ -70,8 +70,8 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
 class _Normalise(torch.autograd.Function):
     """Ioffe & Szegedy 2015, Algorithm 1 and its gradient, with sums over all processes.
 
-    The passes over the images are torch's own kernels for fixed statistics; what they leave out,
-    the gradient through the statistics, is linear in the input.
+    torch's own kernels for fixed statistics do the passes over the images. They leave out the
+    gradient through the statistics, which is linear in the input and added here.
     """
 
     @staticmethod
@@ -90,7 +90,7 @@ class _Normalise(torch.autograd.Function):
             gathered.view(world_size(), -1), [channels, channels, 1], dim=1
         )
         count = counts.sum()
-        # Chan et al. 1979: combining means and variances loses no digits to cancellation.
+        # Chan et al. 1979: combining means and variances avoids cancellation.
         mean = (means * counts).sum(0) / count
         variance = ((variances + (means - mean).pow(2)) * counts).sum(0) / count
         output = torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False)
@@ -106,7 +106,7 @@ class _Normalise(torch.autograd.Function):
         input_gradient, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
             gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        # The parameters' gradients stay local: DistributedDataParallel averages those.
+        # The parameters' gradients stay local: DistributedDataParallel averages them.
         sums = torch.cat([bias_gradient, weight_gradient])
         dist.all_reduce(sums)
         mean_gradient, mean_projection = (sums / ctx.count).chunk(2)

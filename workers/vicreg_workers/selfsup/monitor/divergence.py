@@ -1,25 +1,26 @@
-"""Whether a run still makes sense: finite numbers, and embeddings that have not collapsed.
+"""Detects diverged training: non-finite losses and collapsed embeddings.
 
-Nothing here waits for the device until it is asked: what goes wrong is noted in tensors, and an
-optimiser that is handed ``found_inf`` changes nothing from the first bad step on.
+Nothing waits for the device before ``problem`` is called: faults are recorded in tensors, and an
+optimiser that is given ``found_inf`` changes nothing from the first bad step on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
 
 LOW_STD = 0.1
-"""A dimension below this carries little: the hinge of the loss is at 1."""
+"""A dimension below this carries little information: the hinge of the loss is at 1."""
 
 
 class FiniteWatch:
-    """Notes the first step whose loss or gradient is not finite.
+    """Records the first step whose loss or gradient is not finite.
 
     Args:
-        terms: names of the loss's terms, in their order.
+        terms: names of the loss's terms, in order, ``loss`` first.
         device: where the tensors are.
     """
 
@@ -29,11 +30,11 @@ class FiniteWatch:
         self._values = torch.zeros(len(terms) + 1, device=device)
 
     def note(self, step: int, terms: Tensor, gradient_norm: Tensor) -> Tensor:
-        """Take in a step before its update.
+        """Record a step, before its update.
 
         Args:
             step: its number, from 1.
-            terms: the loss and its terms.
+            terms: the loss and its terms, ``[terms]``.
             gradient_norm: of all gradients, a scalar.
 
         Returns:
@@ -47,7 +48,7 @@ class FiniteWatch:
         return (self._step >= 0).float()
 
     def problem(self) -> str | None:
-        """What was wrong and at which step, or None. Waits for the device."""
+        """Which value was not finite and at which step, or None. Waits for the device."""
         step = int(self._step)
         if step < 0:
             return None
@@ -63,37 +64,44 @@ class FiniteWatch:
 
 
 class CollapseWatch:
-    """Notices embeddings whose spread stays low.
+    """Detects embeddings whose spread stays low.
 
     Args:
         threshold: mean standard deviation below which embeddings have collapsed; 0 for never.
-        patience: steps that it must stay there.
-        low_since: the step since which it does, where a run goes on.
+        patience: steps for which it must stay there.
     """
 
-    def __init__(self, threshold: float, patience: int, low_since: int | None = None) -> None:
+    def __init__(self, threshold: float, patience: int) -> None:
         self._threshold = threshold
         self._patience = patience
-        self.low_since = low_since
+        self._low_since: int | None = None
 
     def note(self, step: int, std_mean: float) -> str | None:
-        """Take in the mean standard deviation at ``step``; what is wrong where it lasts."""
+        """Record the mean standard deviation at ``step``; return the problem if it has lasted."""
         if std_mean >= self._threshold:
-            self.low_since = None
+            self._low_since = None
             return None
-        if self.low_since is None:
-            self.low_since = step
-        if step - self.low_since < self._patience:
+        if self._low_since is None:
+            self._low_since = step
+        if step - self._low_since < self._patience:
             return None
         return (
-            f"the embeddings have collapsed: since step {self.low_since} the mean standard "
+            f"the embeddings have collapsed: since step {self._low_since} the mean standard "
             f"deviation of their dimensions is below {self._threshold:g} (watch.collapse_std), at "
             f"step {step} it is {std_mean:.3g}: lower optimizer.base_lr, or raise method.variance"
         )
 
+    def state_dict(self) -> dict[str, Any]:
+        """The step since which the spread is low, or None."""
+        return {"low_since": self._low_since}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self._low_since = state["low_since"]
+
 
 def spread(std: Tensor) -> dict[str, float]:
-    """How the standard deviations ``[D]`` of the embedding's dimensions lie, as metrics."""
+    """Metrics of the standard deviations ``[D]`` of the embedding's dimensions."""
     values = torch.stack([std.mean(), std.min(), (std < LOW_STD).float().mean()]).tolist()
     names: Iterable[str] = ("std_mean", "std_min", "std_low_share")
     return {f"embedding/{name}": value for name, value in zip(names, values, strict=True)}

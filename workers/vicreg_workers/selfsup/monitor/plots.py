@@ -1,4 +1,4 @@
-"""What people would rather look at than read, as PNG bytes."""
+"""Plots of a training, as PNG bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIXELS_PER_VIEW = 96
 
 
 def view_pairs(first: Tensor, second: Tensor) -> bytes:
-    """A grid of view pairs: the first views in the upper row, the second views under them.
+    """Plot view pairs as a grid: first views in the upper row, second views below.
 
     Args:
         first: ``[n, 3, S, S]``, normalised.
@@ -34,17 +34,18 @@ def view_pairs(first: Tensor, second: Tensor) -> bytes:
 
 
 def std_histogram(std: Tensor, epoch: int) -> bytes:
-    """How the standard deviations of the embedding's dimensions are spread.
+    """Plot a histogram of the standard deviations of the embedding's dimensions.
 
     Args:
         std: ``[D]``.
         epoch: epochs finished.
     """
     figure = Figure(figsize=(6, 3.2))
-    # Margins of their own: a layout engine draws everything several times.
+    # Fixed margins: a layout engine would draw everything several times.
     axes = figure.add_axes((0.1, 0.16, 0.87, 0.72))
     counts, edges = np.histogram(std.numpy(), bins=50)
-    axes.stairs(counts, edges, fill=True, color="#3b6ea5")  # one shape: 50 bars take far longer
+    # One shape: 50 bars would take far longer.
+    axes.stairs(counts, edges, fill=True, color="#3b6ea5")
     axes.axvline(1.0, color="#c44e52", linestyle="--", linewidth=1, label="hinge of the loss")
     axes.set_xlim(left=0.0)
     axes.set_xlabel("standard deviation of an embedding dimension")

@@ -1,4 +1,4 @@
-"""Whether the encoder learns, or collapses."""
+"""Measures the representation during training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
 from vicreg_workers.selfsup.data.sources import Images, Subset
 from vicreg_workers.selfsup.data.transforms import PlainView
 from vicreg_workers.selfsup.distributed import world_size
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import BATCH_SIZE, Features, features_of
 from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
@@ -22,52 +22,53 @@ from vicreg_workers.selfsup.loss.vicreg import covariance
 from vicreg_workers.selfsup.model.network import JointEmbedding
 
 MEASURED, SAMPLE = 4000, 2000
-"""Images that are measured at most, and those of them whose embeddings and spectrum are. A quarter
-of the former is classified by the votes of the rest."""
+"""At most 4,000 images are measured. The embeddings and the spectrum are those of 2,000 of them.
+A quarter of all is classified by nearest neighbours among the rest."""
 TRAINED_PER_MEASURED = 50
-"""Images trained on for each that is measured: on a CPU one costs eight times the other, and so the
-measurements a quarter of a percent of the training (docs/performance.md). The rest is room for
-GPUs, which do the training faster but not the figure and little of the eigenvalues."""
+"""Images trained on for each one measured. On a CPU, training on an image costs 8 times as much, so
+measuring takes 0.25 % of the time (docs/performance.md). The rest leaves room for GPUs, which speed
+up the training, but not the figure and hardly the eigenvalues."""
 FEWEST = 5
-"""Measurements of a training, at least: a short one is worth a curve, whatever it costs."""
+"""Fewest measurements of a training: even a short one needs a curve, whatever it costs."""
 KEPT_BYTES = 2**29
-"""Views are made once and kept in memory where they take no more: those of 105 pixels do."""
+"""Views are kept in memory if they need no more bytes: up to 105 pixels, they do not."""
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Statistics of fixed images, seen without augmentation in eval mode."""
+    """Statistics of fixed images, without augmentation, with the network in eval mode."""
 
     embedding_std: Tensor
     """Standard deviation of each dimension of the embedding, ``[D]``."""
     finite: bool
-    """Whether all representations and embeddings are; where not, nothing else is measured."""
+    """Whether all representations and embeddings are. If not, nothing else is measured."""
     representation: dict[str, float]
     """Metrics by name."""
     knn_top1: float | None
-    """Accuracy of weighted nearest neighbours, in [0, 1], where it was asked for."""
+    """Accuracy of weighted nearest neighbours, in [0, 1], if asked for."""
 
     def metrics(self) -> dict[str, float]:
-        """By their names in the run."""
+        """The metrics by their names in the run."""
         metrics = {f"representation/{name}": v for name, v in self.representation.items()}
         return metrics if self.knn_top1 is None else metrics | {"knn/top1": self.knn_top1}
 
 
 class Diagnostics:
-    """Measures a network in training, always on the same images.
+    """Measures a network during training, always on the same images.
 
     Args:
         images: the training images; a fixed part of them is used.
         image_size: side of a view, in pixels.
         device: where the network is.
-        loaders: processes that read images beside this one.
-        autocast: makes the context that the network is trained in.
-        epochs: of the training.
+        loaders: processes that read images; with 0, this process reads them.
+        autocast: makes the precision context that the network is trained in.
+        epochs: epochs of the training.
     """
 
     every_epochs: int
-    """How often to measure without the training taking noticeably longer."""
+    """Epochs between two measurements, chosen so that 50 × workers images are trained per image
+    measured, but that there are at least 5 measurements."""
 
     def __init__(
         self,
@@ -86,7 +87,7 @@ class Diagnostics:
         self._loaders = loaders
         self._autocast = autocast
         measured = len(self._images)
-        # The other workers wait for the one that measures.
+        # While one worker measures, the others wait.
         cheap = ceil(TRAINED_PER_MEASURED * measured * world_size() / len(images))
         self.every_epochs = min(cheap, max(1, epochs // FEWEST))
         view_bytes = 3 * image_size**2 * 4
@@ -95,14 +96,14 @@ class Diagnostics:
 
     @torch.no_grad()
     def of(self, network: JointEmbedding, neighbours: bool) -> Diagnosis:
-        """The network's diagnosis; its mode is left as it was.
+        """Measure the network. Its mode is left as it was.
 
         Args:
             network: what to measure.
             neighbours: whether to classify by nearest neighbours too, if the images have classes.
 
         Raises:
-            UserFailure: fewer than two of the images can be read.
+            InvalidInput: fewer than two of the images can be read.
         """
         was_training = network.training
         network.eval()
@@ -111,7 +112,7 @@ class Diagnostics:
             features = features_of(network.backbone, batches, self._images.labels, self._device)
             sample = features.representations[features.indices < SAMPLE]
             if len(sample) < 2:
-                raise UserFailure("data: fewer than two of the images measured can be read")
+                raise InvalidInput("data: fewer than two of the images measured can be read")
             embedding = network.expander(sample).float()
         network.train(was_training)
         outputs = (features.representations, embedding)
@@ -124,7 +125,7 @@ class Diagnostics:
         )
 
     def _batches(self, count: int) -> Iterable[PlainBatch]:
-        """The first images, or a few more to fill a batch."""
+        """Batches of the first images, or a few more to fill the last batch."""
         if not self._keeps:
             return self._made(Subset(self._images, range(min(count, len(self._images)))))
         if not self._kept:
@@ -173,14 +174,14 @@ def rankme(z: Tensor) -> float:
 
 
 def alpha_req(z: Tensor) -> float:
-    """How fast the eigenvalues of the representation's covariance fall: λ_i ∝ i^(-α).
+    """Decay of the eigenvalues of the representation's covariance: λ_i ∝ i^(-α).
 
     Args:
         z: ``[N, D]``.
 
     Returns:
-        α, the negative slope of log λ over log i by least squares. Near 1 is held to be good, 0
-        is white, a large value is a representation of few dimensions.
+        α, the negative slope of log λ over log i by least squares. Values near 1 are considered
+        good; 0 means white, a large value few dimensions.
 
     Source: Agrawal et al. 2022 (α-ReQ, NeurIPS), section 3.
     """
@@ -197,7 +198,7 @@ def alpha_req(z: Tensor) -> float:
 def _squared_singular_values(z: Tensor) -> Tensor:
     """Of ``[N, D]``, descending, float64: exact to 1e-8 of the largest singular value.
 
-    As eigenvalues of the smaller of ZᵀZ and ZZᵀ: less work than a decomposition of Z.
+    Computed as the eigenvalues of the smaller of ZᵀZ and ZZᵀ: less work than decomposing Z.
     """
     z = z.double()
     gram = z.T @ z if z.shape[1] < z.shape[0] else z @ z.T

@@ -14,9 +14,9 @@ class LARS(Optimizer):
     """Momentum SGD whose step for each weight matrix is proportional to the matrix's norm.
 
     Biases and BatchNorm parameters (one dimension) get neither weight decay nor the scaling, as
-    with the authors' ``exclude_bias_and_norm``. All parameters are updated by a few multi-tensor
-    operations; none waits for the device. As torch's fused optimisers, a step leaves everything
-    as it is where ``found_inf``, a scalar tensor, is 1. Gradients are overwritten.
+    with the authors' ``exclude_bias_and_norm``. A few multi-tensor operations update all
+    parameters; none waits for the device. As with torch's fused optimisers, a step changes nothing
+    if the attribute ``found_inf``, a scalar tensor, is 1. Gradients are overwritten.
 
     Args:
         parameters: the parameters to update.
@@ -24,10 +24,10 @@ class LARS(Optimizer):
         weight_decay: added to the gradient as ``weight_decay * parameter``.
         momentum: in [0, 1).
         eta: trust coefficient, above 0.
-        clip: whether a layer's scaled rate is at most ``lr`` (``clip_lr`` of solo-learn's LARS).
+        clip: whether to limit a layer's scaled rate to ``lr`` (``clip_lr`` of solo-learn's LARS).
     """
 
-    _step_supports_amp_scaling = True  # torch's name: GradScaler then hands over ``found_inf``
+    _step_supports_amp_scaling = True  # torch's name: makes GradScaler set ``found_inf``
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class LARS(Optimizer):
         """Update every parameter that has a gradient."""
         if closure is not None:
             raise ValueError("LARS takes no closure")
-        # Set from outside, as on torch's fused optimisers; GradScaler takes them away again.
+        # Set from outside, as on torch's fused optimisers. GradScaler removes them afterwards.
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         grad_scale: Tensor | None = getattr(self, "grad_scale", None)
         for group in self.param_groups:
@@ -93,13 +93,13 @@ class LARS(Optimizer):
 
 
 def _scale(parameters: list[Tensor], gradients: list[Tensor], group: dict[str, Any]) -> None:
-    """Gradients to updates, in place: with weight decay, in proportion to the parameters."""
+    """Turn gradients into updates, in place: add weight decay, scale by the parameters' norms."""
     torch._foreach_add_(gradients, parameters, alpha=group["weight_decay"])
     parameter_norms = torch.stack(torch._foreach_norm(parameters))
     update_norms = torch.stack(torch._foreach_norm(gradients))
     usable = (parameter_norms > 0) & (update_norms > 0)
     factors = group["eta"] * parameter_norms / update_norms
     if group["clip"]:
-        # At a rate of 0, where a warm-up begins, the bound is its limit.
+        # A warm-up begins at a rate of 0, which must not be divided by.
         factors = (factors / max(group["lr"], 1e-12)).clamp_max(1.0)
     torch._foreach_mul_(gradients, list(torch.where(usable, factors, 1.0).unbind()))

@@ -1,23 +1,23 @@
-"""The learning rate over a run."""
+"""The curve of the learning rate."""
 
 from __future__ import annotations
 
 import math
 
 FINAL_FACTOR = 0.001
-"""The last rate as a share of the peak (``adjust_learning_rate`` in ``main_vicreg.py``)."""
+"""The final rate as a share of the peak (``adjust_learning_rate`` in ``main_vicreg.py``)."""
 
 
 def peak_learning_rate(base_lr: float, batch_size: int) -> float:
-    """The linear scaling rule: ``base_lr * batch_size / 256``; ``batch_size`` over all workers."""
+    """The linear scaling rule: ``base_lr * batch_size / 256``, ``batch_size`` being global."""
     return base_lr * batch_size / 256
 
 
 def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up from 0, then a cosine down to 0.001 of the peak.
+    """The rate of a step: a linear warm-up from 0, then a cosine to 0.001 of the peak.
 
     Args:
-        step: the step about to be taken, in [0, total_steps).
+        step: the step to take, in [0, total_steps).
         peak: the rate at the end of the warm-up.
         warmup_steps: in [0, total_steps].
         total_steps: of the whole run.

@@ -1,4 +1,4 @@
-"""The optimiser that a spec names; each updates all parameters by a few fused operations."""
+"""Builds the optimiser that a spec names. Each updates all parameters by a few operations."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from vicreg_workers.selfsup.optim.lars import LARS
 def build_optimizer(
     spec: Lars | Sgd | AdamW, parameters: Iterable[nn.Parameter], lr: float
 ) -> Optimizer:
-    """An optimiser of ``parameters``; a step does nothing where its ``found_inf`` is 1.
+    """Build an optimiser whose step changes nothing if its attribute ``found_inf`` is 1.
 
     Args:
-        spec: which, and its constants.
-        parameters: those that are to learn.
+        spec: the optimiser and its constants.
+        parameters: what to update; those without ``requires_grad`` are left out.
         lr: learning rate of the first step.
     """
     learning = [parameter for parameter in parameters if parameter.requires_grad]
@@ -35,7 +35,7 @@ def build_optimizer(
         )
     groups: list[dict[str, Any]] = [
         {"params": [p for p in learning if _is_matrix(p)]},
-        # As with DeiT: neither biases and norms nor the class token and the positions are decayed.
+        # As in DeiT, biases, norms, class token and position embeddings are not decayed.
         {"params": [p for p in learning if not _is_matrix(p)], "weight_decay": 0.0},
     ]
     if isinstance(spec, Sgd):
@@ -46,6 +46,6 @@ def build_optimizer(
 
 
 def _is_matrix(parameter: nn.Parameter) -> bool:
-    """Whether it is a layer's weight: a ViT's class token and positions are ``[1, n, D]``."""
+    """Whether it is a layer's weight. A ViT's class token and positions are ``[1, n, D]``."""
     token = parameter.ndim == 3 and parameter.shape[0] == 1
     return parameter.ndim > 1 and not token

@@ -1,0 +1,60 @@
+"""Every benchmark runs, at sizes that say nothing about speed."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.benchmarks import ablation, convolution, loss, step
+
+
+def rows(output: str) -> list[list[str]]:
+    """The cells of the tables' rows, without headers."""
+    lines = [line.strip("|").split("|") for line in output.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines]
+
+
+def test_loss(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(loss, "BATCHES", (8,))
+    monkeypatch.setattr(loss, "WIDTHS", (4, 16))
+    monkeypatch.setattr(loss, "SLOW_SECONDS", 0.0)
+    monkeypatch.setattr(loss, "SHARED", ((8, 16),))
+    monkeypatch.setattr(loss, "RANKS", (1,))
+    x, y = loss.batch(8, 16)
+    torch.testing.assert_close(loss.our_loss(x, y), loss.authors_loss(x, y))
+    loss.main()
+    table = rows(capsys.readouterr().out)
+    assert [row[:2] for row in table if row[0] == "8"] == [["8", "4"], ["8", "16"], ["8", "16"]]
+
+
+def test_convolution(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(convolution, "BATCH", 2)
+    monkeypatch.setattr(convolution, "ROUNDS", 2)
+    monkeypatch.setattr(convolution, "SHAPES", [(4, 8, 2, 1, 3)])
+    convolution.main()
+    measured = [row for row in rows(capsys.readouterr().out) if row[0] == "4→8"]
+    assert [row[4] for row in measured] == ["float32", "bfloat16"]
+
+
+def test_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(step, "SETS", (40,))
+    step.main(["--size", "32", "--batch", "8", "--width", "8", "--rounds", "1"])
+    table = rows(capsys.readouterr().out)
+    assert {"authors", "ours"} <= {row[1] for row in table if row[0] == "step"}
+    parts = {"forward", "loss", "backward", "optimiser", "watch", "input", "the rest"}
+    assert parts <= {row[0] for row in table}
+    assert table[-1][0] == "40"
+
+
+def test_ablation(tmp_path: Path) -> None:
+    jobs = ablation.ablation("ablation-loss-small")
+    assert len({job["name"] for job in jobs}) == len(jobs) > 1
+    tiny = jobs[0] | {
+        "backbone": {"name": "resnet10", "stem": "cifar"},
+        "expander": {"layers": [8, 8]},
+        "data": {"source": "digits", "image_size": 8, "share": 0.05},
+        "training": {"epochs": 1, "batch_size": 16},
+    }
+    (row,) = rows(ablation.row(tiny, tmp_path))
+    assert row[0] == "loss-inv"
+    assert all(float(cell) >= 0 for cell in row[1:])

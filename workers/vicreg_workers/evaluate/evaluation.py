@@ -1,0 +1,175 @@
+"""An encoder and the labelled images to evaluate it on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.progress import Progress
+from vicreg_platform.data_root import resolve_inside
+from vicreg_platform.specs import EvaluateSpec, UntrainedEncoder
+from vicreg_workers.encoder import load_encoder
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.evaluation.features import (
+    Features,
+    calibrate_batchnorm,
+    extract_features,
+)
+from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
+from vicreg_workers.tracking.outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluation:
+    """The encoder, the training and test images, and where results go.
+
+    Args:
+        assignment: the attempt.
+        spec: its spec.
+        outbox: the run's.
+        device: where the encoder runs.
+
+    Raises:
+        UserFailure: the encoder or the classes do not fit.
+        InvalidInput: the images are missing or malformed.
+    """
+
+    def __init__(
+        self, assignment: Assignment, spec: EvaluateSpec, outbox: Outbox, device: torch.device
+    ) -> None:
+        root = Path(assignment.data_root)
+        locate = partial(resolve_inside, root)
+        self.outbox = outbox
+        self.device = device
+        self.train_images = open_images(spec.data.train, locate)
+        self.test_images = open_images(spec.data.test, locate)
+        self.image_size = spec.data.train.image_size
+        # With one CPU, this process reads the images itself.
+        self.loaders = spec.resources.cpus - 1
+        self.corrupt = 0
+        """Images left out so far because they cannot be read."""
+        self._test_size = spec.data.test.image_size
+        self._train_classes = classes_in_train(self.train_images, self.test_images)
+        self.encoder = load_encoder(
+            spec.encoder, self.image_size, assignment.encoder_run_id, assignment.tracking_uri, root
+        ).to(device)
+        if isinstance(spec.encoder, UntrainedEncoder):
+            calibrate_batchnorm(
+                self.encoder, self.train_images, self.image_size, device, self.loaders
+            )
+
+    def progress(self, total: int) -> ImagesDone:
+        """Reports progress out of ``total`` images."""
+        return ImagesDone(self.outbox, total)
+
+    def features(self) -> tuple[Features, Features]:
+        """The encoder's representations of the training and the test images."""
+        count = len(self.train_images)
+        progress = self.progress(count + len(self.test_images))
+        train = self._extract(
+            self.encoder, self.train_images, self.image_size, progress, already_done=0
+        )
+        return train, self.outputs_on_test(self.encoder, progress, already_done=count)
+
+    def outputs_on_test(
+        self, network: nn.Module, progress: ImagesDone, already_done: int
+    ) -> Features:
+        """A network's outputs for the test images."""
+        return self._extract(network, self.test_images, self._test_size, progress, already_done)
+
+    def test_labels(self, test: Features) -> Tensor:
+        """The labels of the test images, as classes of the training images."""
+        return self._train_classes.to(self.device)[test.labels]
+
+    def accuracy(self, name: str, scores: Tensor, test: Features) -> dict[str, float]:
+        """The metrics ``<name>/top1`` and ``<name>/top5`` of scores ``[M, C]``."""
+        labels = self.test_labels(test)
+        return {f"{name}/top{k}": top_k_accuracy(scores, labels, k) for k in (1, 5)}
+
+    def require_one_label(self, protocol: str) -> None:
+        """Check that every image has one label.
+
+        Raises:
+            UserFailure: ``data.labels`` gives images several.
+        """
+        if self.train_images.several is not None or self.test_images.several is not None:
+            raise UserFailure(
+                f"protocol {protocol} needs one label per image: use protocol linear with "
+                "data.labels"
+            )
+
+    def _extract(
+        self,
+        network: nn.Module,
+        images: Images,
+        image_size: int,
+        progress: ImagesDone,
+        already_done: int,
+    ) -> Features:
+        features = extract_features(
+            network,
+            images,
+            image_size,
+            self.device,
+            self.loaders,
+            lambda done: progress.report(already_done + done),
+        )
+        for index in features.corrupt:
+            logger.warning("left out an image that cannot be read: %s", images.name(index))
+        self.corrupt += len(features.corrupt)
+        if not features.representations.isfinite().all():
+            raise UserFailure(
+                "the encoder's representations are not finite: its weights are broken"
+            )
+        return features
+
+
+class ImagesDone:
+    """Reports how many images have been processed, and how fast."""
+
+    def __init__(self, outbox: Outbox, total: int) -> None:
+        self._outbox = outbox
+        self._total = total
+        self._started = time.perf_counter()
+
+    def report(self, done: int) -> None:
+        """Report that ``done`` images have been processed."""
+        rate = done / max(time.perf_counter() - self._started, 1e-9)
+        self._outbox.progress(
+            Progress(
+                epoch=0,
+                epochs=1,
+                step=done,
+                steps=self._total,
+                images_per_second=rate,
+                eta_seconds=(self._total - done) / max(rate, 1e-9),
+            )
+        )
+
+
+def classes_in_train(train: Images, test: Images) -> Tensor:
+    """For each class of the test images, the index of the training class of the same name.
+
+    Returns:
+        ``[classes of the test images]``; -1 for a class without test images or training class.
+
+    Raises:
+        UserFailure: there are test images of a class that the training images lack.
+    """
+    known: Sequence[str] = train.classes
+    unknown = sorted({test.classes[label] for label in test.labels} - set(known))
+    if unknown:
+        raise UserFailure(
+            f"data.test holds classes that data.train does not: {', '.join(unknown[:5])}"
+        )
+    index = {name: number for number, name in enumerate(known)}
+    return torch.tensor([index.get(name, -1) for name in test.classes])

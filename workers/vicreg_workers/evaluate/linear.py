@@ -1,0 +1,84 @@
+"""The protocol ``linear``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from vicreg_platform.specs import LinearProtocol
+from vicreg_workers.evaluate.evaluation import Evaluation
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.data.sources import Subset
+from vicreg_workers.selfsup.data.training_batches import ViewBatches
+from vicreg_workers.selfsup.evaluation.features import Features
+from vicreg_workers.selfsup.evaluation.finetune import crops_only
+from vicreg_workers.selfsup.evaluation.linear import Epoch, LinearResult, linear_probe
+from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision
+
+
+def evaluate_linear(evaluation: Evaluation, protocol: LinearProtocol) -> dict[str, float]:
+    """Train a linear classifier on the frozen representations, and classify the test images.
+
+    Images with several labels each are measured by mean average precision.
+
+    Raises:
+        UserFailure: training and test images differ in their classes.
+    """
+    train, test = evaluation.features()
+    several = evaluation.train_images.several
+    targets = train.labels if several is None else several[train.indices].to(evaluation.device)
+    result = linear_probe(
+        train,
+        targets,
+        test.representations,
+        protocol,
+        len(evaluation.train_images.classes),
+        partial(_augmented, evaluation, protocol, train) if protocol.augment else None,
+    )
+    metrics = {"linear/learning_rate": result.learning_rate}
+    score = "top1" if several is None else "map"
+    if result.holdout:
+        metrics[f"linear/holdout_{score}"] = result.holdout[result.learning_rate]
+    if several is None:
+        return metrics | evaluation.accuracy(protocol.name, result.scores, test)
+    return metrics | {"linear/map": _mean_average_precision(evaluation, result, test)}
+
+
+def _mean_average_precision(evaluation: Evaluation, result: LinearResult, test: Features) -> float:
+    images = evaluation.test_images
+    if images.several is None or images.classes != list(evaluation.train_images.classes):
+        raise UserFailure("data.test.labels must have the classes of data.train.labels")
+    return mean_average_precision(result.scores, images.several[test.indices])
+
+
+def _augmented(
+    evaluation: Evaluation, protocol: LinearProtocol, train: Features, places: list[int]
+) -> Callable[[int], Epoch]:
+    """Representations of random crops of the training images, other crops in every epoch."""
+    batches = ViewBatches(
+        Subset(evaluation.train_images, train.indices[places].tolist()),
+        crops_only(),
+        views=1,
+        image_size=evaluation.image_size,
+        batch_size=min(protocol.batch_size, len(places)),
+        seed=protocol.seed,
+        device=evaluation.device,
+        loaders=evaluation.loaders,
+        drop_last=False,
+    )
+    progress = evaluation.progress(protocol.epochs * len(places))
+    place_of = torch.tensor(places)
+
+    @torch.no_grad()
+    def epoch(number: int) -> Epoch:
+        done = number * len(places)
+        for batch in batches.epoch(number):
+            done += len(batch.indices)
+            progress.report(done)
+            representations: Tensor = evaluation.encoder(batch.views[0]).float()
+            yield representations, place_of[batch.indices]
+
+    return epoch
