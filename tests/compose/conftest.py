@@ -91,7 +91,7 @@ def run(command: list[str], environment: dict[str, str]) -> str:
 
 @contextmanager
 def brought_up(*files: str, **variables: str) -> Iterator[Cluster]:
-    """The cluster of docker-compose.yml and further files, built first; removed with its volumes."""
+    """The cluster of docker-compose.yml and more files: built first, removed with its volumes."""
     secrets = run([sys.executable, "deploy/environment.py"], dict(os.environ))
     api, mlflow, ray = free_ports(3)
     environment = dict(os.environ) | {

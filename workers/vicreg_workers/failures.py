@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
-from vicreg_platform.contract.assignment import FailureClass
+from vicreg_platform.contract.failure_class import FailureClass
 
 
 class JobFailure(Exception):

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 
-from vicreg_platform.contract.assignment import FailureClass
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_workers.storage import Folder
 
 logger = logging.getLogger(__name__)

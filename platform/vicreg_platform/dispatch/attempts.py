@@ -9,7 +9,8 @@ from datetime import timedelta
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
 from vicreg_platform.cluster.submission import submission_of
-from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment, FailureClass
+from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.dispatch.readings import Readings

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Capacity, Cluster
-from vicreg_platform.contract.assignment import FailureClass
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.attempts import Attempts
 from vicreg_platform.dispatch.containment import contained

@@ -39,11 +39,6 @@ def load_recipe(name: str) -> dict[str, Any]:
     return recipe
 
 
-def load_ablation(name: str) -> list[dict[str, Any]]:
-    """The specs of an ablation at one scale."""
-    return list(yaml.safe_load_all(recipe_text(name)))
-
-
 def _recipes() -> dict[str, str]:
     texts: dict[str, str] = {}
     for entry in files(__name__).iterdir():

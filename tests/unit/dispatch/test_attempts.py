@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vicreg_platform.contract.assignment import FailureClass
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.dispatch.attempts import MAX_BACKOFF_SECONDS, Ending, ending
 from vicreg_platform.jobs.states import TRANSITIONS, JobState
 

@@ -3,9 +3,10 @@
 import json
 
 import pytest
+import yaml
 
 from vicreg_platform.errors import InvalidSpec
-from vicreg_platform.recipes import load_ablation, recipe_names
+from vicreg_platform.recipes import recipe_names, recipe_text
 from vicreg_platform.specs import EvaluateSpec, PretrainSpec, VICReg, parse_spec, spec_schema
 from vicreg_platform.specs.overrides import overridden
 
@@ -34,7 +35,7 @@ def test_a_resolved_spec_resolves_to_itself() -> None:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipe_is_valid(name: str) -> None:
-    specs = [parse_spec(content) for content in load_ablation(name)]
+    specs = [parse_spec(content) for content in yaml.safe_load_all(recipe_text(name))]
     assert len({spec.name for spec in specs}) == len(specs) > 0
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from vicreg_platform.contract.assignment import FailureClass
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_workers.failures import JobFailure, as_job_failures
 from vicreg_workers.selfsup import errors
 

@@ -23,7 +23,8 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from vicreg_platform.contract.assignment import Assignment, FailureClass
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.contract.trial import TrialState, job_id_of_trial
 from vicreg_platform.specs import SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, UserFailure

@@ -16,7 +16,8 @@ import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from vicreg_platform.contract.assignment import Assignment, FailureClass
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.contract.trial import Trial, job_id_of_trial
 from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
