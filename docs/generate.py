@@ -10,7 +10,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from vicreg_platform.cli.commands import app as command_line
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.schedules.spec import ScheduleSpec
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs import EvaluateSpec, PretrainSpec, SweepSpec, parse_spec
+from vicreg_platform.specs import EvaluateSpec, PretrainSpec, SweepSpec
 from vicreg_platform.specs.augmentation import PRESETS
 from vicreg_platform.specs.job import JobSpec
 from vicreg_platform.specs.optimizer import LARS_PRESETS
@@ -79,7 +79,7 @@ MINIMAL: dict[type[BaseModel], Schema] = {
 }
 """The least that a user writes: all else has a default, which may depend on other fields."""
 
-KINDS = {
+KINDS: dict[str, type[BaseModel]] = {
     "pretrain": PretrainSpec,
     "evaluate": EvaluateSpec,
     "sweep": SweepSpec,
@@ -94,8 +94,7 @@ class Root:
         model = KINDS[kind]
         self.kind = kind
         self.given = MINIMAL[model]
-        resolved = model.model_validate(self.given) if kind == "schedule" else None
-        self.resolved = (resolved or parse_spec(self.given)).model_dump(mode="json")
+        self.resolved = model.model_validate(self.given).model_dump(mode="json")
         self.schema = model.model_json_schema()
         self.models: dict[str, Schema] = self.schema.get("$defs", {})
 
@@ -258,7 +257,9 @@ def _default(field: Schema, value: Any) -> str:
 
 def api_page() -> str:
     """Every route, and what it answers."""
+    os.environ["VICREG_DATABASE_URL"] = "sqlite://"  # in memory: no file is made
     document = create_app(Services.of(Settings.from_environment())).openapi()
+    del os.environ["VICREG_DATABASE_URL"]
     schemas: dict[str, Schema] = document["components"]["schemas"]
     listed = [name for name in schemas if name not in NOT_LISTED]
     links = {name: f"[{name}](#{_slug(name)})" for name in listed}
@@ -326,10 +327,11 @@ def _request(operation: Schema, tag: str, links: dict[str, str]) -> Iterator[str
 def _answers(operation: Schema, links: dict[str, str]) -> str:
     rows = []
     for status, answer in sorted(operation["responses"].items()):
-        content = next(iter(answer.get("content", {}).values()), {}).get("schema", {})
+        media: list[Schema] = list(answer.get("content", {}).values())
+        content = media[0].get("schema", {}) if media else {}
         known = all(name in links for name in _references(content))
         what = _type(content, links) if content and known else "[Problem](#problem)"
-        if not answer.get("content"):
+        if not media:
             what = ""
         meaning = answer["description"].replace("Successful Response", "")
         rows.append((f"`{status}`", what, _text(meaning)))
@@ -409,7 +411,7 @@ def cli_page() -> str:
     text = get_docs_for_click(
         obj=command, ctx=typer.Context(command), name="vicreg", title="Command line reference"
     )
-    return text.replace("\n\n", f"\n\n{HERE} ", 1)
+    return str(text).replace("\n\n", f"\n\n{HERE} ", 1)
 
 
 # Words
@@ -418,7 +420,7 @@ def cli_page() -> str:
 def _type(schema: Schema, links: dict[str, str]) -> str:
     """A JSON Schema in words."""
     if "$ref" in schema:
-        name = schema["$ref"].rsplit("/", 1)[-1]
+        name = str(schema["$ref"]).rsplit("/", 1)[-1]
         return links.get(name, name)
     if "const" in schema:
         return f"`{schema['const']}`"
@@ -479,7 +481,7 @@ def _values(schema: Schema) -> list[Schema]:
     return [each for each in inner if isinstance(each, dict) and each]
 
 
-def _either(words: Iterator[str]) -> str:
+def _either(words: Iterable[str]) -> str:
     *first, last = words
     return f"{', '.join(first)} or {last}" if first else last
 
@@ -490,7 +492,7 @@ def _text(docstring: str) -> str:
     return re.sub(r"``(.+?)``", r"`\1`", "\n\n".join(paragraphs)).strip()
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [columns, ("---",) * len(columns), *rows]
     cells = [[cell.replace("\n\n", " ").replace("|", "\\|") for cell in line] for line in lines]
     return "\n".join(f"| {' | '.join(line)} |" for line in cells) + "\n"
