@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.client import Client
 
-START_SECONDS = 120.0
 JOB_SECONDS = 300.0
 
 ENCODER = {
     "kind": "pretrain",
     "name": "encoder",
+    "experiment": "photos",
     "backbone": {"name": "resnet18"},
     "expander": {"layers": [64, 64]},
     "data": {"source": "digits", "image_size": 32, "share": 0.1},
@@ -30,10 +31,12 @@ ENCODER = {
 
 @dataclass(frozen=True)
 class Platform:
-    """A platform as ``vicreg up`` runs it, with a finished encoder and a folder of images."""
+    """A platform as ``vicreg up`` runs it, with a folder of images and an encoder in training."""
 
     api: str
     mlflow: str
+    encoder: str
+    """The job that trains it."""
 
     def environment(self) -> dict[str, str]:
         tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -43,12 +46,18 @@ class Platform:
         }
         return os.environ | urls | {"PATH": tools}
 
-    def cancel_all(self) -> None:
+    def wait_for_encoder(self) -> None:
+        with Client(f"http://{self.api}") as client:
+            done = client.wait(self.encoder, timeout=JOB_SECONDS)
+            assert done.state == "succeeded", done.reason
+
+    def cancel_others(self) -> None:
         """Leave the cluster to the next page."""
         with Client(f"http://{self.api}") as client:
             states = ["waiting", "queued", "starting", "running"]
             for job in list(client.find_all(state=states)):
-                client.cancel(job.id)
+                if job.id != self.encoder:
+                    client.cancel(job.id)
 
 
 @pytest.fixture(scope="module")
@@ -67,9 +76,8 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     try:
         assert any("ready" in line for line in process.stdout), "vicreg up has stopped"
         with Client(f"http://127.0.0.1:{api}") as client:
-            done = client.wait(client.submit(ENCODER).id, timeout=JOB_SECONDS)
-            assert done.state == "succeeded", done.reason
-        yield Platform(f"127.0.0.1:{api}", f"127.0.0.1:{mlflow}")
+            encoder = client.submit(ENCODER).id
+        yield Platform(f"127.0.0.1:{api}", f"127.0.0.1:{mlflow}", encoder)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
@@ -77,8 +85,6 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 
 def _photos(folder: Path) -> None:
     """Handwritten digits as photographs of ten classes."""
-    from PIL import Image
-
     digits = load_digits()
     for index, (pixels, label) in enumerate(zip(digits.images[:200], digits.target, strict=False)):
         split = folder / ("test" if index % 5 == 0 else "train") / str(label)
