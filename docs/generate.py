@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,9 +30,11 @@ from vicreg_platform.specs.augmentation import PRESETS
 from vicreg_platform.specs.job import JobSpec
 from vicreg_platform.specs.optimizer import LARS_PRESETS
 
-REFERENCE = Path(__file__).parent / "reference"
+ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference"
 HEADER = "<!-- Written by docs/generate.py from the code: change the docstrings there. -->\n\n"
-HERE = "Generated from the code."
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+HERE = f"Generated from the code of version {VERSION}."
 
 Schema = dict[str, Any]
 Group = tuple[str, ...]

@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 def test_the_readme_is_read_in_five_minutes() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 900
+
+
+def test_the_version_has_a_dated_entry_in_the_changelog() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    entry = rf"^## {re.escape(version)} - \d{{4}}-\d{{2}}-\d{{2}}$"
+    assert re.search(entry, (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
 def test_the_reference_says_what_the_code_says() -> None:
