@@ -44,7 +44,7 @@ RUN = sorted(
 
 
 @pytest.mark.parametrize("block", SPECS, ids=lambda block: f"{block.page}:{block.line}")
-def test_every_spec_is_one(block: Block) -> None:
+def test_every_spec_parses(block: Block) -> None:
     data = yaml.safe_load(block.text)
     if "kind" in data:
         parse_spec(data)
@@ -52,7 +52,7 @@ def test_every_spec_is_one(block: Block) -> None:
         parse_schedule(data)
 
 
-def test_what_is_not_run_is_listed_and_there() -> None:
+def test_every_block_that_is_not_run_is_listed() -> None:
     assert sorted(block.not_run for block in BLOCKS if block.not_run) == sorted(NOT_RUN)
 
 
