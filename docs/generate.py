@@ -264,8 +264,13 @@ def api_page() -> str:
     document = create_app(Services.of(Settings.from_environment())).openapi()
     del os.environ["VICREG_DATABASE_URL"]
     schemas: dict[str, Schema] = document["components"]["schemas"]
-    listed = [name for name in schemas if name not in NOT_LISTED]
-    links = {name: f"[{name}](#{_slug(name)})" for name in listed}
+    # FastAPI's Page_JobSchema_ is titled Page[JobSchema]: here, Page of JobSchema.
+    titles = {
+        name: schema["title"].replace("[", " of ").replace("]", "")
+        for name, schema in schemas.items()
+        if name not in NOT_LISTED
+    }
+    links = {name: f"[{title}](#{_slug(title)})" for name, title in titles.items()}
     links["ScheduleSpec"] = "[schedule](spec.md#schedules)"
     parts = [
         "# HTTP API reference\n",
@@ -286,9 +291,9 @@ def api_page() -> str:
             parts += _request(operation, tag, links)
             parts.append(_answers(operation, links))
     parts += ["## Errors\n", _errors(), "## Schemas\n"]
-    for name in listed:
+    for name, title in titles.items():
         schema = schemas[name]
-        parts.append(f"### {name}\n")
+        parts.append(f"### {title}\n")
         parts.append(_text(schema.get("description", "")) + "\n")
         if "enum" in schema:
             parts.append(f"One of {_either(f'`{value}`' for value in schema['enum'])}.\n")
@@ -370,7 +375,7 @@ def settings_page() -> str:
     home = Path(".vicreg").absolute()
     defaults = Settings.from_environment()
     rows = []
-    for name, field in _settings_schema()["properties"].items():
+    for name, field in Settings.model_json_schema()["properties"].items():
         value = getattr(defaults, name)
         shown = "" if value is None else f"`{value}`".replace(str(home), "$VICREG_HOME")
         if name == "home":
@@ -389,20 +394,6 @@ def settings_page() -> str:
             "remember; by default it is the checkout's.\n",
         ]
     )
-
-
-def _settings_schema() -> Schema:
-    if issubclass(Settings, BaseModel):
-        return Settings.model_json_schema()
-    from pydantic import ConfigDict, TypeAdapter, dataclasses
-    from pydantic._internal._docs_extraction import extract_docstrings_from_cls
-
-    config = ConfigDict(use_attribute_docstrings=True)
-    wrapped = dataclasses.dataclass(frozen=True, config=config)(Settings)
-    schema = TypeAdapter(wrapped).json_schema()
-    for name, text in extract_docstrings_from_cls(Settings, use_inspect=True).items():
-        schema["properties"][name]["description"] = text
-    return schema
 
 
 # Command line
@@ -438,7 +429,7 @@ def _type(schema: Schema, links: dict[str, str]) -> str:
         case "boolean":
             return "`true` or `false`"
         case "integer" | "number" as kind:
-            return kind + _bounds(schema)
+            return f"{kind}{_bounds(schema)}"
         case "array" if "prefixItems" in schema:
             return f"({', '.join(_type(each, links) for each in schema['prefixItems'])})"
         case "array" | "object" as kind:
