@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test bench check format lock compose-env compose-test clean
+.PHONY: help install demo test bench check format docs reference lock compose-env compose-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make bench     the benchmarks, as ratios within one run"
 	@echo "make check     ruff, mypy, import-linter"
 	@echo "make format    format the code with ruff"
+	@echo "make docs      the documentation as a site, in site/"
+	@echo "make reference write docs/reference from the code"
 	@echo "make compose-test  the cluster of containers, with faults injected"
 	@echo "make compose-env  random secrets for docker compose, in .env"
 	@echo "make lock      update requirements.lock"
@@ -54,6 +56,13 @@ check: install
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install
+	$(BIN)/python docs/generate.py --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
+reference: install
+	$(BIN)/python docs/generate.py
 
 # What each image contains, at the versions of requirements.lock: a change elsewhere in
 # pyproject.toml must not reinstall torch.
