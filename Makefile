@@ -12,7 +12,7 @@ help:
 	@echo "make demo      the main job from end to end, on this machine (KEEP=1: leave it running)"
 	@echo "make test      the whole test suite"
 	@echo "make bench     the benchmarks, as ratios within one run"
-	@echo "make check     ruff, mypy, import-linter"
+	@echo "make check     ruff, mypy, import-linter, and that docs/reference is current"
 	@echo "make format    format the code with ruff"
 	@echo "make docs      the documentation as a site, in site/"
 	@echo "make reference write docs/reference from the code"
@@ -52,6 +52,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python docs/generate.py --check
 
 format: install
 	$(BIN)/ruff check --fix .
