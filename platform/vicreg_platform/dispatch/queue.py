@@ -90,13 +90,10 @@ class Queue:
         for job in queued:
             with contained(job):
                 spec = read_spec(job.spec, job.spec_version)
-                if isinstance(spec, Unreadable) or job.needs is None:
-                    reason = (
-                        spec.reason if isinstance(spec, Unreadable) else "its needs are unknown"
-                    )
-                    self._explain(job, f"its spec is unreadable: {reason}")
+                if isinstance(spec, Unreadable):
+                    self._explain(job, f"its spec is unreadable: {spec.reason}")
                     continue
-                needs = capacity.limited(job.needs)
+                needs = capacity.limited(job.needs or spec.needs())
                 if not capacity.can_ever_hold(needs):
                     self._follow_too_large(job, needs, capacity)
                     continue
