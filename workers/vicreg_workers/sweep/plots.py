@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 
 from vicreg_platform.specs import Choice, Grid, LogUniform, SweepSpec
 from vicreg_workers.sweep.ledger import Entry
-from vicreg_workers.sweep.search import values_of
 
 DOTS_PER_INCH = 110
 
@@ -85,7 +84,7 @@ def _axis(
     distribution = spec.space[path]
     if isinstance(distribution, (Choice, Grid)):
         names = [_text(value) for value in values]
-        known = [text for text in map(_text, values_of(distribution)) if text in names]
+        known = [text for text in map(_text, distribution.values()) if text in names]
         heights = _scaled(np.array([known.index(name) for name in names], dtype=float))
         return heights, [(float(heights[names.index(text)]), text) for text in known]
     numbers = np.array(values, dtype=float)

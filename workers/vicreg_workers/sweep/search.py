@@ -183,11 +183,6 @@ class OptunaSearch:
         return value
 
 
-def values_of(distribution: Choice | Grid) -> tuple[Any, ...]:
-    """The values that a field may take, in order."""
-    return distribution.choice if isinstance(distribution, Choice) else distribution.grid
-
-
 def _draw(distribution: Distribution, generator: random.Random) -> Any:
     if isinstance(distribution, LogUniform):
         low, high = distribution.loguniform
@@ -198,7 +193,7 @@ def _draw(distribution: Distribution, generator: random.Random) -> Any:
     if isinstance(distribution, RandInt):
         return generator.randrange(*distribution.randint)
     if isinstance(distribution, (Choice, Grid)):
-        return generator.choice(values_of(distribution))
+        return generator.choice(distribution.values())
     return generator.uniform(*distribution.uniform)
 
 
@@ -214,5 +209,5 @@ def _optuna_distribution(distribution: Distribution) -> Any:
         low, high = distribution.randint
         return distributions.IntDistribution(low, high - 1)
     if isinstance(distribution, (Choice, Grid)):
-        return distributions.CategoricalDistribution(tuple(range(len(values_of(distribution)))))
+        return distributions.CategoricalDistribution(tuple(range(len(distribution.values()))))
     return distributions.FloatDistribution(*distribution.uniform)
