@@ -24,10 +24,13 @@ class ScheduleSpec(SpecModel):
     cron: Annotated[str, Field(max_length=200)]
     """Minute, hour, day of the month, month, day of the week, as in ``30 2 * * 1-5``."""
     timezone: Annotated[str, Field(max_length=64)] = "UTC"
-    """The IANA time zone of ``cron``, such as ``Europe/Paris``."""
+    """The IANA time zone of ``cron``, such as ``Europe/Paris``. When clocks go forward, a time in the
+    skipped hour comes right after it; when they go back, a time in the repeated hour comes once,
+    and an hourly one in both."""
     job: dict[str, Any]
     """The spec of a job of any kind. In its name and labels, ``{{ scheduled_time }}`` is replaced
-    by the time at which the job was due, in ISO 8601 and the schedule's time zone."""
+    by the time at which the job was due, in ISO 8601 and the schedule's time zone. It is stored as
+    it was written, and takes neither ``start_after`` nor ``deadline``."""
     overlap: Literal["skip", "queue", "cancel"] = "skip"
     """If the last job is unfinished: skip this time, let the new job wait for it, or cancel it.
     Evaluations and promoted jobs count as part of the job that they follow from."""

@@ -49,22 +49,33 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 class Augmentation(SpecModel):
-    """How views are augmented. Probabilities in [0, 1]; pairs are (first view, second view)."""
+    """How views are augmented. Probabilities in [0, 1]; pairs are (first view, second view).
+
+    With every preset, images are normalised by the mean and standard deviation of ImageNet.
+    """
 
     preset: Literal["vicreg", "paper", "cifar"] = "vicreg"
     """``vicreg``: the authors' code; ``paper``: symmetrised; ``cifar``: small images."""
     crop_scale: tuple[Probability, Probability]
     """Smallest and largest share of the image's area that a crop covers."""
     horizontal_flip: Probability
+    """Probability of a mirrored view."""
     color_jitter: Probability
     """Probability of the jitter; its strengths are the next four fields."""
     brightness: Strength
+    """As in torchvision's ``ColorJitter``, like the next three."""
     contrast: Strength
+    """As in ``ColorJitter``."""
     saturation: Strength
+    """As in ``ColorJitter``."""
     hue: Annotated[float, Field(ge=0.0, le=0.5)]
+    """As in ``ColorJitter``."""
     grayscale: Probability
+    """Probability of a view without colour."""
     blur: PerView
+    """Probability of a Gaussian blur, for the first and for the second view."""
     solarize: PerView
+    """Probability of solarisation, for the first and for the second view."""
 
     @model_validator(mode="before")
     @classmethod

@@ -24,6 +24,7 @@ class Backbone(SpecModel):
         "vit_s",
         "vit_b",
     ] = "resnet18"
+    """``resnet10`` has one block per stage; the other residual networks are torchvision's."""
     stem: Literal["imagenet", "cifar"] = "imagenet"
     """For residual networks. ``imagenet``: a 7×7 convolution with stride 2, then pooling;
     ``cifar``: a 3×3 convolution without pooling."""

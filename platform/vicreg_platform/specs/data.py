@@ -84,6 +84,7 @@ class TorchvisionData(_Images):
     path: RelativePath
     """The folder passed to the class as ``root``, relative to the data root."""
     split: Literal["train", "test"] = "train"
+    """The part of the data set."""
     image_size: ImageSize = 32
     """Side of the square image the network sees, in pixels."""
 

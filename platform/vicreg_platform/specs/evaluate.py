@@ -18,12 +18,14 @@ class JobEncoder(SpecModel):
     """The encoder of a pretraining job; the evaluation waits until that job has succeeded."""
 
     job: Identifier
+    """The id of the pretraining job."""
 
 
 class RunEncoder(SpecModel):
     """The encoder logged to an MLflow run."""
 
     run: Identifier
+    """The id of the run."""
 
 
 class ModelEncoder(SpecModel):
@@ -46,7 +48,9 @@ class UntrainedEncoder(SpecModel):
     """Random weights: the baseline that a pretrained encoder is compared with."""
 
     untrained: Backbone
+    """The architecture."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the weights."""
 
 
 Encoder = Annotated[

@@ -25,8 +25,11 @@ class VICReg(SpecModel):
 
     name: Literal["vicreg"] = "vicreg"
     invariance: Coefficient = 25.0
+    """λ: of the mean squared distance between the embeddings of the two views."""
     variance: Coefficient = 25.0
+    """μ: of the hinge that keeps the standard deviation of every dimension above 1."""
     covariance: Coefficient = 1.0
+    """ν: of the squared off-diagonal covariances."""
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> VICReg:
@@ -51,6 +54,7 @@ class SimCLR(_Regularised):
 
     name: Literal["simclr"]
     temperature: float = Field(default=0.2, gt=0.0, le=100.0)
+    """Of the softmax over the similarities."""
 
 
 class BYOL(_Regularised):

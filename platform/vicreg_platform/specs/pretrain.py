@@ -28,6 +28,7 @@ class Training(SpecModel):
     """How long to train, on how many images at once, and in which precision."""
 
     epochs: int = Field(default=100, ge=1, le=100_000)
+    """Passes over the training images."""
     batch_size: int = Field(default=256, ge=2, le=1_048_576)
     """Images per step, over all workers."""
     warmup_epochs: int = Field(ge=0, le=100_000)
@@ -38,16 +39,19 @@ class Training(SpecModel):
     """Compile the network with ``torch.compile``. If it cannot be compiled, the run continues
     without, with a warning."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the initial weights, and of the order, crops and colours of the images."""
 
 
 class Resources(SpecModel):
     """The DDP workers and the resources of each."""
 
     workers: int = Field(default=1, ge=1, le=1024)
+    """DDP processes, each with an equal share of the batch."""
     cpus_per_worker: int = Field(default=1, ge=1, le=256)
     """With one, the training thread reads the images itself; each further one is a process that
     reads them."""
     gpus_per_worker: Literal[0, 1] = 0
+    """With 0, the worker trains on its CPUs."""
 
     def needs(self) -> Needs:
         """What the workers occupy."""
@@ -58,7 +62,9 @@ class Checkpoint(SpecModel):
     """When the state of a run is saved. A retry resumes from the newest copy."""
 
     every_epochs: int = Field(default=1, ge=1, le=100_000)
+    """Epochs between two checkpoints; the last epoch always has one."""
     keep: int = Field(default=2, ge=1, le=1000)
+    """How many of the newest checkpoints are kept."""
 
 
 class Watch(SpecModel):
@@ -82,6 +88,7 @@ class Evaluation(SpecModel):
     """An evaluation of the encoder, which starts when the pretraining has succeeded."""
 
     protocol: Protocol
+    """How the encoder is evaluated."""
     data: EvaluationData | None = None
     """Default: the training images, and the test split beside them: for a folder ``…/train``, its
     sibling ``…/test``."""

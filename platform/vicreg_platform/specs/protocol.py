@@ -14,7 +14,9 @@ class KnnProtocol(SpecModel):
 
     name: Literal["knn"]
     k: int = Field(default=200, ge=1, le=10_000)
+    """How many neighbours vote."""
     temperature: float = Field(default=0.07, gt=0.0, le=10.0)
+    """A neighbour at cosine similarity s votes with weight exp(s / temperature)."""
 
 
 class LinearProtocol(SpecModel):
@@ -51,7 +53,9 @@ class FinetuneProtocol(SpecModel):
     epochs: int = Field(default=20, ge=1, le=10_000)
     batch_size: int = Field(default=256, ge=2, le=65_536)
     backbone_lr: float = Field(default=0.03, ge=0.0, le=1000.0)
+    """Peak learning rate of the encoder."""
     head_lr: float = Field(default=0.08, gt=0.0, le=1000.0)
+    """Peak learning rate of the classifier."""
     weight_decay: float = Field(default=0.0, ge=0.0, le=1.0)
     seed: int = Field(default=0, ge=0, lt=2**32)
 

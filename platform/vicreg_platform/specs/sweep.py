@@ -37,6 +37,7 @@ class Objective(SpecModel):
     metric: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(/[a-z0-9_]+)+$")] = "knn/top1"
     """Any metric that a pretraining logs."""
     mode: Literal["max", "min"] = "max"
+    """Whether a larger or a smaller value is better."""
     value: Literal["best", "last"] = "best"
     """Which of a trial's end-of-epoch values counts."""
 
@@ -50,6 +51,7 @@ class Search(SpecModel):
     trials: int = Field(default=16, ge=1, le=10_000)
     """How many configurations to train; with ``grid``, at most."""
     seed: int = Field(default=0, ge=0, lt=2**32)
+    """Of the random choices."""
 
 
 class Fifo(SpecModel):
@@ -88,7 +90,8 @@ Scheduler = Annotated[Fifo | Asha | Median, Field(discriminator="name")]
 
 
 class SweepSpec(JobSpec):
-    """A sweep: many pretrainings, each with one configuration from the space."""
+    """A sweep: many pretrainings, each with one configuration from the space. With an objective ``knn/…`` or ``representation/…``, ``watch.knn_every_epochs``
+    is 1 unless it is given."""
 
     kind: Literal["sweep"]
     name: Name = "sweep"
@@ -96,12 +99,13 @@ class SweepSpec(JobSpec):
     """A pretrain spec. It is stored as it was written, because a default may depend on a value
     from the space."""
     space: Annotated[dict[FieldPath, Distribution], Field(min_length=1, max_length=64)]
-    """Fields of the base by their dotted paths, and the values that they may take."""
+    """Fields of the base by their dotted paths, and the values that they may take. Every field that
+    affects the training can be searched."""
     objective: Objective = Objective()
     search: Search = Search()
     scheduler: Scheduler = Asha(name="asha")
     concurrency: int = Field(default=1, ge=1, le=1000)
-    """Trials at once, at most; fewer if the cluster has no room."""
+    """Trials at once, at most; fewer if the empty cluster cannot hold as many."""
     promote: bool = False
     """Train the best configuration afterwards, as a job of its own with the base's evaluations."""
 
