@@ -24,9 +24,9 @@ class ScheduleSpec(SpecModel):
     cron: Annotated[str, Field(max_length=200)]
     """Minute, hour, day of the month, month, day of the week, as in ``30 2 * * 1-5``."""
     timezone: Annotated[str, Field(max_length=64)] = "UTC"
-    """The IANA time zone of ``cron``, such as ``Europe/Paris``. When clocks go forward, a time in the
-    skipped hour comes right after it; when they go back, a time in the repeated hour comes once,
-    and an hourly one in both."""
+    """The IANA time zone of ``cron``, such as ``Europe/Paris``. When clocks go forward, a time in
+    the skipped hour comes right after it; when they go back, a time in the repeated hour comes
+    once, and an hourly one in both."""
     job: dict[str, Any]
     """The spec of a job of any kind. In its name and labels, ``{{ scheduled_time }}`` is replaced
     by the time at which the job was due, in ISO 8601 and the schedule's time zone. It is stored as

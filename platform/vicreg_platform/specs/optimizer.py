@@ -39,6 +39,7 @@ class Lars(SpecModel):
     base_lr: LearningRate
     """The peak learning rate is ``base_lr * batch_size / 256``."""
     weight_decay: WeightDecay
+    """Not applied to biases and BatchNorm parameters, as in the authors' code."""
     momentum: float = Field(ge=0.0, lt=1.0)
     eta: float = Field(gt=0.0, le=1.0)
     """Trust coefficient."""

@@ -90,14 +90,14 @@ Scheduler = Annotated[Fifo | Asha | Median, Field(discriminator="name")]
 
 
 class SweepSpec(JobSpec):
-    """A sweep: many pretrainings, each with one configuration from the space. With an objective ``knn/…`` or ``representation/…``, ``watch.knn_every_epochs``
-    is 1 unless it is given."""
+    """A sweep: many pretrainings, each with one configuration from the space."""
 
     kind: Literal["sweep"]
     name: Name = "sweep"
     base: dict[str, Any]
     """A pretrain spec. It is stored as it was written, because a default may depend on a value
-    from the space."""
+    from the space. With an objective ``knn/…`` or ``representation/…``, its
+    ``watch.knn_every_epochs`` is 1 unless it is given."""
     space: Annotated[dict[FieldPath, Distribution], Field(min_length=1, max_length=64)]
     """Fields of the base by their dotted paths, and the values that they may take. Every field that
     affects the training can be searched."""
