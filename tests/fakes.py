@@ -127,11 +127,11 @@ class FakeTracking(Tracking):
         self._check(run_id)
         self.tried.setdefault(run_id, trial)
 
-    def keep_trial(self, run_id: str, trial: Trial) -> None:
+    def store_trial(self, run_id: str, trial: Trial) -> None:
         self._answer()
         self.tried[run_id] = trial
 
-    def keep_log(self, run_id: str, attempt: int, log: str) -> None:
+    def store_log(self, run_id: str, attempt: int, log: str) -> None:
         self._check(run_id)
         self.logs[run_id, attempt] = log
 

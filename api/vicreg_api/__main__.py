@@ -24,8 +24,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def open_keys(services: Services, first_key: str | None, host: str, loopback: bool) -> None:
-    """Make sure that there is an administrator's key if others can reach the API.
+def prepare(services: Services, first_key: str | None, host: str, loopback: bool) -> None:
+    """Migrate the database and store the first key; require one if others can reach the API.
 
     Raises:
         InvalidKey: there is none, or the first does not have the form of a key.
@@ -52,7 +52,7 @@ def main() -> None:
     try:
         settings = Settings.from_environment()
         services = Services.of(settings)
-        open_keys(services, settings.api_key, arguments.host, loopback)
+        prepare(services, settings.api_key, arguments.host, loopback)
     except PlatformError as error:
         parser.exit(2, f"vicreg_api: {error}\n")
     app = create_app(services, loopback=loopback, per_minute=settings.posts_per_minute)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from vicreg_api import metrics, problems
+from vicreg_api import problems, telemetry
 from vicreg_api.access import Access, AuditStatus, RateLimit, authenticated
 from vicreg_api.body import BodyLimit
 from vicreg_api.routers import cluster, health, jobs, keys, schedules
@@ -43,7 +43,7 @@ def create_app(services: Services, *, loopback: bool = True, per_minute: int = 1
     app.add_middleware(BodyLimit)
     app.add_middleware(AuditStatus, keys=services.keys)
     problems.install(app)
-    metrics.install(app, services)
+    telemetry.install(app, services)
     for router in (jobs.router, schedules.router, cluster.router, keys.router):
         app.include_router(router, dependencies=[Depends(authenticated)])
     app.include_router(health.router)

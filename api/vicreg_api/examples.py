@@ -1,4 +1,4 @@
-"""Example bodies that work when pasted: recipes that need no data on disk."""
+"""The request bodies in the OpenAPI document, with examples that work when pasted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock, as everything that needs the time is handed it."""
+"""The clock that is passed to everything that needs the time."""
 
 from __future__ import annotations
 

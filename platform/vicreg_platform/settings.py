@@ -20,7 +20,7 @@ def _nodes(value: object) -> object:
 
 
 class Settings(BaseSettings):
-    """Where everything is. Each field is the variable ``VICREG_<FIELD>``, in capitals.
+    """The settings of a process. Each field is the variable ``VICREG_<FIELD>``, in capitals.
 
     An empty variable is the same as none.
     """
@@ -62,13 +62,13 @@ class Settings(BaseSettings):
     posts_per_minute: int = Field(default=120, ge=1)
     """How many POSTs per minute an API key may make."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
-    """Where the dispatcher serves its metrics for Prometheus. Default: nowhere."""
+    """The port on which the dispatcher serves Prometheus metrics. Default: none."""
     retry_backoff_seconds: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)
     """Wait before the second attempt; each later wait is twice as long, up to 5 minutes."""
 
     @classmethod
     def from_environment(cls, **given: Any) -> Settings:
-        """The settings of this process; what is not set is as ``vicreg up`` has it.
+        """The settings of this process; a field that is not set has its default.
 
         Args:
             given: fields that are not read from the environment.
@@ -85,7 +85,7 @@ class Settings(BaseSettings):
             raise InvalidSettings(f"{name} is '{fault['input']}': it {_verb(message)}") from None
 
     def environment(self) -> dict[str, str]:
-        """The variables that make these settings in a child process, all of them."""
+        """All variables that give a child process these settings."""
         return {f"{PREFIX}{name.upper()}": _text(value) for name, value in self}
 
 

@@ -1,4 +1,4 @@
-"""MLflow as both sides use it: one configuration of its client, and the calls made through it."""
+"""MLflow, for the control plane and the workers: its client's settings, and the calls."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Tracking:
             if TRIAL_TAG not in self._client.get_run(run_id).data.tags:
                 self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
 
-    def keep_trial(self, run_id: str, trial: Trial) -> None:
+    def store_trial(self, run_id: str, trial: Trial) -> None:
         """Store a trial's state with its run, and close the run if the trial has ended."""
         with self._answering():
             self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
@@ -207,7 +207,7 @@ class Tracking:
             key=lambda point: (point.step, point.timestamp),
         )
 
-    def keep_log(self, run_id: str, attempt: int, log: str) -> None:
+    def store_log(self, run_id: str, attempt: int, log: str) -> None:
         """Store an attempt's log with the run."""
         with self._answering():
             self._client.log_text(run_id, log, _log_path(attempt))

@@ -308,10 +308,10 @@ def parts(pretraining: Pretraining, settings: argparse.Namespace) -> None:
 
         return run
 
-    optimizer = pretraining.optimisation.optimizer
+    optimizer = pretraining.update.optimizer
     pretraining.forward = clocked("forward", pretraining.forward)
-    pretraining.objective = clocked(  # type: ignore[assignment]
-        "loss", pretraining.objective
+    pretraining.loss = clocked(  # type: ignore[assignment]
+        "loss", pretraining.loss
     )
     optimizer.step = clocked("optimiser", optimizer.step)  # type: ignore[method-assign]
     backward = Tensor.backward

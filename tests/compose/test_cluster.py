@@ -106,12 +106,12 @@ def table() -> Iterator[list[str]]:
     """The table of docs/reliability.md."""
     rows: list[str] = []
     yield rows
-    print("\n| fault | attempts | steps trained again | seconds until training went on |")
+    print("\n| fault | attempts | steps trained again | seconds until training resumed |")
     print("|---|---|---|---|", *rows, sep="\n")
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what.replace(" ", "-"))
-def test_training_goes_on_after(cluster: Cluster, fault: Fault, table: list[str]) -> None:
+def test_training_resumes_after(cluster: Cluster, fault: Fault, table: list[str]) -> None:
     """Every step is logged once, by one live attempt at a time, whatever fails."""
     job = cluster.submit(name=fault.what, training={"epochs": EPOCHS, "batch_size": 128})
     cluster.until(job.id, lambda view: view.progress and view.progress.epoch >= 2)

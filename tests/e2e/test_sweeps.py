@@ -49,7 +49,7 @@ def until_trials(
 
 
 def starts(running: Running, job: JobSchema) -> list[int]:
-    """How often each trial's training was begun or gone on with."""
+    """How often each trial's training was started or resumed."""
     files = sorted((running.storage / job.id / "trials").glob("*.json"))
     return [json.loads(file.read_text())["starts"] for file in files]
 
@@ -162,7 +162,7 @@ def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> 
 
 
 def test_a_cancelled_sweep_leaves_no_trial(running: Running) -> None:
-    """Fails without: the dispatcher's closing of trials' runs. A killed trial goes on from its
+    """Fails without: the dispatcher's closing of trials' runs. A killed trial resumes from its
     checkpoint without: Tune's ``max_failures``, the trials' checkpoints."""
     base = small(training={"epochs": 1000, "batch_size": 128})
     del base["name"], base["experiment"]

@@ -143,7 +143,7 @@ def ended_sweep(platform: Platform) -> dict[str, Any]:
         trial = Trial(number=number, parameters=parameters, epochs=4)
         tracking.begin_trial(run_id, trial)
         known = {"state": TrialState(state), "objective": objective, "epoch": epoch}
-        tracking.keep_trial(run_id, trial.model_copy(update=known))
+        tracking.store_trial(run_id, trial.model_copy(update=known))
         tracking.begin_trial(run_id, trial)  # a trial that resumes keeps its state
     platform.cluster.set(f"{job['id']}-1", SubmissionState.SUCCEEDED, 0)
     platform.dispatcher.round()

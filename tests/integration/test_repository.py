@@ -274,13 +274,15 @@ def test_waiting_jobs_are_released_when_all_they_wait_for_has_come(database: Dat
         add(database, state="waiting", dependencies={succeeded: "succeeded", failed: "finished"}),
         add(database, state="waiting", start_after=NOW),
     ]
-    forsaken = add(
+    unsatisfiable = add(
         database, state="waiting", dependencies={running: "succeeded", failed: "succeeded"}
     )
     with database.read() as session:
         jobs = JobRepository(session, NOW)
-        assert [job.id for job in jobs.released(10)] == free
-        assert [(job.id, other.id) for job, other in jobs.forsaken(10)] == [(forsaken, failed)]
+        assert [job.id for job in jobs.ready(10)] == free
+        assert [(job.id, other.id) for job, other in jobs.unsatisfiable(10)] == [
+            (unsatisfiable, failed)
+        ]
 
 
 def test_jobs_are_overdue_from_their_deadline_until_they_have_ended(database: Database) -> None:
@@ -299,9 +301,9 @@ def test_a_dependency_must_exist(database: Database) -> None:
 
 def test_the_first_answer_to_a_key_is_kept(database: Database) -> None:
     with database.write() as session:
-        assert JobRepository(session, NOW).keep_answer("key", "digest", {"id": "1"})
+        assert JobRepository(session, NOW).store_answer("key", "digest", {"id": "1"})
     with database.write() as session:
-        assert not JobRepository(session, NOW).keep_answer("key", "digest", {"id": "2"})
+        assert not JobRepository(session, NOW).store_answer("key", "digest", {"id": "2"})
         assert JobRepository(session, NOW).answer_for("key").answer == {"id": "1"}  # type: ignore[union-attr]
 
 

@@ -51,11 +51,11 @@ def test_a_log_is_kept_for_each_attempt(tracking: Tracking, job: str) -> None:
     assert not tracking.has_log(run_id, 1)
     with pytest.raises(NotFound):
         tracking.log(run_id, 1)
-    tracking.keep_log(run_id, 1, "epoch 1\n")
+    tracking.store_log(run_id, 1, "epoch 1\n")
     assert tracking.has_log(run_id, 1)
     assert not tracking.has_log(run_id, 2)
     assert tracking.log(run_id, 1) == "epoch 1\n"
-    tracking.keep_log(run_id, 1, "epoch 1\nepoch 2\n")
+    tracking.store_log(run_id, 1, "epoch 1\nepoch 2\n")
     assert tracking.log(run_id, 1) == "epoch 1\nepoch 2\n"
 
 
@@ -66,7 +66,7 @@ def test_trials_are_found_by_their_sweep(tracking: Tracking, job: str) -> None:
     tracking.begin_trial(run, begun)
     assert tracking.trials(sweep) == [(begun, run, experiment)]
     ended = begun.model_copy(update={"state": TrialState.SUCCEEDED, "objective": 0.5, "epoch": 4})
-    tracking.keep_trial(run, ended)
+    tracking.store_trial(run, ended)
     tracking.begin_trial(run, begun)  # a trial that resumes keeps its state
     assert tracking.trials(sweep) == [(ended, run, experiment)]
 
@@ -85,7 +85,7 @@ def test_a_run_that_does_not_exist_is_not_found(tracking: Tracking) -> None:
 def test_a_finished_run_still_takes_its_log(tracking: Tracking, job: str) -> None:
     run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
     tracking.finish(run_id, "KILLED")
-    tracking.keep_log(run_id, 1, "late\n")
+    tracking.store_log(run_id, 1, "late\n")
     assert tracking.log(run_id, 1) == "late\n"
 
 

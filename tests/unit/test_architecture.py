@@ -1,4 +1,4 @@
-"""The walls between the parts, and the traps of the layout."""
+"""Which part may import which, and rules of the layout."""
 
 import ast
 import subprocess

@@ -1,1 +1,1 @@
-"""What runs on the Ray cluster: pretraining and evaluation."""
+"""What runs on the Ray cluster: pretraining, evaluation and sweeps."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.failure_class import FAILURE_LINE
 from vicreg_platform.specs import EvaluateSpec, SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.log_format import configure_logging
@@ -35,7 +36,7 @@ def main() -> None:
 def _run(assignment: Assignment) -> None:
     # Each kind imports only what it needs: Ray Train alone takes seconds.
     if isinstance(assignment.spec, EvaluateSpec):
-        from vicreg_workers.evaluate.job import evaluate
+        from vicreg_workers.evaluate.driver import evaluate
 
         evaluate(assignment)
     elif isinstance(assignment.spec, SweepSpec):

@@ -38,11 +38,6 @@ class Folder:
     def __str__(self) -> str:
         return self._path
 
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self._path.rsplit("/", 1)[-1]
-
     def names(self) -> list[str]:
         """The names of the files and folders in it, sorted. Empty if it does not exist."""
         self._filesystem.invalidate_cache()

@@ -208,7 +208,7 @@ def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifie
 @router.post(
     "/{job_id}/retry",
     status_code=status.HTTP_201_CREATED,
-    responses={409: {"model": Problem, "description": "The job has not failed"}},
+    responses={409: {"model": Problem, "description": "The job is neither failed nor cancelled"}},
 )
 def retry(
     services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier

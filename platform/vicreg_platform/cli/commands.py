@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from vicreg_platform.cli import tables
+from vicreg_platform.cli import output
 from vicreg_platform.cli.faults import print_faults
 from vicreg_platform.client import ApiError, Client
 from vicreg_platform.database import Database
@@ -144,9 +144,9 @@ def submit(
             return
         for place, job in enumerate(jobs):
             errors.print(f"job {job.id}")
-            with tables.JobProgress(console).shown() as progress:
+            with output.JobProgress(console).shown() as progress:
                 jobs[place] = client.wait(job.id, watch=progress.update)
-            console.print(tables.job_table(jobs[place]))
+            console.print(output.job_table(jobs[place]))
         succeeded = all(job.state is JobState.SUCCEEDED for job in jobs)
         raise typer.Exit(0 if succeeded else 1)
 
@@ -170,7 +170,7 @@ def jobs(
     }
     with Client(api) as client:
         page = client.find(**{name: value for name, value in filters.items() if value})
-    console.print(tables.jobs_table(page.items))
+    console.print(output.jobs_table(page.items))
 
 
 @app.command()
@@ -185,7 +185,7 @@ def show(
     if as_json:
         console.print_json(job.model_dump_json())
     else:
-        console.print(tables.job_table(job))
+        console.print(output.job_table(job))
 
 
 @app.command()
@@ -203,7 +203,7 @@ def trials(
 
         def table() -> Table:
             sweep = client.get(job_id)
-            return tables.trials_table(sweep, client.trials(job_id, sort=sort, limit=limit).items)
+            return output.trials_table(sweep, client.trials(job_id, sort=sort, limit=limit).items)
 
         if not follow:
             console.print(table())
@@ -272,7 +272,7 @@ def evaluate(
     """Evaluate the encoder of a pretraining job, on its own data and the test set beside it."""
     with Client(api) as client:
         job = client.get(job_id)
-        spec = read_spec(job.spec, None)
+        spec = read_spec(job.spec, job.spec_version)
         if not isinstance(spec, PretrainSpec):
             raise PlatformError(f"job {job.id} is not a pretraining: it has no encoder to evaluate")
         try:
@@ -289,7 +289,7 @@ def evaluate(
 def events(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
     """List the changes of a job's state, oldest first."""
     with Client(api) as client:
-        console.print(tables.events_table(client.events(job_id).items))
+        console.print(output.events_table(client.events(job_id).items))
 
 
 @app.command()
@@ -305,14 +305,14 @@ def metrics(
     if as_json:
         console.print_json(data=curves)
     else:
-        console.print(tables.metrics_table(curves))
+        console.print(output.metrics_table(curves))
 
 
 @app.command()
 def cluster(api: ApiUrl = DEFAULT_API) -> None:
     """Show the nodes of the Ray cluster, and what is in use."""
     with Client(api) as client:
-        console.print(tables.cluster_table(client.cluster()))
+        console.print(output.cluster_table(client.cluster()))
 
 
 schedules = typer.Typer(help="List schedules, or change one.")
@@ -325,7 +325,7 @@ def list_schedules(context: typer.Context, api: ApiUrl = DEFAULT_API) -> None:
     """List schedules, newest first, with their next and last runs."""
     if context.invoked_subcommand is None:
         with Client(api) as client:
-            console.print(tables.schedules_table(client.schedules(limit=200).items))
+            console.print(output.schedules_table(client.schedules(limit=200).items))
 
 
 @schedules.command("create")
@@ -349,7 +349,7 @@ def show_schedule(
     """Show one schedule: its next times, and the outcomes of the last ones."""
     with Client(api) as client:
         schedule = client.schedule(schedule_id, preview)
-        console.print(tables.schedule_table(schedule, client.ticks(schedule_id, limit=10).items))
+        console.print(output.schedule_table(schedule, client.ticks(schedule_id, limit=10).items))
 
 
 @schedules.command("pause")
@@ -389,7 +389,7 @@ def list_keys(context: typer.Context, api: ApiUrl = DEFAULT_API) -> None:
     """List API keys, newest first."""
     if context.invoked_subcommand is None:
         with Client(api) as client:
-            console.print(tables.keys_table(client.keys()))
+            console.print(output.keys_table(client.keys()))
 
 
 @keys.command("create")

@@ -17,7 +17,7 @@ from vicreg_platform.cli.local import (
     free_ports,
     interrupt_on_signals,
 )
-from vicreg_platform.cli.tables import JobProgress
+from vicreg_platform.cli.output import JobProgress
 from vicreg_platform.client import Client
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.jobs.schemas import JobSchema

@@ -138,7 +138,7 @@ class Child:
 
 
 class LocalPlatform:
-    """The platform on this machine. Use as a context manager; it is ready when entered.
+    """The platform on this machine; see ``start`` and ``end``.
 
     Args:
         options: where and how to run it.

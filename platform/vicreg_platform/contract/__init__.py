@@ -1,0 +1,1 @@
+"""What dispatcher and workers say to each other."""

@@ -1,13 +1,10 @@
-"""What the dispatcher passes to a driver, and how the driver answers."""
+"""What the dispatcher passes to a driver."""
 
 from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
 from vicreg_platform.specs import Spec
-
-FAILURE_LINE = "vicreg failure: "
-"""The last line of a failed driver's log begins with this; the reason follows."""
 
 
 class Assignment(BaseModel):

@@ -34,3 +34,6 @@ _EXIT_CODES = {
     FailureClass.OUT_OF_MEMORY: 66,
     FailureClass.INFRASTRUCTURE: 67,
 }
+
+FAILURE_LINE = "vicreg failure: "
+"""The last line of a failed driver's log begins with this; the reason follows."""

@@ -1,4 +1,4 @@
-"""How far a run has got: written by its workers, read by everyone."""
+"""A run's progress: written by its workers, read by the dispatcher and the API."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every MLflow tag that the platform sets or reads, by the side that writes it."""
 
-# Set by the dispatcher when it creates a run.
+# Set when a run is created: by the dispatcher for a job, by the trial's process for a trial.
 JOB_TAG = "vicreg.job_id"
 """The job, or the trial, that the run belongs to."""
 KIND_TAG = "vicreg.kind"
@@ -10,7 +10,7 @@ USER_TAG = "mlflow.user"
 PARENT_TAG = "mlflow.parentRunId"
 """The run under which MLflow shows this one."""
 
-# Set by the workers.
+# Set by the workers; the dispatcher marks the open trials of an ended sweep as cancelled.
 PROGRESS_TAG = "vicreg.progress"
 """How far the run is: a ``Progress`` as JSON."""
 TRIAL_TAG = "vicreg.trial"

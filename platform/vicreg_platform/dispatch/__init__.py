@@ -1,0 +1,1 @@
+"""The dispatcher: moves jobs between the database and the cluster."""

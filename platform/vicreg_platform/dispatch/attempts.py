@@ -9,8 +9,8 @@ from datetime import timedelta
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
 from vicreg_platform.cluster.submission import submission_of
-from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment
-from vicreg_platform.contract.failure_class import FailureClass
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.dispatch.readings import Readings
@@ -120,7 +120,7 @@ class Attempts:
         assert job.run_id is not None
         spec = read_spec(job.spec, job.spec_version)
         if isinstance(spec, Unreadable):
-            self._explain(job, f"its spec is unreadable: {spec.reason}")
+            self.explain(job, f"its spec is unreadable: {spec.reason}")
             return
         needs = spec.needs()
         if needs.groups > 1:
@@ -159,6 +159,12 @@ class Attempts:
                 failure=FailureClass.TIMEOUT.value,
             )
 
+    def explain(self, job: Job, reason: str) -> None:
+        """Store why a queued or starting job does not run yet, unless that is stored already."""
+        if job.reason != reason:
+            with self._database.write() as session:
+                JobRepository(session, self._now()).set_reason(job.id, reason)
+
     def _follow(self, attempt: Attempt, job: Job) -> None:
         status = self._cluster.status(attempt.submission_id)
         if status is None:
@@ -177,7 +183,7 @@ class Attempts:
         elif status.state is SubmissionState.RUNNING:
             self._follow_running(attempt, job)
         elif self._settings.ray_nodes is not None:
-            self._explain(job, "waits for a node of the cluster to come up")
+            self.explain(job, "waits for a node of the cluster to come up")
 
     def _follow_unknown(self, attempt: Attempt, job: Job) -> None:
         if attempt.submitted_at is not None:
@@ -199,11 +205,6 @@ class Attempts:
                     only_from=[JobState.STARTING],
                 )
         self._readings.copy(job)
-
-    def _explain(self, job: Job, reason: str) -> None:
-        if job.reason != reason:
-            with self._database.write() as session:
-                JobRepository(session, self._now()).set_reason(job.id, reason)
 
     def _has_run_too_long(self, attempt: Attempt, job: Job) -> bool:
         if job.max_runtime is None or attempt.submitted_at is None:

@@ -1,4 +1,4 @@
-"""What follows the end: stores logs with their runs, closes runs, and promotes a sweep's best."""
+"""Closes ended jobs: stores their logs, closes their runs, promotes a sweep's best trial."""
 
 from __future__ import annotations
 
@@ -86,18 +86,18 @@ class Closing:
     def _archive(self, attempt: Attempt, job: Job) -> None:
         if job.run_id is not None:
             try:
-                self._keep_log(job.run_id, attempt)
+                self._store_log(job.run_id, attempt)
             except (NotFound, TrackingRefused) as error:
                 logger.warning("the log of %s cannot be stored: %s", attempt.submission_id, error)
         with self._database.write() as session:
             JobRepository(session, self._now()).mark_archived(attempt)
 
-    def _keep_log(self, run_id: str, attempt: Attempt) -> None:
+    def _store_log(self, run_id: str, attempt: Attempt) -> None:
         log = self._cluster.log(attempt.submission_id)
         if log is None and self._tracking.has_log(run_id, attempt.number):
             return
         log = "the log was lost with the Ray head\n" if log is None else log
-        self._tracking.keep_log(run_id, attempt.number, log)
+        self._tracking.store_log(run_id, attempt.number, log)
 
     def _close(self, job: Job) -> None:
         assert job.run_id is not None
@@ -122,6 +122,6 @@ class Closing:
                 logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)
         for trial, trial_run, _ in self._tracking.trials(run_id):
             if trial.state is TrialState.RUNNING:
-                self._tracking.keep_trial(
+                self._tracking.store_trial(
                     trial_run, trial.model_copy(update={"state": TrialState.CANCELLED})
                 )

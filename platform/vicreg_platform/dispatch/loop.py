@@ -1,4 +1,4 @@
-"""The reconcile loop: read what the database wants, ask Ray what is, act on the difference.
+"""The reconcile loop: compares the wanted state with the actual state, and acts on the difference.
 
 It keeps nothing in memory that matters: it can be killed at any line and restarted, and a second
 dispatcher on the same database waits until the first one's lease ends.
@@ -33,8 +33,8 @@ class Dispatcher:
     """Moves jobs between the database and the cluster.
 
     Args:
-        database: what the users want.
-        cluster: what is.
+        database: holds the wanted state.
+        cluster: runs the attempts.
         tracking: where runs are created, read and closed.
         settings: what drivers are told.
         now: the clock.

@@ -1,4 +1,4 @@
-"""Jobs that are not on the cluster: releases those that waited, and starts those that fit."""
+"""Jobs off the cluster: releases those whose wait is over, and starts those that fit."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Queue:
         database: where they are stored.
         cluster: where they are to run.
         tracking: where their runs are created.
-        attempts: submits what starts.
+        attempts: submits what starts, and explains what does not.
         now: the clock.
     """
 
@@ -62,15 +62,15 @@ class Queue:
                 self._attempts.time_out(job, reason)
 
     def release(self) -> None:
-        """Queue the jobs that need not wait any more, and cancel those that wait in vain."""
+        """Queue the jobs whose wait is over, and cancel those whose dependencies failed."""
         with self._database.read() as session:
-            forsaken = JobRepository(session, self._now()).forsaken(BATCH)
-            released = JobRepository(session, self._now()).released(BATCH)
-        for job, other in forsaken:
+            unsatisfiable = JobRepository(session, self._now()).unsatisfiable(BATCH)
+            ready = JobRepository(session, self._now()).ready(BATCH)
+        for job, other in unsatisfiable:
             reason = f"job {other.id}, which it waited for, is {other.state}"
             with contained(job):
                 self._move(job, JobState.CANCELLED, reason)
-        for job in released:
+        for job in ready:
             with contained(job):
                 self._move(job, JobState.QUEUED, None)
 
@@ -91,7 +91,7 @@ class Queue:
             with contained(job):
                 spec = read_spec(job.spec, job.spec_version)
                 if isinstance(spec, Unreadable):
-                    self._explain(job, f"its spec is unreadable: {spec.reason}")
+                    self._attempts.explain(job, f"its spec is unreadable: {spec.reason}")
                     continue
                 needs = capacity.limited(job.needs or spec.needs())
                 if not capacity.can_ever_hold(needs):
@@ -100,12 +100,12 @@ class Queue:
                 self._too_large_since.pop(job.id, None)
                 if not _fits(needs, capacity, live):
                     # Later jobs must not overtake: a large job would wait forever.
-                    self._explain(job, f"waits for room: it needs {needs}")
+                    self._attempts.explain(job, f"waits for room: it needs {needs}")
                     return
                 try:
                     self._start(job, spec.encoder_job)
                 except TrackingUnavailable as error:
-                    self._explain(job, f"starts when MLflow is reachable: {error}")
+                    self._attempts.explain(job, f"starts when MLflow is reachable: {error}")
                     return
                 live.append(needs)
 
@@ -114,7 +114,7 @@ class Queue:
         reason = f"it needs {needs}, and the cluster has {capacity}"
         since = self._too_large_since.setdefault(job.id, self._now())
         if (self._now() - since).total_seconds() < TOO_LARGE_SECONDS:
-            self._explain(job, f"waits for a larger cluster: {reason}")
+            self._attempts.explain(job, f"waits for a larger cluster: {reason}")
             return
         minutes = TOO_LARGE_SECONDS / 60
         message = f"{reason}, and has had no more for {minutes:g} minutes"
@@ -156,12 +156,6 @@ class Queue:
             JobRepository(session, self._now()).transition(
                 job.id, state, message=message, failure=failure and failure.value
             )
-
-    def _explain(self, job: Job, reason: str) -> None:
-        if job.reason == reason:
-            return
-        with self._database.write() as session:
-            JobRepository(session, self._now()).set_reason(job.id, reason)
 
 
 def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:

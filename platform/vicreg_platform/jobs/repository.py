@@ -29,7 +29,7 @@ _OTHER = aliased(Job)
 _ENDED = [state.value for state in TERMINAL]
 
 
-def _ended_as_asked() -> ColumnElement[bool]:
+def _condition_met() -> ColumnElement[bool]:
     return or_(
         _OTHER.state == JobState.SUCCEEDED.value,
         (Dependency.condition == "finished") & _OTHER.state.in_(_ENDED),
@@ -149,7 +149,7 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
-    def released(self, limit: int) -> list[Job]:
+    def ready(self, limit: int) -> list[Job]:
         """Waiting jobs whose start time has come and whose dependencies have all ended as asked."""
         query = (
             select(Job)
@@ -159,7 +159,7 @@ class JobRepository:
                 ~exists().where(
                     Dependency.job_id == Job.id,
                     Dependency.depends_on == _OTHER.id,
-                    ~_ended_as_asked(),
+                    ~_condition_met(),
                 ),
             )
             .order_by(Job.id)
@@ -167,15 +167,13 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
-    def forsaken(self, limit: int) -> list[tuple[Job, Job]]:
+    def unsatisfiable(self, limit: int) -> list[tuple[Job, Job]]:
         """Waiting jobs with a dependency that did not end as asked, each with that dependency."""
         query = (
             select(Job, _OTHER)
             .join(Dependency, Dependency.job_id == Job.id)
             .join(_OTHER, Dependency.depends_on == _OTHER.id)
-            .where(
-                Job.state == JobState.WAITING.value, _OTHER.state.in_(_ENDED), ~_ended_as_asked()
-            )
+            .where(Job.state == JobState.WAITING.value, _OTHER.state.in_(_ENDED), ~_condition_met())
             .order_by(Job.id)
             .limit(limit)
         )
@@ -234,7 +232,7 @@ class JobRepository:
         failure: str | None = None,
         not_before: datetime | None = None,
     ) -> None:
-        """The one way to change a job's state; the change and its event commit together.
+        """Change a job's state; nothing else does. The change and its event commit together.
 
         Args:
             job_id: the job.
@@ -295,7 +293,7 @@ class JobRepository:
         self._update(job_id, progress=progress, summary=summary)
 
     def set_reason(self, job_id: str, reason: str) -> None:
-        """Store why a job does not run yet."""
+        """Store why a queued or starting job does not run yet."""
         states = [JobState.QUEUED.value, JobState.STARTING.value]
         self._session.execute(
             update(Job)
@@ -340,15 +338,15 @@ class JobRepository:
         return attempt
 
     def mark_submitted(self, attempt: Attempt) -> None:
-        """Ray has accepted the attempt."""
+        """Record that Ray has accepted the attempt."""
         self._update_attempt(attempt, submitted_at=self._now)
 
     def end_attempt(self, attempt: Attempt, outcome: str, message: str | None) -> None:
-        """The attempt has ended."""
+        """Record that the attempt has ended."""
         self._update_attempt(attempt, ended_at=self._now, outcome=outcome, message=message)
 
     def mark_archived(self, attempt: Attempt) -> None:
-        """The attempt's log is stored."""
+        """Record that the attempt's log is stored."""
         self._update_attempt(attempt, archived_at=self._now)
 
     # Runs
@@ -366,7 +364,7 @@ class JobRepository:
         return list(self._session.scalars(query))
 
     def mark_closed(self, job_id: str) -> None:
-        """The job's run has its final status."""
+        """Record that the job's run has its final status."""
         self._update(job_id, run_closed_at=self._now)
 
     # Events
@@ -387,7 +385,7 @@ class JobRepository:
         """The answer to the first request with this key."""
         return self._session.get(IdempotencyKey, key)
 
-    def keep_answer(self, key: str, request_digest: str, answer: dict[str, Any]) -> bool:
+    def store_answer(self, key: str, request_digest: str, answer: dict[str, Any]) -> bool:
         """Store the first answer; False if another request with this key committed first."""
         values = {
             "key": key,

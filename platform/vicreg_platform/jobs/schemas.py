@@ -61,6 +61,8 @@ class JobSchema(Schema):
     """The class of the failure: infrastructure, user, diverged, out_of_memory, timeout."""
     spec: dict[str, Any]
     """Fully resolved."""
+    spec_version: int | None = None
+    """The version of stored specs that wrote it; null before 0.3.0."""
     labels: dict[str, str]
     priority: int
     depends_on: list[str]
@@ -108,6 +110,7 @@ class JobSchema(Schema):
             reason=job.reason,
             failure=job.failure,
             spec=spec,
+            spec_version=job.spec_version,
             labels=spec.get("labels", {}),
             priority=job.priority,
             depends_on=[dependency.depends_on for dependency in job.dependencies],

@@ -94,7 +94,7 @@ class JobService:
         Raises:
             InvalidSpec: with every fault.
         """
-        spec, warnings = self.checked(request)
+        spec, warnings = self.resolve(request)
         return DryRun(spec=spec.model_dump(mode="json"), warnings=warnings)
 
     def submit(
@@ -130,12 +130,12 @@ class JobService:
             if first is not None:
                 # Before any check: what was valid then may not be so now.
                 return self._first_answer(first.request_digest, first.answer, digest)
-        spec, _ = self.checked(request)
+        spec, _ = self.resolve(request)
         try:
             with self._database.write() as session:
                 jobs = JobRepository(session, self._now())
                 answer = self.store(session, spec, request, Origin(owner=owner))
-                if idempotency_key is not None and not jobs.keep_answer(
+                if idempotency_key is not None and not jobs.store_answer(
                     idempotency_key, digest, answer.model_dump(mode="json")
                 ):
                     raise _AnsweredMeanwhile
@@ -230,7 +230,7 @@ class JobService:
         stored = read_spec(ended.spec, ended.spec_version)
         if isinstance(stored, Unreadable):
             raise InvalidSpec([FieldFault("", f"the spec is unreadable: {stored.reason}")])
-        spec, _ = self.checked(stored.model_dump(mode="json") | timeless)
+        spec, _ = self.resolve(stored.model_dump(mode="json") | timeless)
         request = {name: value for name, value in ended.request.items() if name not in timeless}
         with self._database.write() as session:
             return self.store(session, spec, request, Origin(retry_of=job_id, owner=owner))
@@ -262,7 +262,7 @@ class JobService:
         request = overridden(sweep.spec["base"], best.parameters)
         request |= {"name": f"{sweep.name}-best"[:200], "experiment": sweep.experiment}
         request["labels"] = sweep.spec["labels"] | request.get("labels", {})
-        spec, _ = self.checked(request)
+        spec, _ = self.resolve(request)
         origin = Origin(promoted_from=sweep_id, schedule_id=sweep.schedule_id, owner=sweep.owner)
         with self._database.write() as session:
             jobs = JobRepository(session, self._now())
@@ -289,7 +289,7 @@ class JobService:
         answer, _ = self.submit(overridden(request, overrides), owner=owner)
         return answer
 
-    def checked(self, request: Any) -> tuple[AnySpec, list[str]]:
+    def resolve(self, request: Any) -> tuple[AnySpec, list[str]]:
         """The typed spec for what a user wrote, and what could not be checked.
 
         Raises:
@@ -379,7 +379,7 @@ class JobService:
 
         Args:
             session: the transaction.
-            spec: as ``checked`` returned it.
+            spec: as ``resolve`` returned it.
             request: the spec as its user wrote it.
             origin: what the job was made for.
             after: jobs that it waits for besides those of its spec.

@@ -1,1 +1,1 @@
-"""Who may do what: API keys, and the log of what was done with them."""
+"""API keys: roles, quotas, and the audit log."""

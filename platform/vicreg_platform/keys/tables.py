@@ -52,4 +52,4 @@ class AuditEntry(Base):
     status: Mapped[int | None] = mapped_column(Integer)
     """The HTTP status of the answer; null if the API died before it answered."""
     made: Mapped[str | None] = mapped_column(Text)
-    """Where what it made is."""
+    """The address of what it created."""

@@ -1,1 +1,1 @@
-"""Jobs that are made again and again, by the clock."""
+"""Schedules: jobs submitted at the times of a cron expression."""

@@ -169,7 +169,7 @@ class ScheduleService:
             schedule = ScheduleRepository(session, now).get(schedule_id)
         spec = _readable(schedule)
         request = spec.job_at(now)
-        job_spec, _ = self._jobs.checked(request)
+        job_spec, _ = self._jobs.resolve(request)
         with self._database.write() as session:
             repository = ScheduleRepository(session, now)
             owner = repository.get(schedule_id, lock=True).owner
@@ -222,7 +222,7 @@ class ScheduleService:
         if spec.jitter:
             request["start_after"] = (at + _jitter(schedule_id, at, spec.jitter)).isoformat()
         try:
-            job_spec, _ = self._jobs.checked(request)
+            job_spec, _ = self._jobs.resolve(request)
         except InvalidSpec as error:
             self._settle(schedule_id, at, spec, TickOutcome.REFUSED, str(error))
             return
@@ -311,7 +311,7 @@ class ScheduleService:
     def _checked(self, request: Any) -> ScheduleSpec:
         spec = parse_schedule(request)
         try:
-            self._jobs.checked(spec.job_at(self._now()))
+            self._jobs.resolve(spec.job_at(self._now()))
         except InvalidSpec as error:
             faults = [FieldFault(f"job.{f.field}", f.message) for f in error.faults]
             raise InvalidSpec(faults) from None

@@ -12,7 +12,7 @@ from vicreg_platform.database import Base
 
 
 class Schedule(Base):
-    """What submits jobs by the clock."""
+    """A cron expression and the job that it submits."""
 
     __tablename__ = "schedules"
 

@@ -1,4 +1,4 @@
-"""Job specs: what a user may ask for, and the contract that all parts share."""
+"""Job specs: what a user may ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder's architecture."""
+"""The backbone's architecture."""
 
 from __future__ import annotations
 

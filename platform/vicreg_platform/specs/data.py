@@ -1,4 +1,4 @@
-"""Data sources."""
+"""Where images come from: digits, an image folder, torchvision."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Images(SpecModel):
     share: float = Field(default=1.0, gt=0.0, le=1.0)
     """Share of the images of each class that is used, at least one of each class."""
     share_seed: int = Field(default=0, ge=0, lt=2**32)
-    """Seed of the choice."""
+    """Seed of the random choice of images."""
 
 
 class DigitsData(_Images):

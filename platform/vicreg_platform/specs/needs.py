@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bundle:
-    """What one process needs, all of it on one node."""
+    """CPUs and GPUs on one node: what a process needs, or what a node has."""
 
     cpus: float
     gpus: float

@@ -1,4 +1,4 @@
-"""The optimizer."""
+"""The optimisers that a pretraining can use, with their presets."""
 
 from __future__ import annotations
 

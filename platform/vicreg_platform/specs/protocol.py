@@ -1,4 +1,4 @@
-"""Evaluation protocols."""
+"""How an encoder is evaluated: kNN, linear probe, fine-tuning, features."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class KnnProtocol(SpecModel):
 
 
 class LinearProtocol(SpecModel):
-    """A linear classifier on the frozen representation, trained with SGD and a cosine schedule.
+    """A linear classifier on the frozen representation, trained with SGD, on a cosine.
 
     On images with several labels (``data.train.labels``) each class has a logistic classifier,
     and the metric is mean average precision.

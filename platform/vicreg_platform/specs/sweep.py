@@ -35,7 +35,7 @@ class Objective(SpecModel):
     """What the search maximises or minimises."""
 
     metric: Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+(/[a-z0-9_]+)+$")] = "knn/top1"
-    """Any metric that a pretraining logs."""
+    """Any metric that a pretraining records."""
     mode: Literal["max", "min"] = "max"
     """Whether a larger or a smaller value is better."""
     value: Literal["best", "last"] = "best"

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from tests.fakes import FakeCluster, FakeTracking
 from vicreg_platform.cluster import SubmissionState
-from vicreg_platform.contract.assignment import FAILURE_LINE, Assignment
-from vicreg_platform.contract.failure_class import FailureClass
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher

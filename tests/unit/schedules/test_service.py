@@ -116,10 +116,10 @@ def test_overlap_queue_has_the_next_one_wait(clockwork: Clockwork) -> None:
     assert (first.state, second.state) == (JobState.QUEUED, JobState.WAITING)
     assert second.depends_on == [first.id]
     with clockwork.database.read() as session:
-        assert JobRepository(session, clockwork.moment).released(9) == []
+        assert JobRepository(session, clockwork.moment).ready(9) == []
     clockwork.end(first)
     with clockwork.database.read() as session:
-        assert len(JobRepository(session, clockwork.moment).released(9)) == 1
+        assert len(JobRepository(session, clockwork.moment).ready(9)) == 1
 
 
 def test_overlap_cancel_ends_the_last_one(clockwork: Clockwork) -> None:

@@ -89,7 +89,7 @@ def train(root: Path, context: Recorder, spec: PretrainSpec) -> dict[str, torch.
     pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
     pretraining.run()
     state = dict(pretraining.network.state_dict())
-    for number, entry in pretraining.optimisation.optimizer.state_dict()["state"].items():
+    for number, entry in pretraining.update.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
     return state | {"random": torch.get_rng_state()}
 
@@ -238,7 +238,7 @@ def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
 
         weight.register_hook(poisoned_gradient)  # type: ignore[no-untyped-call]
         return
-    objective = pretraining.objective
+    objective = pretraining.loss
 
     def poisoned(*embeddings: Any) -> Losses:
         losses = objective(*embeddings)
@@ -248,7 +248,7 @@ def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
         return losses
 
     poisoned.terms = objective.terms  # type: ignore[attr-defined]
-    pretraining.objective = poisoned  # type: ignore[assignment]
+    pretraining.loss = poisoned  # type: ignore[assignment]
 
 
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
@@ -396,7 +396,7 @@ def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     pretraining.step(first)  # the warm-up starts at a learning rate of 0
     pretraining.step(second)
     assert torch.equal(weight, before)
-    assert pretraining.optimisation.scaler.get_scale() == 2.0**15  # half of torch's initial scale
+    assert pretraining.update.scaler.get_scale() == 2.0**15  # half of torch's initial scale
     pretraining.step(first)
     assert not torch.equal(weight, before)
-    assert pretraining.optimisation.problem() is None
+    assert pretraining.update.problem() is None

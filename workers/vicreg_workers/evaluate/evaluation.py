@@ -1,4 +1,4 @@
-"""An encoder and the labelled images to evaluate it on."""
+"""What every protocol uses: the encoder, the images, their features, and progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol ``features``."""
+"""Runs the protocol ``features``: stores the representations."""
 
 from __future__ import annotations
 

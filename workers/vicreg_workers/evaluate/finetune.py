@@ -1,4 +1,4 @@
-"""The protocol ``finetune``."""
+"""Runs the protocol ``finetune``: encoder and classifier together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol ``knn``."""
+"""Runs the protocol ``knn``: nearest neighbours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol ``linear``."""
+"""Runs the protocol ``linear``: a linear classifier."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from vicreg_workers.selfsup.distributed import (
     world_size,
 )
 from vicreg_workers.selfsup.errors import Diverged, Stopped
-from vicreg_workers.selfsup.loss.methods import Losses, Objective
+from vicreg_workers.selfsup.loss.methods import Losses, MethodLoss
 from vicreg_workers.selfsup.model.compile import Compiled
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.model.precision import autocast
@@ -32,10 +32,10 @@ from vicreg_workers.selfsup.model.sync_batchnorm import synchronise_batchnorm
 from vicreg_workers.selfsup.monitor import plots
 from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, spread
 from vicreg_workers.selfsup.monitor.measurements import Measurements
-from vicreg_workers.selfsup.optimisation import Optimisation
-from vicreg_workers.selfsup.progress import Progress
+from vicreg_workers.selfsup.parameter_update import ParameterUpdate
+from vicreg_workers.selfsup.step_counter import StepCounter
 
-LOG_EVERY = 10
+RECORD_EVERY = 10
 """Steps between two points of a training curve. In between, nothing waits for a GPU."""
 PLOTTED_PAIRS = 8
 
@@ -61,7 +61,7 @@ class Pretraining:
         self.network, self.forward = _build_network(spec, context)
         # From here on, layers that draw at random draw differently on each worker.
         torch.manual_seed(spec.training.seed + rank())
-        self.objective = Objective(spec.method, spec.expander.normalization)
+        self.loss = MethodLoss(spec.method, spec.expander.normalization)
         self.batches = ViewBatches(
             images,
             spec.augmentation,
@@ -72,11 +72,13 @@ class Pretraining:
             device=context.device,
             loaders=context.loaders,
         )
-        self.progress = Progress(len(self.batches), spec.training.epochs, spec.training.batch_size)
-        self.optimisation = Optimisation(
+        self.progress = StepCounter(
+            len(self.batches), spec.training.epochs, spec.training.batch_size
+        )
+        self.update = ParameterUpdate(
             spec,
             self.network.parameters(),
-            self.objective.terms,
+            self.loss.terms,
             self.progress.steps_per_epoch,
             context.device,
         )
@@ -114,8 +116,8 @@ class Pretraining:
         """
         with self._autocast():
             embeddings = self.forward(*batch.views)
-        losses = self.objective(*embeddings)
-        gradient_norm = self.optimisation.step(self.progress.step, losses.terms)
+        losses = self.loss(*embeddings)
+        gradient_norm = self.update.step(self.progress.step, losses.terms)
         self.network.move_branch(self.progress.step, self.progress.steps)
         self.progress.step_done()
         return losses, gradient_norm
@@ -130,7 +132,7 @@ class Pretraining:
             Stopped: on every worker, if any was asked to stop; the state is saved.
         """
         step = self.progress.step
-        problem = self.optimisation.problem() or self._collapse.note(step, float(losses.std.mean()))
+        problem = self.update.problem() or self._collapse.note(step, float(losses.std.mean()))
         diverged, stopping = any_over_processes([problem is not None, self._context.stopping()])
         if diverged:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
@@ -145,11 +147,11 @@ class Pretraining:
         for batch in batches:
             self._corrupt.skipped(batch.skipped)
             losses, gradient_norm = self.step(batch)
-            logs = self.progress.every_steps(LOG_EVERY)
+            logs = self.progress.every_steps(RECORD_EVERY)
             if logs or self._context.device.type == "cpu":
                 self.check(losses)
             if logs:
-                self._log(losses, gradient_norm)
+                self._record(losses, gradient_norm)
 
     def _end_epoch(self) -> None:
         self._report_corrupt_images()
@@ -159,12 +161,12 @@ class Pretraining:
             self._save()
         self._context.epoch_ended(self.progress.epochs_ended, self.progress.epochs)
 
-    def _log(self, losses: Losses, gradient_norm: Tensor) -> None:
+    def _record(self, losses: Losses, gradient_norm: Tensor) -> None:
         terms = torch.stack([term.detach() for term in losses.terms.values()])
         values = mean_over_processes(terms).tolist()
         progress = self.progress.read()
         metrics = dict(zip(losses.terms, values, strict=True)) | {
-            "learning_rate": self.optimisation.learning_rate(progress.step - 1),
+            "learning_rate": self.update.learning_rate(progress.step - 1),
             "gradient_norm": float(gradient_norm),
             "images_per_second": progress.images_per_second,
             "epoch": progress.step / self.progress.steps_per_epoch,
@@ -200,7 +202,7 @@ class Pretraining:
 
     def _state(self) -> State:
         shared: dict[str, Any] = {"network": self.network.state_dict()}
-        for part in (self.optimisation, self._corrupt, self._collapse, self.progress):
+        for part in (self.update, self._corrupt, self._collapse, self.progress):
             shared |= part.state_dict()
         own = self._random.state_dict() | self._corrupt.own_state_dict()
         return State(shared.pop("step"), shared, own, world_size())
@@ -209,7 +211,7 @@ class Pretraining:
         content = {"step": state.step} | state.shared | state.own
         self.network.load_state_dict(content["network"])
         for part in (
-            self.optimisation,
+            self.update,
             self._corrupt,
             self._collapse,
             self.progress,

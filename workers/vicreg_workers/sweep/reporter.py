@@ -162,4 +162,4 @@ class Reporter:
             if run_id is None:
                 return
         shown = Trial.model_validate(entry.model_dump(include=set(Trial.model_fields)))
-        tracking.keep_trial(run_id, shown)
+        tracking.store_trial(run_id, shown)

@@ -1,0 +1,1 @@
+"""Metrics, files and tags on their way to MLflow."""

@@ -11,7 +11,7 @@ from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.errors import InvalidSpec
 from vicreg_platform.specs import PretrainSpec, parse_spec
 from vicreg_workers.selfsup import covariance, variance
-from vicreg_workers.selfsup.loss.methods import Objective, barlow_twins, negative_cosine, nt_xent
+from vicreg_workers.selfsup.loss.methods import MethodLoss, barlow_twins, negative_cosine, nt_xent
 from vicreg_workers.selfsup.model.network import JointEmbedding, momentum_at
 
 METHODS = ("vicreg", "barlow_twins", "simclr", "byol", "simsiam")
@@ -74,7 +74,7 @@ def shares(x: Tensor, y: Tensor, method: str) -> tuple[Tensor, Tensor]:
 
 def loss_of(method: str, x: Tensor, y: Tensor) -> Tensor:
     spec = spec_for(method, method={"name": method, "variance": 2.0, "covariance": 0.5})
-    return Objective(spec.method)(x, y, ((x, y),)).terms["loss"]
+    return MethodLoss(spec.method)(x, y, ((x, y),)).terms["loss"]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -96,8 +96,8 @@ def test_variance_and_covariance_can_be_added_to_every_method(method: str) -> No
     x, y = embeddings(8, 12)
     added = spec_for(method, method={"name": method, "variance": 2.0, "covariance": 0.5})
     pairs = (x, y, ((x, y),))
-    bare = Objective(spec_for(method).method)(*pairs).terms["loss"]
-    total = Objective(added.method)(*pairs).terms["loss"]
+    bare = MethodLoss(spec_for(method).method)(*pairs).terms["loss"]
+    total = MethodLoss(added.method)(*pairs).terms["loss"]
     terms = (variance(x) + variance(y)) * 2.0 / 2 + (covariance(x) + covariance(y)) * 0.5
     torch.testing.assert_close(total - bare, terms)
 
@@ -105,7 +105,7 @@ def test_variance_and_covariance_can_be_added_to_every_method(method: str) -> No
 def test_the_spread_on_the_sphere_does_not_depend_on_the_scale() -> None:
     x, y = embeddings(64, 12)
     for method, unchanged in (("simsiam", True), ("vicreg", False)):
-        objective = Objective(spec_for(method).method)
+        objective = MethodLoss(spec_for(method).method)
         small, large = (objective(z * x, y, ((x, y),)).std.mean() for z in (0.01, 1.0))
         assert (float(small) == pytest.approx(float(large), rel=1e-3)) is unchanged
 
@@ -115,7 +115,7 @@ def gradients_of(spec: PretrainSpec) -> dict[str, bool]:
     torch.manual_seed(0)
     network = JointEmbedding(spec)
     views = torch.randn(2, 8, 3, 8, 8)
-    loss = Objective(spec.method)(*network(*views)).terms["loss"]
+    loss = MethodLoss(spec.method)(*network(*views)).terms["loss"]
     loss.backward()  # type: ignore[no-untyped-call]
     parts = {"backbone": network.backbone, "second": network.second, "predictor": network.predictor}
     return {
@@ -206,7 +206,7 @@ def test_the_spread_tells_a_collapse_whatever_the_normalisation(
     method: str, normalization: str
 ) -> None:
     torch.manual_seed(0)
-    objective = Objective(spec_for(method).method, normalization)
+    objective = MethodLoss(spec_for(method).method, normalization)
     alive, point = torch.randn(64, 2048), torch.randn(1, 2048) + 1e-5 * torch.randn(64, 2048)
 
     def spread(embeddings: torch.Tensor) -> float:

@@ -1,0 +1,1 @@
+"""Images, and the batches made of them."""

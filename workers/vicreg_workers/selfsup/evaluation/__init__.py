@@ -1,0 +1,1 @@
+"""Features, kNN, linear probe and fine-tuning of an encoder."""

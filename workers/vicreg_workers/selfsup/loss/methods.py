@@ -35,7 +35,7 @@ class Losses(NamedTuple):
     1, and for all methods but VICReg (whose losses ignore the scale) unless standardised."""
 
 
-class Objective:
+class MethodLoss:
     """The loss that a method minimises.
 
     Args:

@@ -1,0 +1,1 @@
+"""Measures a network in training, and detects when it diverges."""

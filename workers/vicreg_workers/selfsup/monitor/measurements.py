@@ -1,4 +1,4 @@
-"""Measures the network between epochs and records the results with the run."""
+"""Decides after which epochs to measure the network, and records the results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vicreg_workers.selfsup.errors import Diverged
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.monitor import plots
 from vicreg_workers.selfsup.monitor.representation import Diagnostics
-from vicreg_workers.selfsup.progress import Progress
+from vicreg_workers.selfsup.step_counter import StepCounter
 
 
 class Measurements:
@@ -45,7 +45,7 @@ class Measurements:
         asked = spec.watch.knn_every_epochs
         self._knn_every = self._diagnostics.every_epochs if asked is None else asked
 
-    def after_epoch(self, network: JointEmbedding, progress: Progress) -> None:
+    def after_epoch(self, network: JointEmbedding, progress: StepCounter) -> None:
         """Measure the network if it is due after this epoch. Every worker calls it.
 
         Raises:
@@ -59,7 +59,9 @@ class Measurements:
             if found is not None:
                 raise Diverged(found)
 
-    def _measure(self, network: JointEmbedding, progress: Progress, neighbours: bool) -> str | None:
+    def _measure(
+        self, network: JointEmbedding, progress: StepCounter, neighbours: bool
+    ) -> str | None:
         """Measure the network and record the results; return the problem if it has diverged."""
         epoch = progress.step // progress.steps_per_epoch
         diagnosis = self._diagnostics.of(network, neighbours)

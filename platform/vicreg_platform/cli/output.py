@@ -1,4 +1,4 @@
-"""What the command line shows: progress bars and tables."""
+"""What the command line shows: tables and progress bars."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from vicreg_workers.selfsup.progress import Progress
+from vicreg_workers.selfsup.step_counter import StepCounter
 
 
-def after(steps: int) -> Progress:
-    progress = Progress(steps_per_epoch=4, epochs=5, batch_size=8)
+def after(steps: int) -> StepCounter:
+    progress = StepCounter(steps_per_epoch=4, epochs=5, batch_size=8)
     for _ in range(steps):
         progress.step_done()
     return progress

@@ -1,4 +1,4 @@
-"""``/metrics``, for Prometheus."""
+"""Serves ``/metrics`` to Prometheus, and times requests."""
 
 from __future__ import annotations
 

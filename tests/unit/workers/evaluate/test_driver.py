@@ -13,8 +13,8 @@ from tests.unit.selfsup.data.test_sources import under
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.specs import EvaluateSpec, ImageFolderData, parse_spec
+from vicreg_workers.evaluate.driver import measure
 from vicreg_workers.evaluate.evaluation import classes_in_train
-from vicreg_workers.evaluate.job import measure
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.sources import Images, open_images
 from vicreg_workers.selfsup.errors import InvalidInput

@@ -1,4 +1,4 @@
-"""How far a training is, and how fast."""
+"""Counts steps and epochs, and measures the speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from vicreg_workers.selfsup.context import TrainingProgress
 
 
-class Progress:
+class StepCounter:
     """Counts the steps and epochs of a training.
 
     Args:

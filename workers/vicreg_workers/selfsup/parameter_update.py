@@ -1,4 +1,4 @@
-"""The update of the parameters from a batch's loss."""
+"""Updates the parameters from a batch's loss: optimiser, loss scale, learning rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vicreg_workers.selfsup.optim.learning_rate import learning_rate, peak_learn
 from vicreg_workers.selfsup.optim.optimizers import build_optimizer
 
 
-class Optimisation:
+class ParameterUpdate:
     """Optimiser, loss scale, learning rate, and the watch for values that are not finite.
 
     Args:
