@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from vicreg_platform.cluster import (
@@ -89,6 +90,7 @@ class FakeTracking(Tracking):
         """A run that was deleted."""
         self.runs: dict[str, str | None] = {}
         """Runs with their final status; None while they are open."""
+        self.ended: dict[str, datetime | None] = {}
         self.parents: dict[str, str | None] = {}
         self.logs: dict[tuple[str, int], str] = {}
         self.metrics: dict[str, float] = {}
@@ -144,9 +146,9 @@ class FakeTracking(Tracking):
             raise NotFound(f"no log of attempt {attempt} was kept")
         return self.logs[run_id, attempt]
 
-    def finish(self, run_id: str, status: str) -> None:
+    def finish(self, run_id: str, status: str, ended: datetime | None = None) -> None:
         self._check(run_id)
-        self.runs[run_id] = status
+        self.runs[run_id], self.ended[run_id] = status, ended
 
     def _check(self, run_id: str) -> None:
         self._answer()

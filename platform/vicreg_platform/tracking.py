@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -254,10 +255,17 @@ class Tracking:
                     raise
                 raise NotFound(f"MLflow has nothing at {uri}: {error}") from None
 
-    def finish(self, run_id: str, status: str) -> None:
-        """Close a run: ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    def finish(self, run_id: str, status: str, ended: datetime | None = None) -> None:
+        """Close a run: ``FINISHED``, ``FAILED`` or ``KILLED``.
+
+        Args:
+            run_id: the run.
+            status: its final status.
+            ended: when it ended; default: now.
+        """
+        end_time = None if ended is None else int(ended.timestamp() * 1000)
         with self._answering():
-            self._client.set_terminated(run_id, status=status)
+            self._client.set_terminated(run_id, status=status, end_time=end_time)
 
     def _experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)

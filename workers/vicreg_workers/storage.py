@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import fsspec
@@ -82,4 +83,6 @@ class Folder:
         """Remove the folder and all it holds, if it exists."""
         self._filesystem.invalidate_cache()
         if self._filesystem.exists(self._path):
-            self._filesystem.rm(self._path, recursive=True)
+            # Another process may write or remove something in it meanwhile.
+            with suppress(FileNotFoundError):
+                self._filesystem.rm(self._path, recursive=True)

@@ -162,6 +162,7 @@ class LocalPlatform:
             home=home,
             database_url=f"sqlite:///{home}/platform.db",
             ray_url=self.ray_url,
+            ray_token=None,  # another cluster's, if the environment has one
             mlflow_url=self.mlflow_url,
             mlflow_public_url=self.mlflow_url,
             storage=str(home / "storage"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -158,7 +158,7 @@ def schedules_table(schedules: list[ScheduleSchema]) -> Table:
             schedule.id,
             _schedule_state(schedule),
             escape(schedule.name),
-            f"{schedule.spec['cron']} {schedule.spec['timezone']}",
+            f"{schedule.spec.get('cron')} {schedule.spec.get('timezone')}",
             str(schedule.runs),
             _local(schedule, schedule.next),
             _local(schedule, last.at if last else None),
@@ -171,6 +171,8 @@ def schedules_table(schedules: list[ScheduleSchema]) -> Table:
 def schedule_table(schedule: ScheduleSchema, ticks: list[TickSchema]) -> Table:
     """One schedule: its next times, and the outcomes of the last ones."""
     title = f"{escape(schedule.name)}: {_schedule_state(schedule)}, {schedule.runs} runs"
+    if schedule.problem:
+        title += f"; unreadable: {escape(schedule.problem)}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for column in ("TIME", "OUTCOME", "JOB", "JOB STATE", "REASON"):
         table.add_column(column, overflow="fold")
@@ -199,7 +201,8 @@ def _coloured(state: JobState | None) -> str:
 def _local(schedule: ScheduleSchema, at: datetime | None) -> str:
     if at is None:
         return ""
-    return f"{at.astimezone(ZoneInfo(schedule.spec['timezone'])):%Y-%m-%d %H:%M:%S}"
+    zone = UTC if schedule.problem else ZoneInfo(schedule.spec["timezone"])
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M:%S}"
 
 
 TRIAL_COLOURS = {

@@ -105,7 +105,8 @@ class Closing:
             if job.kind == "sweep":
                 self._close_sweep(job, job.run_id)
             self._readings.copy(job)
-            self._tracking.finish(job.run_id, _RUN_STATUS[JobState(job.state)])
+            status = _RUN_STATUS[JobState(job.state)]
+            self._tracking.finish(job.run_id, status, job.finished_at)
         except (NotFound, TrackingRefused) as error:
             logger.warning("the run of job %s cannot be closed: %s", job.id, error)
         with self._database.write() as session:

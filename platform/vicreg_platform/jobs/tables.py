@@ -95,8 +95,8 @@ class Job(Base):
         Index(
             "ix_jobs_unclosed",
             "finished_at",
-            sqlite_where=text("run_closed_at IS NULL"),
-            postgresql_where=text("run_closed_at IS NULL"),
+            sqlite_where=text("run_closed_at IS NULL AND run_id IS NOT NULL"),
+            postgresql_where=text("run_closed_at IS NULL AND run_id IS NOT NULL"),
         ),
     )
 

@@ -100,7 +100,8 @@ class ScheduleSchema(Schema):
             name=schedule.name,
             state=state,
             owner=schedule.owner,
-            spec=schedule.spec,
+            # A list must not fail for a row that this version cannot read.
+            spec=schedule.spec if isinstance(schedule.spec, dict) else {},
             problem=problem,
             runs=schedule.runs,
             next=schedule.next_tick,

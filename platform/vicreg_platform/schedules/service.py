@@ -103,7 +103,7 @@ class ScheduleService:
             repository.get(schedule_id)
             found = repository.ticks(schedule_id, limit + 1, before)
         ticks = [TickSchema.of(tick, state) for tick, state in found]
-        return page_of(ticks, limit, lambda tick: tick.at.isoformat())
+        return page_of(ticks, limit, lambda tick: f"{tick.at:%Y-%m-%dT%H:%M:%S.%fZ}")
 
     def update(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleSchema:
         """Change a schedule by a merge patch (RFC 7396): null resets a field to its default.
@@ -300,10 +300,9 @@ class ScheduleService:
             repository = ScheduleRepository(session, self._now())
             schedule = repository.get(schedule_id, lock=True)
             if schedule.paused != paused:
-                spec = _readable(schedule)
                 schedule.paused, schedule.updated_at = paused, self._now()
                 schedule.next_tick = (
-                    None if paused else _next(spec, self._now(), runs=schedule.runs)
+                    None if paused else _next(_readable(schedule), self._now(), schedule.runs)
                 )
             session.flush()
             return self._answer(repository, schedule)

@@ -67,17 +67,24 @@ def read_stored(
     for step in range(written, VERSION):
         if step in upgrades:
             stored = upgrades[step](stored)
-    try:
-        return adapter.validate_python(stored)
-    except ValidationError as error:
-        faults = field_faults(model, stored, error)
-    unknown = [fault for fault in faults if fault.message.startswith(UNKNOWN_FIELD)]
-    if written > VERSION:
-        return Unreadable(f"it was submitted to a newer version of the platform: {_text(faults)}")
-    try:
-        return adapter.validate_python(without_faulty(stored, unknown))
-    except ValidationError as error:
-        return Unreadable(_text(field_faults(model, stored, error)))
+    while True:
+        try:
+            return adapter.validate_python(stored)
+        except ValidationError as error:
+            faults = field_faults(model, stored, error)
+        if written > VERSION:
+            text = _text(faults)
+            return Unreadable(f"it was submitted to a newer version of the platform: {text}")
+        # What lies inside a field is checked only once the field itself is valid: hence the loop.
+        unknown = [fault for fault in faults if _can_be_skipped(fault)]
+        if not unknown:
+            return Unreadable(_text(faults))
+        stored = without_faulty(stored, unknown)
+
+
+def _can_be_skipped(fault: FieldFault) -> bool:
+    # Without one of the fields that it searches, a sweep would be another one.
+    return fault.message.startswith(UNKNOWN_FIELD) and not fault.field.startswith("space.")
 
 
 def _text(faults: list[FieldFault]) -> str:

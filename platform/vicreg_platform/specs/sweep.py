@@ -134,6 +134,8 @@ class SweepSpec(JobSpec):
         if not faults:
             faults = [fault for path in self.space for fault in self._field_faults(path)]
             faults += self._search_faults() + self._objective_faults()
+        if not faults:
+            faults = self._resource_faults()
         if faults:
             raise CrossFieldError(faults)
         return self
@@ -171,10 +173,11 @@ class SweepSpec(JobSpec):
 
     def trial_resources(self) -> Resources:
         """The resources of the largest trial of the space."""
-        given = Resources.model_validate(self.base.get("resources", {})).model_dump()
-        for name in given:
+        given = dict(self.base.get("resources", {}))
+        for name in Resources.model_fields:
             distribution = self.space.get(f"resources.{name}")
-            given[name] = given[name] if distribution is None else distribution.largest()
+            if distribution is not None:
+                given[name] = distribution.largest()
         return Resources.model_validate(given)
 
     def _base_faults(self) -> list[tuple[tuple[str, ...], str]]:
@@ -214,6 +217,15 @@ class SweepSpec(JobSpec):
                         if not text.startswith(UNKNOWN_FIELD):
                             text = f"the field does not accept {value!r}: {text}"
                         return [((place,), text)]
+        return []
+
+    def _resource_faults(self) -> list[tuple[tuple[str, ...], str]]:
+        """Why the resources of the largest trial are not known."""
+        try:
+            self.trial_resources()
+        except (TypeError, ValueError) as error:  # values that cannot be compared, or are refused
+            paths = [path for path in self.space if path.startswith("resources.")]
+            return [((f"space.{path}",), f"must be whole numbers: {error}") for path in paths]
         return []
 
     def _search_faults(self) -> list[tuple[tuple[str, ...], str]]:

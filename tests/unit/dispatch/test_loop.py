@@ -18,13 +18,14 @@ from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
-from vicreg_platform.errors import InvalidSpec, Unavailable
+from vicreg_platform.errors import Conflict, InvalidSpec, Unavailable
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import KeyService
+from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.specs.needs import Bundle
 from vicreg_platform.specs.stored import VERSION
@@ -704,3 +705,34 @@ def test_a_sweep_whose_best_is_over_the_quota_is_closed_all_the_same(world: Worl
     world.round()
     assert world.tracking.runs[f"run-{job}"] == "FINISHED"
     assert [each.id for each in world.all_jobs()] == [job]
+
+
+def test_a_schedule_that_cannot_be_read_is_shown_and_stops_no_other(world: World) -> None:
+    schedules = ScheduleService(world.database, world.jobs, world.now)
+    spec = {"name": "nightly", "cron": "* * * * *", "job": DIGITS}
+    broken, sound = schedules.create(spec), schedules.create(spec)
+    for stored in ('{"name": "old"}', "[]"):
+        with world.database.write() as session:
+            session.execute(
+                text("UPDATE schedules SET spec = :spec WHERE id = :id"),
+                {"spec": stored, "id": broken.id},
+            )
+        world.round(60)
+        shown = {schedule.id: schedule for schedule in schedules.find(10, None).items}
+        assert shown[broken.id].problem
+        assert shown[sound.id].last_run is not None
+    assert schedules.pause(broken.id).state.value == "paused"
+    with pytest.raises(Conflict, match="is unreadable"):
+        schedules.resume(broken.id)
+
+
+def test_a_run_that_is_closed_late_ends_when_its_job_did(world: World) -> None:
+    job, submission = started(world)
+    world.tracking.reachable = False
+    world.ends(submission, 0)
+    world.round()
+    ended = world.moment
+    world.tracking.reachable = True
+    world.round(3600)
+    assert world.tracking.runs[f"run-{job}"] == "FINISHED"
+    assert world.tracking.ended[f"run-{job}"] == ended

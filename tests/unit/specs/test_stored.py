@@ -57,6 +57,22 @@ def test_a_field_that_is_not_known_is_skipped(
     assert spec.model_dump(mode="json") == pretrain
 
 
+def test_fields_that_are_not_known_are_skipped_at_every_depth() -> None:
+    sweep = stored(VERSIONS[0], "sweep")
+    sweep["gone"] = 1
+    sweep["scheduler"]["gone"] = 2
+    sweep["base"]["training"] = sweep["base"].get("training", {}) | {"gone": 3}
+    assert not isinstance(read_spec(sweep, VERSION), Unreadable)
+
+
+def test_a_field_that_a_sweep_searches_is_not_skipped() -> None:
+    sweep = stored(VERSIONS[0], "sweep")
+    sweep["space"]["method.gone"] = {"choice": [1, 2]}
+    unreadable = read_spec(sweep, VERSION)
+    assert isinstance(unreadable, Unreadable)
+    assert "space.method.gone" in unreadable.reason
+
+
 def test_a_field_that_is_not_there_takes_its_default(pretrain: dict[str, Any]) -> None:
     del pretrain["watch"], pretrain["retry"]
     spec = read_spec(pretrain, VERSION)

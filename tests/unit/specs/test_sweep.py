@@ -56,6 +56,7 @@ def test_a_trial_is_measured_in_every_epoch_where_the_objective_needs_it() -> No
         ("expander.layers", {"choice": [[64], []]}, r"does not accept \[\]"),
         ("name", {"choice": ["a", "b"]}, "only fields that affect the training"),
         ("method.variance", {"grid": [1, 2]}, "use choice"),
+        ("resources.workers", {"choice": ["2", 4]}, "must be whole numbers"),
     ],
 )
 def test_a_space_that_the_base_does_not_take_is_refused(
@@ -116,3 +117,9 @@ def test_a_grid_search_takes_grids() -> None:
     space = {"method.variance": {"grid": [1, 5]}, "optimizer.base_lr": {"choice": [0.1, 0.2, 0.3]}}
     spec = sweep(space=space, search={"algorithm": "grid"})
     assert list(spec.configurations())[:4] == [(1, 0.1), (1, 0.2), (1, 0.3), (5, 0.1)]
+
+
+def test_the_resources_of_a_trial_may_come_from_the_space_alone() -> None:
+    base = BASE | {"resources": {"workers": 0}}
+    spec = sweep(base=base, space={"resources.workers": {"choice": [1, 2]}}, concurrency=3)
+    assert (spec.needs().count, spec.needs().groups) == (2, 3)

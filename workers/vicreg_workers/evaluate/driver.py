@@ -37,8 +37,9 @@ def evaluate(assignment: Assignment) -> None:
         outbox.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
         with as_job_failures("free the GPU, or evaluate on CPUs with resources.gpus 0"):
             metrics = measure(assignment, spec, outbox, device)
+        # Before the outbox is closed, which may fail: the log then has the numbers.
+        logger.info("%s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         outbox.metrics(metrics, step=0)
-    logger.info("%s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
 
 
 def measure(

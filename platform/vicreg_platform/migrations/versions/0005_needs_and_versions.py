@@ -10,7 +10,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-UNCLOSED = sa.text("run_closed_at IS NULL")
+UNCLOSED = sa.text("run_closed_at IS NULL AND run_id IS NOT NULL")
 
 
 def upgrade() -> None:

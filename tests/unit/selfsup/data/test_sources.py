@@ -90,6 +90,15 @@ def test_a_labelled_image_cannot_lie_outside_its_folder(tmp_path: Path, image: s
         open_images(spec, under(tmp_path))
 
 
+def test_a_labelled_image_may_be_named_by_its_absolute_path(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "images" / name)
+    (tmp_path / "labels.csv").write_text(f"image,red\na.png,1\n{tmp_path}/images/b.png,0\n")
+    spec = folder_spec("images").model_copy(update={"labels": "labels.csv"})
+    assert len(open_images(spec, under(tmp_path))) == 2
+
+
 def test_torchvision_sets_are_read_from_disk(tmp_path: Path) -> None:
     (tmp_path / "sets").mkdir()
     spec = TorchvisionData(source="torchvision", dataset="CIFAR10", path="sets")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol, cast
 
 import numpy as np
@@ -73,7 +73,9 @@ def _open_all(spec: Data, locate: Locate) -> Images:
         if spec.labels is None:
             return ImageFolder(path)
         table = _located(locate, spec.labels, "data.labels")
-        return LabelledFolder(path, table, lambda image: locate(f"{spec.path}/{image}"))
+        return LabelledFolder(
+            path, table, lambda image: locate(str(PurePosixPath(spec.path) / image))
+        )
     return TorchvisionImages(spec, path)
 
 
