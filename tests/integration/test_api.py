@@ -514,3 +514,30 @@ def test_a_file_of_several_specs_is_several_jobs_or_none(
     ids = capsys.readouterr().out.split()
     names = [platform.http.get(f"/v1/jobs/{job}").json()["name"] for job in ids]
     assert names == ["first", "second"]
+
+
+def test_the_addresses_are_those_that_others_rely_on(platform: Platform) -> None:
+    assert set(platform.http.get("/openapi.json").json()["paths"]) == {
+        "/healthz",
+        "/readyz",
+        "/v1/audit",
+        "/v1/cluster",
+        "/v1/jobs",
+        "/v1/jobs/{job_id}",
+        "/v1/jobs/{job_id}/cancel",
+        "/v1/jobs/{job_id}/clone",
+        "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/logs",
+        "/v1/jobs/{job_id}/metrics",
+        "/v1/jobs/{job_id}/promote",
+        "/v1/jobs/{job_id}/retry",
+        "/v1/jobs/{job_id}/trials",
+        "/v1/keys",
+        "/v1/keys/{prefix}",
+        "/v1/schedules",
+        "/v1/schedules/{schedule_id}",
+        "/v1/schedules/{schedule_id}/pause",
+        "/v1/schedules/{schedule_id}/resume",
+        "/v1/schedules/{schedule_id}/run-now",
+        "/v1/schedules/{schedule_id}/ticks",
+    }
