@@ -1,4 +1,4 @@
-"""What every list of the API answers: a page of items, and the cursor of the next page."""
+"""The base of every API answer, and the page that every list answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The collectives of data-parallel training. In a single process each is the identity."""
+"""The collectives of data-parallel training. They work in a single process too."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ def sweep(assignment: Assignment) -> None:
     """Run an attempt of a sweep.
 
     Raises:
-        JobFailure: no trial has succeeded, or no configuration can be drawn.
+        JobFailure: no trial has reported the objective, trials could not be run, or no
+            configuration can be drawn.
     """
     spec = assignment.spec
     assert isinstance(spec, SweepSpec)

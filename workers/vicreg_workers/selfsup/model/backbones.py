@@ -1,4 +1,4 @@
-"""Encoders, with torchvision's parameter names."""
+"""Builds backbones, with torchvision's parameter names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures the representation during training."""
+"""Measures a network on fixed images: rank, covariance, spread, nearest neighbours."""
 
 from __future__ import annotations
 
