@@ -127,7 +127,7 @@ def test_a_run_stopped_at_any_step_resumes_bit_for_bit(root: Path, method: str, 
     torch.manual_seed(99)
     resumed = Recorder(root / "b")
     assert_same(whole, train(root, resumed, spec))
-    for name in ("representation/rankme", "knn/top1"):
+    for name in ("train/loss", "representation/rankme", "knn/top1"):
         assert stopped.named(name) + resumed.named(name) == uninterrupted.named(name)
 
 

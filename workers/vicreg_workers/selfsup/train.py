@@ -122,23 +122,23 @@ class Pretraining:
         self.progress.step_done()
         return losses, gradient_norm
 
-    def check(self, losses: Losses) -> None:
-        """Stop the training if it has diverged or the context asks for it. Waits for the device.
+    def check(self, losses: Losses) -> bool:
+        """End the training if it has diverged. Waits for the device.
 
         Every worker calls it after the same step, with the losses of that step.
 
+        Returns:
+            Whether the context of any worker asks to stop.
+
         Raises:
             Diverged: on every worker, if any has found a problem.
-            Stopped: on every worker, if any was asked to stop; the state is saved.
         """
         step = self.progress.step
         problem = self.update.problem() or self._collapse.note(step, float(losses.std.mean()))
         diverged, stopping = any_over_processes([problem is not None, self._context.stopping()])
         if diverged:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
-        if stopping:
-            self._save()
-            raise Stopped(f"asked to stop: the state after step {step} is saved")
+        return stopping
 
     def _train_epoch(self) -> None:
         self.network.train()
@@ -148,10 +148,15 @@ class Pretraining:
             self._corrupt.skipped(batch.skipped)
             losses, gradient_norm = self.step(batch)
             logs = self.progress.every_steps(RECORD_EVERY)
+            stopping = False
             if logs or self._context.device.type == "cpu":
-                self.check(losses)
+                stopping = self.check(losses)
             if logs:
                 self._record(losses, gradient_norm)
+            # After the step is recorded: the run resumes at the next one.
+            if stopping:
+                self._save()
+                raise Stopped(f"asked to stop: the state after step {self.progress.step} is saved")
 
     def _end_epoch(self) -> None:
         self._report_corrupt_images()
