@@ -15,7 +15,7 @@ import psutil
 
 from vicreg_platform.cli.local import free_ports
 
-VICREG = [sys.executable, "-c", "from vicreg_platform.cli.commands import main; main()"]
+VICREG = [sys.executable, "-m", "vicreg_platform.cli"]
 
 
 def up(home: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -51,9 +51,9 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         (free,) = free_ports(1)
         said = refusal(tmp_path, "--api-port", str(port), "--mlflow-port", str(free))
-        assert f"port {port}, wanted for API, is in use" in said
+        assert f"port {port}, needed for API, is in use" in said
         said = refusal(tmp_path, "--api-port", str(free), "--mlflow-port", str(port))
-        assert f"port {port}, wanted for MLflow, is in use" in said
+        assert f"port {port}, needed for MLflow, is in use" in said
 
 
 def test_it_says_when_it_is_ready_has_its_home_alone_and_leaves_nothing(tmp_path: Path) -> None:
