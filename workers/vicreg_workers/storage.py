@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import suppress
 from typing import Any
 
@@ -64,16 +65,23 @@ class Folder:
     def write(self, name: str, content: bytes = b"") -> None:
         """Write the file ``name`` atomically: a reader sees all of it or none.
 
-        It is written under another name and, on a local disk, synced before it is renamed.
+        It is written under another name, which no other writer has, and on a local disk it is
+        synced before it is renamed.
         """
         path = f"{self._path}/{name}"
+        part = f"{path}.{uuid.uuid4().hex}.part"
         self._filesystem.makedirs(self._path, exist_ok=True)
-        with self._filesystem.open(f"{path}.part", "wb") as file:
-            file.write(content)
-            file.flush()
-            if self._filesystem.protocol[0] == "file":
-                os.fsync(file.fileno())
-        self._filesystem.mv(f"{path}.part", path)
+        try:
+            with self._filesystem.open(part, "wb") as file:
+                file.write(content)
+                file.flush()
+                if self._filesystem.protocol[0] == "file":
+                    os.fsync(file.fileno())
+            self._filesystem.mv(part, path)
+        except OSError:
+            with suppress(OSError):
+                self._filesystem.rm_file(part)
+            raise
 
     def remove_file(self, name: str) -> None:
         """Remove the file ``name``."""

@@ -1,5 +1,6 @@
 """A job's folder is written atomically, and read as other processes left it."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,34 @@ def test_a_failed_write_leaves_the_file_as_it_was(
     with pytest.raises(OSError, match="no space"):
         folder.write("manifest.json", b"new")
     assert folder.read("manifest.json") == b"old"
+    assert folder.names() == ["manifest.json"]
 
 
 def test_the_layout_on_disk(tmp_path: Path) -> None:
     (Folder.of_job(str(tmp_path), "job") / "attempt-1").write("stop")
     assert (tmp_path / "job" / "attempt-1" / "stop").exists()
+
+
+def test_several_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    # As the workers of one attempt do, when each marks that it trains.
+    folder = Folder.of_job(str(tmp_path), "job")
+    barrier = threading.Barrier(8)
+    faults: list[BaseException] = []
+
+    def write(content: bytes) -> None:
+        try:
+            for _ in range(50):
+                barrier.wait()
+                folder.write("training", content)
+        except BaseException as error:
+            faults.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=write, args=(bytes([n]) * 1000,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert folder.names() == ["training"]
+    assert len(set(folder.read("training"))) == 1
