@@ -95,8 +95,7 @@ def test_its_children_end_with_it_even_when_it_is_killed(tmp_path: Path) -> None
         time.sleep(0.1)
     process.kill()
     process.wait()
-    # Ray notices by itself that its parent is gone, which takes a while on a busy machine.
-    _, left = psutil.wait_procs(children, timeout=120)
+    _, left = psutil.wait_procs(children, timeout=40)
     assert left == []
 
 
