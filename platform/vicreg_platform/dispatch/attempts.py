@@ -11,11 +11,10 @@ from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
 from vicreg_platform.cluster.submission import submission_of
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
-from vicreg_platform.database import Database
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.dispatch.readings import Readings
 from vicreg_platform.errors import SubmissionRefused
-from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import ON_CLUSTER, JobState
 from vicreg_platform.jobs.tables import Attempt, Job
 from vicreg_platform.settings import Settings
@@ -82,7 +81,7 @@ class Attempts:
     """The attempts that have not ended.
 
     Args:
-        database: where they are stored.
+        jobs: where they are stored.
         cluster: where they run.
         readings: copies their progress.
         settings: what drivers are told.
@@ -91,13 +90,13 @@ class Attempts:
 
     def __init__(
         self,
-        database: Database,
+        jobs: Jobs,
         cluster: Cluster,
         readings: Readings,
         settings: Settings,
         now: Clock,
     ) -> None:
-        self._database = database
+        self._jobs = jobs
         self._cluster = cluster
         self._readings = readings
         self._settings = settings
@@ -109,8 +108,8 @@ class Attempts:
         Raises:
             Unavailable: the database or Ray is unreachable.
         """
-        with self._database.read() as session:
-            live = JobRepository(session, self._now()).live_attempts()
+        with self._jobs.read() as jobs:
+            live = jobs.live_attempts()
         for attempt, job in live:
             with contained(job):
                 self._follow(attempt, job)
@@ -142,15 +141,15 @@ class Attempts:
         except SubmissionRefused as error:
             self._end(attempt, job, FailureClass.INFRASTRUCTURE, str(error))
             return
-        with self._database.write() as session:
-            JobRepository(session, self._now()).mark_submitted(attempt)
+        with self._jobs.write() as jobs:
+            jobs.mark_submitted(attempt)
         logger.info("attempt %s submitted", attempt.submission_id)
 
     def time_out(self, job: Job, reason: str, attempt: int | None = None) -> None:
         """Fail a job that is out of time; one on the cluster is stopped first."""
         on_cluster = JobState(job.state) in ON_CLUSTER
-        with self._database.write() as session:
-            JobRepository(session, self._now()).transition(
+        with self._jobs.write() as jobs:
+            jobs.transition(
                 job.id,
                 JobState.STOPPING if on_cluster else JobState.FAILED,
                 message=reason,
@@ -162,8 +161,8 @@ class Attempts:
     def explain(self, job: Job, reason: str) -> None:
         """Store why a queued or starting job does not run yet, unless that is stored already."""
         if job.reason != reason:
-            with self._database.write() as session:
-                JobRepository(session, self._now()).set_reason(job.id, reason)
+            with self._jobs.write() as jobs:
+                jobs.set_reason(job.id, reason)
 
     def _follow(self, attempt: Attempt, job: Job) -> None:
         status = self._cluster.status(attempt.submission_id)
@@ -171,8 +170,8 @@ class Attempts:
             self._follow_unknown(attempt, job)
             return
         if attempt.submitted_at is None:
-            with self._database.write() as session:
-                JobRepository(session, self._now()).mark_submitted(attempt)
+            with self._jobs.write() as jobs:
+                jobs.mark_submitted(attempt)
         if status.state not in (SubmissionState.PENDING, SubmissionState.RUNNING):
             self._settle(attempt, job, status)
         elif job.state == JobState.STOPPING.value:
@@ -196,8 +195,8 @@ class Attempts:
 
     def _follow_running(self, attempt: Attempt, job: Job) -> None:
         if job.state == JobState.STARTING.value:
-            with self._database.write() as session:
-                JobRepository(session, self._now()).transition(
+            with self._jobs.write() as jobs:
+                jobs.transition(
                     job.id,
                     JobState.RUNNING,
                     message=None,
@@ -233,8 +232,7 @@ class Attempts:
         self, attempt: Attempt, job: Job, failure: FailureClass | None, reason: str | None
     ) -> None:
         """End the attempt and move its job on, if the attempt is still the live one."""
-        with self._database.write() as session:
-            jobs = JobRepository(session, self._now())
+        with self._jobs.write() as jobs:
             current = jobs.get(job.id)
             end = ending(
                 JobState(current.state),
@@ -269,5 +267,5 @@ class Attempts:
     def _run_of(self, job_id: str | None) -> str | None:
         if job_id is None:
             return None
-        with self._database.read() as session:
-            return JobRepository(session, self._now()).get(job_id).run_id
+        with self._jobs.read() as jobs:
+            return jobs.get(job_id).run_id

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.database import Database
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.dispatch.readings import Readings
 from vicreg_platform.errors import (
@@ -19,7 +17,7 @@ from vicreg_platform.errors import (
     TrackingUnavailable,
 )
 from vicreg_platform.jobs.leaderboard import best_trial
-from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Attempt, Job
@@ -40,29 +38,26 @@ class Closing:
     """Ended attempts whose log is not stored, and finished jobs whose run is open.
 
     Args:
-        database: where they are stored.
+        jobs: where they are stored.
         cluster: where the logs are.
         tracking: where the runs are.
         readings: copies the last metrics.
-        jobs: promotes the best of a sweep.
-        now: the clock.
+        service: promotes the best of a sweep.
     """
 
     def __init__(
         self,
-        database: Database,
+        jobs: Jobs,
         cluster: Cluster,
         tracking: Tracking,
         readings: Readings,
-        jobs: JobService,
-        now: Clock,
+        service: JobService,
     ) -> None:
-        self._database = database
+        self._jobs = jobs
         self._cluster = cluster
         self._tracking = tracking
         self._readings = readings
-        self._jobs = jobs
-        self._now = now
+        self._service = service
 
     def close(self) -> None:
         """Store the logs and close the runs, or as many as MLflow accepts now.
@@ -70,9 +65,9 @@ class Closing:
         Raises:
             Unavailable: the database or Ray is unreachable.
         """
-        with self._database.read() as session:
-            ended = JobRepository(session, self._now()).unarchived_attempts(BATCH)
-            finished = JobRepository(session, self._now()).unclosed(BATCH)
+        with self._jobs.read() as jobs:
+            ended = jobs.unarchived_attempts(BATCH)
+            finished = jobs.unclosed(BATCH)
         try:
             for attempt, job in ended:
                 with contained(job):
@@ -89,8 +84,8 @@ class Closing:
                 self._store_log(job.run_id, attempt)
             except (NotFound, TrackingRefused) as error:
                 logger.warning("the log of %s cannot be stored: %s", attempt.submission_id, error)
-        with self._database.write() as session:
-            JobRepository(session, self._now()).mark_archived(attempt)
+        with self._jobs.write() as jobs:
+            jobs.mark_archived(attempt)
 
     def _store_log(self, run_id: str, attempt: Attempt) -> None:
         log = self._cluster.log(attempt.submission_id)
@@ -109,15 +104,15 @@ class Closing:
             self._tracking.finish(job.run_id, status, job.finished_at)
         except (NotFound, TrackingRefused) as error:
             logger.warning("the run of job %s cannot be closed: %s", job.id, error)
-        with self._database.write() as session:
-            JobRepository(session, self._now()).mark_closed(job.id)
+        with self._jobs.write() as jobs:
+            jobs.mark_closed(job.id)
 
     def _close_sweep(self, job: Job, run_id: str) -> None:
         """Close the runs of trials that ended with their sweep, and promote its best."""
         if job.state == JobState.SUCCEEDED.value and job.spec.get("promote"):
-            sweep = self._jobs.get(job.id)
+            sweep = self._service.get(job.id)
             try:
-                promoted = self._jobs.promote(job.id, best_trial(self._tracking, sweep))
+                promoted = self._service.promote(job.id, best_trial(self._tracking, sweep))
                 logger.info("sweep %s: job %s trains its best", job.id, promoted.id)
             except (InvalidSpec, IllegalTransition, QuotaExceeded) as error:
                 logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)

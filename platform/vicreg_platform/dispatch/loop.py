@@ -18,6 +18,7 @@ from vicreg_platform.dispatch.lease import Lease
 from vicreg_platform.dispatch.queue import Queue
 from vicreg_platform.dispatch.readings import Readings
 from vicreg_platform.errors import Unavailable
+from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
@@ -48,13 +49,14 @@ class Dispatcher:
         settings: Settings,
         now: Clock = utc_now,
     ) -> None:
-        jobs = JobService(database, settings.data_root, settings.mlflow_public_url, now)
-        readings = Readings(database, tracking, now)
+        service = JobService(database, settings.data_root, settings.mlflow_public_url, now)
+        jobs = Jobs(database, now)
+        readings = Readings(jobs, tracking, now)
         self._lease = Lease(database, now)
-        self._schedules = ScheduleService(database, jobs, now)
-        self._attempts = Attempts(database, cluster, readings, settings, now)
-        self._closing = Closing(database, cluster, tracking, readings, jobs, now)
-        self._queue = Queue(database, cluster, tracking, self._attempts, now)
+        self._schedules = ScheduleService(database, service, now)
+        self._attempts = Attempts(jobs, cluster, readings, settings, now)
+        self._closing = Closing(jobs, cluster, tracking, readings, service)
+        self._queue = Queue(jobs, cluster, tracking, self._attempts, now)
 
     def run(self, stop: threading.Event) -> None:
         """Run rounds until ``stop`` is set."""

@@ -7,11 +7,10 @@ from datetime import datetime
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Capacity, Cluster
 from vicreg_platform.contract.failure_class import FailureClass
-from vicreg_platform.database import Database
 from vicreg_platform.dispatch.attempts import Attempts
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.errors import TrackingRefused, TrackingUnavailable
-from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
 from vicreg_platform.specs.needs import Needs
@@ -29,7 +28,7 @@ class Queue:
     """The jobs that are waiting or queued.
 
     Args:
-        database: where they are stored.
+        jobs: where they are stored.
         cluster: where they are to run.
         tracking: where their runs are created.
         attempts: submits what starts, and explains what does not.
@@ -38,13 +37,13 @@ class Queue:
 
     def __init__(
         self,
-        database: Database,
+        jobs: Jobs,
         cluster: Cluster,
         tracking: Tracking,
         attempts: Attempts,
         now: Clock,
     ) -> None:
-        self._database = database
+        self._jobs = jobs
         self._cluster = cluster
         self._tracking = tracking
         self._attempts = attempts
@@ -53,8 +52,8 @@ class Queue:
 
     def fail_overdue(self) -> None:
         """Fail the jobs that have not finished by their deadline."""
-        with self._database.read() as session:
-            overdue = JobRepository(session, self._now()).overdue(BATCH)
+        with self._jobs.read() as jobs:
+            overdue = jobs.overdue(BATCH)
         for job in overdue:
             assert job.deadline is not None
             reason = f"had not finished by its deadline, {job.deadline.isoformat()}"
@@ -63,9 +62,9 @@ class Queue:
 
     def release(self) -> None:
         """Queue the jobs whose wait is over, and cancel those whose dependencies failed."""
-        with self._database.read() as session:
-            unsatisfiable = JobRepository(session, self._now()).unsatisfiable(BATCH)
-            ready = JobRepository(session, self._now()).ready(BATCH)
+        with self._jobs.read() as jobs:
+            unsatisfiable = jobs.unsatisfiable(BATCH)
+            ready = jobs.ready(BATCH)
         for job, other in unsatisfiable:
             reason = f"job {other.id}, which it waited for, is {other.state}"
             with contained(job):
@@ -80,9 +79,9 @@ class Queue:
         Raises:
             Unavailable: the database or Ray is unreachable.
         """
-        with self._database.read() as session:
-            queued = JobRepository(session, self._now()).queued(BATCH)
-            running = [job for _, job in JobRepository(session, self._now()).live_attempts()]
+        with self._jobs.read() as jobs:
+            queued = jobs.queued(BATCH)
+            running = [job for _, job in jobs.live_attempts()]
         if not queued:
             return
         capacity = self._cluster.capacity()
@@ -127,8 +126,7 @@ class Queue:
         except TrackingRefused as error:
             self._move(job, JobState.FAILED, str(error), FailureClass.USER)
             return
-        with self._database.write() as session:
-            jobs = JobRepository(session, self._now())
+        with self._jobs.write() as jobs:
             jobs.transition(job.id, JobState.STARTING, message=None)
             attempt = jobs.open_attempt(job.id, len(job.attempts) + 1)
         if attempt.number == 1:
@@ -140,22 +138,20 @@ class Queue:
             return
         parent = None
         if encoder_job is not None:
-            with self._database.read() as session:
-                parent = JobRepository(session, self._now()).get(encoder_job).run_id
+            with self._jobs.read() as jobs:
+                parent = jobs.get(encoder_job).run_id
         run_id, experiment_id = self._tracking.ensure_run(
             job.id, job.name, job.experiment, job.spec, parent
         )
-        with self._database.write() as session:
-            JobRepository(session, self._now()).set_run(job.id, run_id, experiment_id)
+        with self._jobs.write() as jobs:
+            jobs.set_run(job.id, run_id, experiment_id)
         job.run_id = run_id
 
     def _move(
         self, job: Job, state: JobState, message: str | None, failure: FailureClass | None = None
     ) -> None:
-        with self._database.write() as session:
-            JobRepository(session, self._now()).transition(
-                job.id, state, message=message, failure=failure and failure.value
-            )
+        with self._jobs.write() as jobs:
+            jobs.transition(job.id, state, message=message, failure=failure and failure.value)
 
 
 def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:

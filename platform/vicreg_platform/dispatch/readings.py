@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from vicreg_platform.clock import Clock
-from vicreg_platform.database import Database
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
-from vicreg_platform.jobs.repository import JobRepository
+from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.tables import Job
 from vicreg_platform.telemetry import FIRST_STEP
 from vicreg_platform.tracking import Tracking
@@ -17,13 +16,13 @@ class Readings:
     """What MLflow knows of the jobs.
 
     Args:
-        database: where progress and metrics are copied to.
+        jobs: where progress and metrics are copied to.
         tracking: where they come from.
         now: the clock.
     """
 
-    def __init__(self, database: Database, tracking: Tracking, now: Clock) -> None:
-        self._database = database
+    def __init__(self, jobs: Jobs, tracking: Tracking, now: Clock) -> None:
+        self._jobs = jobs
         self._tracking = tracking
         self._now = now
 
@@ -38,8 +37,8 @@ class Readings:
         progress = None if reading.progress is None else reading.progress.model_dump()
         if progress == job.progress and reading.metrics == job.summary:
             return
-        with self._database.write() as session:
-            JobRepository(session, self._now()).set_reading(job.id, progress, reading.metrics)
+        with self._jobs.write() as jobs:
+            jobs.set_reading(job.id, progress, reading.metrics)
         if job.kind == "pretrain" and not _steps(job.progress) and _steps(progress):
             FIRST_STEP.observe((self._now() - job.created_at).total_seconds())
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -11,7 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
-from vicreg_platform.database import insert_if_absent
+from vicreg_platform.clock import Clock
+from vicreg_platform.database import Database, insert_if_absent
 from vicreg_platform.errors import IllegalTransition, NotFound
 from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
 from vicreg_platform.jobs.tables import (
@@ -429,3 +431,36 @@ class JobRepository:
             .values(**values)
             .execution_options(synchronize_session=False)
         )
+
+
+class Jobs:
+    """Transactions on jobs.
+
+    Args:
+        database: where they are stored.
+        now: the clock.
+    """
+
+    def __init__(self, database: Database, now: Clock) -> None:
+        self._database = database
+        self._now = now
+
+    @contextmanager
+    def read(self) -> Iterator[JobRepository]:
+        """A transaction that only reads.
+
+        Raises:
+            DatabaseUnavailable: the database is unreachable.
+        """
+        with self._database.read() as session:
+            yield JobRepository(session, self._now())
+
+    @contextmanager
+    def write(self) -> Iterator[JobRepository]:
+        """A transaction that commits as one, or not at all.
+
+        Raises:
+            DatabaseUnavailable: the database is unreachable.
+        """
+        with self._database.write() as session:
+            yield JobRepository(session, self._now())

@@ -23,7 +23,7 @@ from vicreg_platform.errors import (
     QuotaExceeded,
 )
 from vicreg_platform.ids import new_id
-from vicreg_platform.jobs.repository import JobFilter, JobRepository
+from vicreg_platform.jobs.repository import JobFilter, JobRepository, Jobs
 from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema
 from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
 from vicreg_platform.jobs.tables import Job
@@ -84,6 +84,7 @@ class JobService:
         now: Clock = utc_now,
     ) -> None:
         self._database = database
+        self._jobs = Jobs(database, now)
         self._data_root = data_root
         self.mlflow_public_url = mlflow_public_url
         self._now = now
@@ -125,8 +126,8 @@ class JobService:
     ) -> tuple[JobSchema, bool]:
         digest = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
         if idempotency_key is not None:
-            with self._database.read() as session:
-                first = JobRepository(session, self._now()).answer_for(idempotency_key)
+            with self._jobs.read() as jobs:
+                first = jobs.answer_for(idempotency_key)
             if first is not None:
                 # Before any check: what was valid then may not be so now.
                 return self._first_answer(first.request_digest, first.answer, digest)
@@ -149,13 +150,13 @@ class JobService:
         Raises:
             NotFound: there is none of this id.
         """
-        with self._database.read() as session:
-            return self._answer(JobRepository(session, self._now()).get(job_id))
+        with self._jobs.read() as jobs:
+            return self._answer(jobs.get(job_id))
 
     def find(self, wanted: JobFilter, limit: int, cursor: str | None) -> Page[JobSchema]:
         """A page of jobs, newest first."""
-        with self._database.read() as session:
-            found = JobRepository(session, self._now()).find(wanted, limit + 1, cursor)
+        with self._jobs.read() as jobs:
+            found = jobs.find(wanted, limit + 1, cursor)
             answers = [self._answer(job) for job in found]
         return page_of(answers, limit, lambda job: job.id)
 
@@ -165,8 +166,7 @@ class JobService:
         Raises:
             DatabaseUnavailable: the database is unreachable.
         """
-        with self._database.read() as session:
-            jobs = JobRepository(session, self._now())
+        with self._jobs.read() as jobs:
             counts, oldest = jobs.live_counts(), jobs.oldest_queued()
         states = [state.value for state in JobState if state not in TERMINAL]
         zeros = {(kind, state): 0 for kind in KINDS for state in states}
@@ -178,8 +178,7 @@ class JobService:
         Raises:
             NotFound: there is no such job.
         """
-        with self._database.read() as session:
-            jobs = JobRepository(session, self._now())
+        with self._jobs.read() as jobs:
             jobs.get(job_id)
             found = jobs.events(job_id, limit + 1, number_of(cursor) or 0)
         return page_of([EventSchema.of(event) for event in found], limit, lambda event: event.id)
@@ -191,8 +190,7 @@ class JobService:
             NotFound: there is no such job.
             IllegalTransition: it has ended.
         """
-        with self._database.write() as session:
-            jobs = JobRepository(session, self._now())
+        with self._jobs.write() as jobs:
             jobs.lock(job_id)
             state = JobState(jobs.get(job_id).state)
             if state in TERMINAL:
@@ -220,8 +218,8 @@ class JobService:
             IllegalTransition: it has not failed and was not cancelled.
             InvalidSpec: what the spec refers to no longer exists.
         """
-        with self._database.read() as session:
-            ended = JobRepository(session, self._now()).get(job_id)
+        with self._jobs.read() as jobs:
+            ended = jobs.get(job_id)
         if JobState(ended.state) not in (JobState.FAILED, JobState.CANCELLED):
             raise IllegalTransition(
                 f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
@@ -284,8 +282,8 @@ class JobService:
             NotFound: there is no such job.
             InvalidSpec: the result is not valid.
         """
-        with self._database.read() as session:
-            request = JobRepository(session, self._now()).get(job_id).request
+        with self._jobs.read() as jobs:
+            request = jobs.get(job_id).request
         answer, _ = self.submit(overridden(request, overrides), owner=owner)
         return answer
 
