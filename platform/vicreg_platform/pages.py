@@ -1,19 +1,13 @@
-"""The base of every API answer, and the page that every list answers."""
+"""What every list of the API answers: a page of items, and the cursor of the next page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from vicreg_platform.schema import Schema
 
 Item = TypeVar("Item")
-
-
-class Schema(BaseModel):
-    """An answer of the API; its docstrings are the API's documentation."""
-
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
 
 class Page(Schema, Generic[Item]):

@@ -81,17 +81,17 @@ class Settings(BaseSettings):
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
             name = f"{PREFIX}{fault['loc'][0]}".upper()
-            message = fault["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            raise InvalidSettings(f"{name} is '{fault['input']}': it {_verb(message)}") from None
+            # Pydantic's "Input should be a valid integer, unable to parse …", without its reason.
+            message = fault["msg"].removeprefix("Value error, ").partition(", unable")[0]
+            if message.startswith("Input should"):
+                text = message.replace("Input", "it", 1)
+            else:
+                text = f"it is not valid: {message}"
+            raise InvalidSettings(f"{name} is '{fault['input']}': {text}") from None
 
     def environment(self) -> dict[str, str]:
         """All variables that give a child process these settings."""
         return {f"{PREFIX}{name.upper()}": _text(value) for name, value in self}
-
-
-def _verb(message: str) -> str:
-    """A fault of pydantic's as what follows "it": ``should be a valid integer, …``."""
-    return message if message.startswith(("should", "must")) else f"is not valid: {message}"
 
 
 def _text(value: Any) -> str:

@@ -38,10 +38,10 @@ class LastMetrics(NullContext):
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics: dict[str, float] = {}
+        self.last: dict[str, float] = {}
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self.metrics.update(metrics)
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.last.update(metrics)
 
 
 def ablation(name: str) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ def row(content: dict[str, Any], data_root: Path) -> str:
     backbone = pretraining.run()
     seconds = time.monotonic() - started
     whole = nn.Sequential(backbone, pretraining.network.expander).eval()
-    metrics = context.metrics
+    metrics = context.last
     return (
         f"| {spec.name} | {metrics['embedding/std_mean']:.4f} "
         f"| {metrics['embedding/std_low_share']:.2f} | {metrics['representation/rankme']:.0f} "

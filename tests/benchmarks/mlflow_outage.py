@@ -40,7 +40,7 @@ class Recording(NullContext):
         super().__init__()
         self._outbox = outbox
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         self._outbox.metrics(metrics, step)
 
     def progress(self, progress: TrainingProgress) -> None:

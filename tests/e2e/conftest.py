@@ -106,8 +106,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     data_root.mkdir()
     api_port, mlflow_port = free_ports(2)
     os.environ["VICREG_RETRY_BACKOFF_SECONDS"] = "1"
-    with (
-        LocalPlatform(LocalOptions(home, data_root, api_port, mlflow_port, cpus=2)) as platform,
-        Client(platform.api_url, wait_seconds=60.0) as client,
-    ):
-        yield Running(platform, client, data_root, Path(platform.settings.storage))
+    platform = LocalPlatform(LocalOptions(home, data_root, api_port, mlflow_port, cpus=2))
+    platform.start()
+    try:
+        with Client(platform.api_url, wait_seconds=60.0) as client:
+            yield Running(platform, client, data_root, Path(platform.settings.storage))
+    finally:
+        platform.end()

@@ -68,7 +68,8 @@ def test_an_encoder_is_evaluated_on_the_data_of_its_training(
     assert knn["data"]["test"]["image_size"] == 40
     linear = vicreg("evaluate", job, "--protocol", "linear", "--set", "protocol.epochs=7")
     assert spec_of(platform, linear)["protocol"]["epochs"] == 7
-    assert "there is no protocol 'none'" in vicreg("evaluate", job, "--protocol", "none", code=1)
+    refused = vicreg("evaluate", job, "--protocol", "none", code=1)
+    assert "--protocol: 'none' is not one of 'knn', 'linear', 'finetune', 'features'" in refused
     assert "is not a pretraining" in vicreg("evaluate", linear.strip(), code=1)
 
 

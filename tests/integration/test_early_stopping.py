@@ -113,7 +113,8 @@ def test_every_decision_is_that_of_tunes_scheduler(
         number = generator.choice(list(running))
         entry = ledger[number]
         epoch = entry.epoch + 1
-        score = ledger.report(number, epoch, qualities[number] + generator.random(), "run")
+        ledger.report(number, epoch, qualities[number] + generator.random(), "run")
+        score = entry.objective
         expected = reference.on_trial_result(
             None, running[number], {"epoch": epoch, "objective": score}
         )

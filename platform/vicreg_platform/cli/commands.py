@@ -32,6 +32,7 @@ from vicreg_platform.keys.schemas import Role
 from vicreg_platform.recipes import recipe_names, recipe_text
 from vicreg_platform.settings import Settings
 from vicreg_platform.specs import PretrainSpec, spec_schema
+from vicreg_platform.specs.base import field_faults
 from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.specs.pretrain import Evaluation
 from vicreg_platform.specs.stored import read_spec
@@ -43,12 +44,12 @@ app = typer.Typer(
 )
 # A pipe has no width: tables must not be folded to 80 columns there.
 console = Console(width=None if sys.stdout.isatty() else 160)
-errors = Console(stderr=True)
+errors = Console(stderr=True, soft_wrap=True)
 
 ApiUrl = Annotated[str, typer.Option("--api", envvar="VICREG_API_URL", help="Address of the API.")]
 DEFAULT_API = "http://127.0.0.1:8000"
 Answer = TypeVar("Answer")
-JobId = Annotated[str, typer.Argument(help="The job's id.", show_default=False)]
+JobId = Annotated[str, typer.Argument(help="The job's id.", metavar="JOB", show_default=False)]
 
 
 @app.command()
@@ -275,11 +276,13 @@ def evaluate(
         spec = read_spec(job.spec, job.spec_version)
         if not isinstance(spec, PretrainSpec):
             raise PlatformError(f"job {job.id} is not a pretraining: it has no encoder to evaluate")
+        wanted = {"protocol": {"name": protocol}}
         try:
-            evaluation = Evaluation.model_validate({"protocol": {"name": protocol}})
+            evaluation = Evaluation.model_validate(wanted)
             request = spec.evaluation_of(job.id, evaluation).model_dump(mode="json")
-        except ValidationError:
-            raise PlatformError(f"there is no protocol '{protocol}'") from None
+        except ValidationError as error:
+            fault = field_faults(Evaluation, wanted, error)[0]
+            raise PlatformError(f"--protocol: {fault.message}") from None
         except ValueError as error:
             raise PlatformError(f"{error}: submit an evaluate spec that names them") from None
         console.print(client.submit(overridden(request, _read_changes(changes))).id)
@@ -317,7 +320,9 @@ def cluster(api: ApiUrl = DEFAULT_API) -> None:
 
 schedules = typer.Typer(help="List schedules, or change one.")
 app.add_typer(schedules, name="schedules")
-ScheduleId = Annotated[str, typer.Argument(help="The schedule's id.", show_default=False)]
+ScheduleId = Annotated[
+    str, typer.Argument(help="The schedule's id.", metavar="SCHEDULE", show_default=False)
+]
 
 
 @schedules.callback(invoke_without_command=True)

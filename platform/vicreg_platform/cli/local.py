@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -64,7 +64,7 @@ class Child:
     started: float = 0.0
     backoff: float = FIRST_BACKOFF_SECONDS
     not_before: float = 0.0
-    restarts: int = field(default=0)
+    restarts: int = 0
 
     def start(self) -> None:
         """Start the process in its own session, with its output appended to the log."""
@@ -186,13 +186,6 @@ class LocalPlatform:
 
     def _child(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
         return Child(name, command, environment, self.logs / f"{name}.log")
-
-    def __enter__(self) -> LocalPlatform:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.end()
 
     def start(self, report: Callable[[dict[str, str]], None] = lambda checks: None) -> None:
         """Start everything and wait until it is ready.
@@ -349,4 +342,11 @@ def _end_with_parent() -> Callable[[], None] | None:
         return None
     libc = ctypes.CDLL(None)
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-    return lambda: libc.prctl(set_parent_death_signal, signal.SIGTERM)
+    parent = os.getpid()
+
+    def end_with_parent() -> None:
+        libc.prctl(set_parent_death_signal, signal.SIGTERM)
+        if os.getppid() != parent:  # it was killed before this line
+            os._exit(1)
+
+    return end_with_parent

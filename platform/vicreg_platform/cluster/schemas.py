@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vicreg_platform.pages import Schema
+from vicreg_platform.schema import Schema
 from vicreg_platform.specs.needs import Bundle
 
 

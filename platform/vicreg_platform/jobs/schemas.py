@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.jobs.states import TERMINAL, JobState
-from vicreg_platform.pages import Schema
+from vicreg_platform.schema import Schema
 
 if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
     from vicreg_platform.jobs.tables import Attempt, Event, Job

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from vicreg_platform.database import Base
+from vicreg_platform.database import Base, partial_index
 from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.stored import Unreadable, read_spec
 
@@ -78,25 +78,12 @@ class Job(Base):
     __table_args__ = (
         Index("ix_jobs_queue", "state", "priority", "id"),
         Index("ux_jobs_promoted_from", "promoted_from", unique=True),
-        Index(
-            "ix_jobs_owner",
-            "owner",
-            sqlite_where=text("finished_at IS NULL"),
-            postgresql_where=text("finished_at IS NULL"),
-        ),
+        partial_index("ix_jobs_owner", "owner", "finished_at IS NULL"),
         Index("ix_jobs_schedule_id", "schedule_id", "id"),
-        Index(
-            "ix_jobs_deadline",
-            "deadline",
-            sqlite_where=text("finished_at IS NULL"),
-            postgresql_where=text("finished_at IS NULL"),
-        ),
+        partial_index("ix_jobs_deadline", "deadline", "finished_at IS NULL"),
         Index("ix_jobs_experiment", "experiment", "id"),
-        Index(
-            "ix_jobs_unclosed",
-            "finished_at",
-            sqlite_where=text("run_closed_at IS NULL AND run_id IS NOT NULL"),
-            postgresql_where=text("run_closed_at IS NULL AND run_id IS NOT NULL"),
+        partial_index(
+            "ix_jobs_unclosed", "finished_at", "run_closed_at IS NULL AND run_id IS NOT NULL"
         ),
     )
 
@@ -155,19 +142,8 @@ class Attempt(Base):
     """When its log was stored with the MLflow run."""
 
     __table_args__ = (
-        Index(
-            "ux_attempts_live",
-            "job_id",
-            unique=True,
-            sqlite_where=text("ended_at IS NULL"),
-            postgresql_where=text("ended_at IS NULL"),
-        ),
-        Index(
-            "ix_attempts_unarchived",
-            "ended_at",
-            sqlite_where=text("archived_at IS NULL"),
-            postgresql_where=text("archived_at IS NULL"),
-        ),
+        partial_index("ux_attempts_live", "job_id", "ended_at IS NULL", unique=True),
+        partial_index("ix_attempts_unarchived", "ended_at", "archived_at IS NULL"),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from datetime import datetime
 
-from vicreg_platform.pages import Schema
+from vicreg_platform.schema import Schema
 
 
 class Role(enum.StrEnum):

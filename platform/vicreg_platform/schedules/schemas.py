@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.pages import Schema
+from vicreg_platform.schema import Schema
 
 if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
     from vicreg_platform.schedules.tables import Schedule, Tick

@@ -30,12 +30,12 @@ class Observer(NullContext):
 
     def __init__(self) -> None:
         super().__init__()
-        self.metrics: set[str] = set()
+        self.recorded: set[str] = set()
         self.figures: list[str] = []
         self.state: State | None = None
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        self.metrics |= metrics.keys()
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        self.recorded |= metrics.keys()
 
     def figure(self, path: str, png: bytes) -> None:
         self.figures.append(path)
@@ -76,7 +76,7 @@ def flat(node: Any, path: str = "") -> dict[str, str]:
 @pytest.mark.parametrize("version", sorted(folder.name for folder in STORED.iterdir()))
 def test_metrics_figures_and_checkpoints_keep_their_names(version: str, observed: Observer) -> None:
     before = json.loads((STORED / version / "training.json").read_text())
-    assert set(before["metrics"]) <= observed.metrics
+    assert set(before["metrics"]) <= observed.recorded
     assert observed.figures == before["figures"]
     assert observed.state is not None
     content = {"shared": observed.state.shared, "own": observed.state.own}

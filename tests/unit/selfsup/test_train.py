@@ -55,7 +55,7 @@ class Recorder(NullContext):
         self.last: TrainingProgress | None = None
         self._looks = 0
 
-    def log(self, metrics: Any, step: int) -> None:
+    def metrics(self, metrics: Any, step: int) -> None:
         self.points.append((step, dict(metrics)))
 
     def progress(self, progress: TrainingProgress) -> None:

@@ -61,8 +61,8 @@ class RunContext:
         self._latest: dict[str, float] = {}
         self._known: set[str] = set()
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """See ``Context.log``."""
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """See ``Context.metrics``."""
         self._latest |= metrics
         if self._outbox is not None:
             self._outbox.metrics(metrics, step)

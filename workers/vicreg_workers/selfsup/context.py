@@ -50,7 +50,7 @@ class Context(Protocol):
     loaders: int
     """Processes that each worker may use to read images."""
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Record metrics at ``step``. Returns at once."""
 
     def progress(self, progress: TrainingProgress) -> None:
@@ -82,7 +82,7 @@ class NullContext:
         self.device = device or torch.device("cpu")
         self.loaders = 0
 
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
+    def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Discard the metrics."""
 
     def progress(self, progress: TrainingProgress) -> None:

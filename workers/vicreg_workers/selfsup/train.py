@@ -177,7 +177,7 @@ class Pretraining:
             "epoch": progress.step / self.progress.steps_per_epoch,
         }
         named = {f"train/{name}": value for name, value in metrics.items()}
-        self._context.log(named | spread(losses.std), progress.step)
+        self._context.metrics(named | spread(losses.std), progress.step)
         self._context.progress(progress)
 
     def _report_corrupt_images(self) -> None:
@@ -187,7 +187,9 @@ class Pretraining:
             for index in new:
                 name = self._images.name(index)
                 self._context.warn(f"skipped an image that cannot be read: {name}")
-        self._context.log({"data/corrupt_images": float(len(self._corrupt))}, self.progress.step)
+        self._context.metrics(
+            {"data/corrupt_images": float(len(self._corrupt))}, self.progress.step
+        )
 
     def _plot_views(self) -> None:
         views = next(self.batches.epoch(0)).views

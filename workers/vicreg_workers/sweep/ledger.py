@@ -65,19 +65,14 @@ class Ledger:
         entry.state = TrialState.RUNNING
         self._write(entry)
 
-    def report(self, number: int, epoch: int, value: float, run_id: str) -> float:
-        """Record the objective at the end of an epoch.
-
-        Returns:
-            The trial's objective so far: its best or last value, as the spec asks.
-        """
+    def report(self, number: int, epoch: int, value: float, run_id: str) -> None:
+        """Record the objective at the end of an epoch."""
         entry = self._entries[number]
         entry.curve[epoch] = value
         entry.run_id = run_id
         entry.epoch = max(entry.curve)
         entry.objective = self.scores(entry)[entry.epoch]
         self._write(entry)
-        return entry.objective
 
     def end(
         self,

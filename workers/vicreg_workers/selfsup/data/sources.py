@@ -192,7 +192,24 @@ class Digits:
         return f"digit {self._indices[index]}"
 
 
-class ImageFolder:
+class _Files:
+    """Images that are files."""
+
+    _files: list[str]
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, index: int) -> Image.Image:
+        """See ``Images.read``."""
+        return read_image(self._files[index])
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return self._files[index]
+
+
+class ImageFolder(_Files):
     """A folder of images with one sub-folder per class, ordered by name."""
 
     several: Tensor | None = None
@@ -223,19 +240,8 @@ class ImageFolder:
                 f"with files that end in {', '.join(IMAGE_SUFFIXES)}"
             )
 
-    def __len__(self) -> int:
-        return len(self._files)
 
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
-        return read_image(self._files[index])
-
-    def name(self, index: int) -> str:
-        """See ``Images.name``."""
-        return self._files[index]
-
-
-class LabelledFolder:
+class LabelledFolder(_Files):
     """A folder of images with several labels each, which a CSV file lists.
 
     Args:
@@ -273,17 +279,6 @@ class LabelledFolder:
         self._files = [str(file) for file in files]
         self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
         self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
-        return read_image(self._files[index])
-
-    def name(self, index: int) -> str:
-        """See ``Images.name``."""
-        return self._files[index]
 
 
 class TorchvisionImages:

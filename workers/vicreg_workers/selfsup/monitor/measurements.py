@@ -70,7 +70,7 @@ class Measurements:
                 f"the network's outputs are not finite after epoch {epoch}: lower "
                 "optimizer.base_lr, or lengthen training.warmup_epochs"
             )
-        self._context.log(diagnosis.metrics(), progress.step)
+        self._context.metrics(diagnosis.metrics(), progress.step)
         self._context.figure(
             f"pictures/embedding_std_epoch_{epoch:05d}.png",
             plots.std_histogram(diagnosis.embedding_std, epoch),

@@ -1,3 +1,5 @@
+"""What fits on a cluster, and how its nodes are written."""
+
 from __future__ import annotations
 
 import pytest
