@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,6 +16,7 @@ from vicreg_platform.cluster import (
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.errors import (
     ClusterUnavailable,
+    LogUnavailable,
     NotFound,
     SubmissionRefused,
     TrackingUnavailable,
@@ -31,9 +33,11 @@ class FakeCluster:
     reachable: bool = True
     refuses: str | None = None
     """If set, every submission is refused with this text."""
-    submissions: dict[str, Submission] = field(default_factory=dict)
+    submitted: dict[str, Submission] = field(default_factory=dict)
     stops: list[str] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
+    without_log: set[str] = field(default_factory=set)
+    """Submissions whose log cannot be given: their node is gone."""
     _statuses: dict[str, SubmissionStatus] = field(default_factory=dict)
 
     def set(self, submission_id: str, state: SubmissionState, exit_code: int | None = None) -> None:
@@ -43,33 +47,42 @@ class FakeCluster:
     def lose_everything(self) -> None:
         """Replace the Ray head: the new one knows nothing."""
         self._statuses.clear()
-        self.submissions.clear()
+        self.submitted.clear()
 
     def submit(self, submission: Submission) -> None:
         """See ``Cluster.submit``."""
         self._answer()
         if self.refuses is not None:
             raise SubmissionRefused(self.refuses)
-        if submission.id not in self.submissions:
-            self.submissions[submission.id] = submission
+        if submission.id not in self.submitted:
+            self.submitted[submission.id] = submission
             self.set(submission.id, SubmissionState.PENDING)
 
-    def status(self, submission_id: str) -> SubmissionStatus | None:
-        """See ``Cluster.status``."""
+    def submissions(self) -> dict[str, SubmissionStatus]:
+        """See ``Cluster.submissions``."""
         self._answer()
-        return self._statuses.get(submission_id)
+        return dict(self._statuses)
 
     def stop(self, submission_id: str) -> None:
         """See ``Cluster.stop``."""
         self._answer()
         self.stops.append(submission_id)
 
-    def log(self, submission_id: str) -> str | None:
+    def log(self, submission_id: str) -> Iterator[bytes] | None:
         """See ``Cluster.log``."""
         self._answer()
         if submission_id not in self._statuses:
             return None
-        return self.logs.get(submission_id, "")
+        if submission_id in self.without_log:
+            raise LogUnavailable("its node is gone")
+        return iter([self.logs.get(submission_id, "").encode()])
+
+    def last_lines(self, submission_id: str, count: int) -> str:
+        """See ``Cluster.last_lines``."""
+        log = self.log(submission_id)
+        if log is None:
+            raise LogUnavailable("the fake cluster does not know it")
+        return "\n".join(b"".join(log).decode().splitlines()[-count:])
 
     def capacity(self) -> Capacity:
         """See ``Cluster.capacity``: nothing counts as used."""
@@ -93,6 +106,8 @@ class FakeTracking(Tracking):
         self.ended: dict[str, datetime | None] = {}
         self.parents: dict[str, str | None] = {}
         self.logs: dict[tuple[str, int], str] = {}
+        self.unwritable: set[str] = set()
+        """Runs whose artifacts cannot be written."""
         self.metrics: dict[str, float] = {}
         """Of every run."""
         self.tried: dict[str, Trial] = {}
@@ -109,9 +124,12 @@ class FakeTracking(Tracking):
         self.parents[f"run-{job_id}"] = parent
         return f"run-{job_id}", "1"
 
-    def run_of_job(self, job_id: str, experiment: str) -> str | None:
+    def run_of_job(self, job_id: str, experiment: str) -> tuple[str, str] | None:
         self._answer()
-        return f"run-{job_id}" if f"run-{job_id}" in self.runs else None
+        return (f"run-{job_id}", "1") if f"run-{job_id}" in self.runs else None
+
+    def remove_duplicates(self, job_id: str, experiment: str, run_id: str) -> None:
+        self._answer()
 
     def read(self, run_id: str) -> RunReading:
         self._check(run_id)
@@ -133,18 +151,20 @@ class FakeTracking(Tracking):
         self._answer()
         self.tried[run_id] = trial
 
-    def store_log(self, run_id: str, attempt: int, log: str) -> None:
+    def store_log(self, run_id: str, attempt: int, log: Iterable[bytes]) -> None:
         self._check(run_id)
-        self.logs[run_id, attempt] = log
+        if run_id in self.unwritable:
+            raise TrackingUnavailable("the artifacts of this run cannot be written")
+        self.logs[run_id, attempt] = b"".join(log).decode()
 
     def has_log(self, run_id: str, attempt: int) -> bool:
         self._check(run_id)
         return (run_id, attempt) in self.logs
 
-    def log(self, run_id: str, attempt: int) -> str:
+    def log(self, run_id: str, attempt: int) -> Iterator[bytes]:
         if not self.has_log(run_id, attempt):
             raise NotFound(f"no log of attempt {attempt} was kept")
-        return self.logs[run_id, attempt]
+        return iter([self.logs[run_id, attempt].encode()])
 
     def finish(self, run_id: str, status: str, ended: datetime | None = None) -> None:
         self._check(run_id)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import resource
 
 import uvicorn
 
 from vicreg_api.app import MIGRATION_WAIT_SECONDS, create_app
+from vicreg_api.patience import ImpatientProtocol
 from vicreg_api.services import Services
 from vicreg_platform.errors import InvalidKey, PlatformError
 from vicreg_platform.settings import Settings
@@ -42,6 +44,12 @@ def prepare(services: Services, first_key: str | None, host: str, loopback: bool
         )
 
 
+def _raise_file_limit() -> None:
+    """Every connection is a file handle: use all that this process may have."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="vicreg_api", description="Serve the API.")
@@ -55,12 +63,14 @@ def main() -> None:
         prepare(services, settings.api_key, arguments.host, loopback)
     except PlatformError as error:
         parser.exit(2, f"vicreg_api: {error}\n")
+    _raise_file_limit()
     app = create_app(services, loopback=loopback, per_minute=settings.posts_per_minute)
     uvicorn.run(
         app,
         host=arguments.host,
         port=arguments.port,
         log_level="info",
+        http=ImpatientProtocol,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

@@ -19,6 +19,8 @@ from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import OPEN, Caller, KeyService
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+PATH_LENGTH = 200
+"""How much of a path is recorded."""
 _bearer = HTTPBearer(auto_error=False, description="An API key, as `vicreg keys create` prints it")
 
 
@@ -96,15 +98,15 @@ def authenticated(
     request: Request,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> Caller:
-    """The caller of a request; one that changes something is recorded in the audit log first."""
+    """The caller of a request; one that may change something is recorded in the audit log first."""
     access: Access = request.app.state.access
     caller = access.caller(credentials.credentials if credentials else None)
     if request.method not in SAFE_METHODS:
-        address = request.client.host if request.client else "unknown"
-        request.state.audit = access.keys.begin_audit(
-            caller, address, request.method, quote(request.url.path)
-        )
+        # Recorded once admitted: what is refused for its key must not fill the database.
         access.admit(caller, request.method)
+        address = request.client.host if request.client else "unknown"
+        path = quote(request.url.path)[:PATH_LENGTH]
+        request.state.audit = access.keys.begin_audit(caller, address, request.method, path)
     return caller
 
 

@@ -39,6 +39,7 @@ def create_app(services: Services, *, loopback: bool = True, per_minute: int = 1
         lifespan=lifespan,
     )
     app.state.services = services
+    app.state.readiness = health.questions(services)
     app.state.access = Access(services.keys, RateLimit(per_minute), loopback)
     app.add_middleware(BodyLimit)
     app.add_middleware(AuditStatus, keys=services.keys)

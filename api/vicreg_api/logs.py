@@ -1,13 +1,20 @@
-"""A job's log: from Ray while the attempt is live, from its MLflow run afterwards."""
+"""A job's log: from Ray while the attempt is live, from its MLflow run afterwards.
+
+Logs are streamed in pieces, by threads of their own: however many are read, and however slowly Ray
+or MLflow gives them, other requests find the API as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import codecs
+import time
+from collections.abc import AsyncIterator, Iterator
 
 import anyio
 from anyio.to_thread import run_sync
 
 from vicreg_api.services import Services
+from vicreg_api.threads import LOGS, in_thread
 from vicreg_platform.errors import InvalidRequest, NotFound, Unavailable
 from vicreg_platform.jobs.schemas import AttemptSchema, JobSchema
 
@@ -16,50 +23,90 @@ MAX_UNANSWERED = 30
 """How many consecutive polls may fail after the job has ended before the log is given up."""
 
 
-def read_log(services: Services, job: JobSchema, number: int | None) -> str:
-    """The log of an attempt, by default the last one.
+async def read_log(services: Services, job: JobSchema, number: int | None) -> AsyncIterator[str]:
+    """The log of an attempt, by default the last one, in pieces.
 
     Raises:
         InvalidRequest: the job has no such attempt.
+        LogUnavailable: Ray cannot give it, and it is not stored.
         Unavailable: neither Ray nor MLflow is reachable.
     """
     if number is None:
-        return _log_of(services, job, job.attempts[-1]) if job.attempts else ""
-    for attempt in job.attempts:
-        if attempt.number == number:
-            return _log_of(services, job, attempt)
-    raise InvalidRequest(f"job {job.id} has no attempt {number}")
+        if not job.attempts:
+            return _nothing()
+        attempt = job.attempts[-1]
+    else:
+        known = {attempt.number: attempt for attempt in job.attempts}
+        if number not in known:
+            raise InvalidRequest(f"job {job.id} has no attempt {number}")
+        attempt = known[number]
+    pieces = await in_thread(LOGS, lambda: _open(services, job, attempt))
+    return _decoded(_each(pieces))
 
 
 async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
     """What the job prints, over all its attempts, until it has finished."""
     number, sent, unanswered = 1, 0, 0
+    decoder = _decoder()
+    job: JobSchema | None = None
+    attempt: AttemptSchema | None = None
     while True:
-        job = await run_sync(services.jobs.get, job_id)
-        attempt = next((a for a in job.attempts if a.number == number), None)
-        if attempt is not None:
-            try:
-                log = await run_sync(_log_of, services, job, attempt)
-                unanswered = 0
-            except Unavailable:
-                log = ""  # the next poll may do better
-                unanswered += 1
-            if len(log) > sent:
-                yield log[sent:]
-                sent = len(log)
-            if attempt.ended_at is not None and number < len(job.attempts):
-                number, sent = number + 1, 0
-                continue
-        if job.ended and (unanswered == 0 or unanswered >= MAX_UNANSWERED):
+        started = time.monotonic()
+        try:
+            job = await run_sync(services.jobs.get, job_id)
+            attempt = next((a for a in job.attempts if a.number == number), None)
+            if attempt is not None:
+                async for piece in _from(services, job, attempt, sent):
+                    sent += len(piece)
+                    yield decoder.decode(piece)
+            unanswered = 0
+        except (Unavailable, NotFound):
+            unanswered += 1  # the next poll may do better
+        complete = attempt is not None and attempt.ended_at is not None and unanswered == 0
+        if complete and job is not None and number < len(job.attempts):
+            number, sent, decoder = number + 1, 0, _decoder()
+            continue
+        if job is not None and job.ended and (unanswered == 0 or unanswered >= MAX_UNANSWERED):
             return
-        await anyio.sleep(POLL_SECONDS)
+        # A long log takes a while to read from its start: that is not all that Ray has to do.
+        await anyio.sleep(max(POLL_SECONDS, time.monotonic() - started))
 
 
-def _log_of(services: Services, job: JobSchema, attempt: AttemptSchema) -> str:
+async def _from(
+    services: Services, job: JobSchema, attempt: AttemptSchema, start: int
+) -> AsyncIterator[bytes]:
+    """An attempt's log from byte ``start``, in pieces."""
+    async for piece in _each(await in_thread(LOGS, lambda: _open(services, job, attempt))):
+        if start < len(piece):
+            yield piece[start:]
+        start = max(0, start - len(piece))
+
+
+def _open(services: Services, job: JobSchema, attempt: AttemptSchema) -> Iterator[bytes]:
     if attempt.ended_at is not None and job.mlflow is not None:
         try:
             return services.tracking.log(job.mlflow.run_id, attempt.number)
         except (NotFound, Unavailable):
             pass  # not stored yet, or MLflow is unreachable: Ray may still have it
-    log = services.cluster.log(attempt.submission_id)
-    return log or ""
+    return services.cluster.log(attempt.submission_id) or iter(())
+
+
+async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    while (piece := await in_thread(LOGS, lambda: next(pieces, None))) is not None:
+        yield piece
+
+
+async def _decoded(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    decoder = _decoder()
+    async for piece in pieces:
+        yield decoder.decode(piece)
+
+
+async def _nothing() -> AsyncIterator[str]:
+    return
+    yield
+
+
+def _decoder() -> codecs.IncrementalDecoder:
+    """A job may print any bytes, such as the name of a file."""
+    return codecs.getincrementaldecoder("utf-8")(errors="replace")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +21,13 @@ from sqlalchemy import (
     Index,
     create_engine,
     event,
+    func,
+    select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
@@ -31,6 +35,17 @@ from vicreg_platform.errors import DatabaseUnavailable
 
 BUSY_TIMEOUT_SECONDS = 30
 CONNECT_SECONDS = 10
+POOL_SIZE = 20
+"""Connections of a process to PostgreSQL, at most."""
+POOL_SECONDS = 5.0
+"""How long a transaction waits for a connection of the pool."""
+LIMITS = {
+    "lock_timeout": "5s",
+    "statement_timeout": "30s",
+    # A process that is frozen inside a transaction must not keep its locks.
+    "idle_in_transaction_session_timeout": "30s",
+}
+"""PostgreSQL's, for every connection: a request ends, whatever others have locked."""
 MIGRATION_LOCK = 0x7663_7265_67
 """Key of the PostgreSQL advisory lock that lets one process migrate at a time."""
 
@@ -72,6 +87,16 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self._guard: Callable[[Session], None] | None = None
+
+    def fenced(self, guard: Callable[[Session], None]) -> Database:
+        """The same database, on which every transaction that writes first calls ``guard``.
+
+        What ``guard`` raises undoes the transaction.
+        """
+        fenced = copy.copy(self)
+        fenced._guard = guard
+        return fenced
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -98,9 +123,15 @@ class Database:
         try:
             engine = self.engine.execution_options(vicreg_write=write)
             with Session(engine, expire_on_commit=False) as session, session.begin():
+                if write and self._guard is not None:
+                    self._guard(session)
                 yield session
         except (OperationalError, InterfaceError) as error:
             raise DatabaseUnavailable(f"the database is unreachable: {error.orig}") from error
+        except PoolTimeout as error:
+            raise DatabaseUnavailable(
+                f"all {POOL_SIZE} connections to the database are in use"
+            ) from error
 
     def ping(self) -> None:
         """Check that the database is reachable.
@@ -141,6 +172,9 @@ class Database:
         engine = self.engine.execution_options(vicreg_write=True)
         with engine.connect() as connection, _foreign_keys_off(connection), connection.begin():
             if connection.dialect.name == "postgresql":
+                # A migration takes as long as it takes.
+                connection.execute(text("SET LOCAL lock_timeout = 0"))
+                connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
@@ -154,6 +188,13 @@ def partial_index(name: str, column: str, where: str, *, unique: bool = False) -
     """An index of the rows for which an SQL condition holds, on both databases."""
     condition = text(where)
     return Index(name, column, unique=unique, sqlite_where=condition, postgresql_where=condition)
+
+
+def database_time(session: Session) -> datetime | None:
+    """The clock of the database server; None for SQLite, which has none of its own."""
+    if session.get_bind().dialect.name != "postgresql":
+        return None
+    return session.scalar(select(func.clock_timestamp()))
 
 
 def insert_if_absent(session: Session, table: type[Base], values: dict[str, Any]) -> bool:
@@ -188,12 +229,24 @@ def _foreign_keys_off(connection: Connection) -> Iterator[None]:
 
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(
+        server = create_engine(
             url,
             pool_pre_ping=True,
             pool_recycle=1800,
+            pool_size=POOL_SIZE // 4,
+            max_overflow=POOL_SIZE - POOL_SIZE // 4,
+            pool_timeout=POOL_SECONDS,
             connect_args={"connect_timeout": CONNECT_SECONDS},
         )
+
+        @event.listens_for(server, "connect")
+        def _limit(connection: Any, _record: object) -> None:
+            with connection.cursor() as cursor:
+                for name, value in LIMITS.items():
+                    cursor.execute(f"SET {name} = '{value}'")
+            connection.commit()
+
+        return server
     path = url.removeprefix("sqlite:///")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS})

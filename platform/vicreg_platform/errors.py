@@ -9,6 +9,7 @@
     ├── Forbidden                  403  forbidden
     │   └── QuotaExceeded          403  quota_exceeded
     ├── NotFound                   404  not_found
+    │   └── LogUnavailable         404  log_unavailable
     ├── TrackingRefused            409  tracking_refused
     ├── Conflict                   409  conflict
     │   ├── IllegalTransition      409  illegal_transition
@@ -19,6 +20,7 @@
     │   ├── DatabaseUnavailable    503  database_unavailable
     │   ├── ClusterUnavailable     503  cluster_unavailable
     │   └── TrackingUnavailable    503  tracking_unavailable
+    ├── LeaseLost                  (dispatcher only)
     ├── SubmissionRefused          (dispatcher only)
     ├── InvalidSettings            (at the start of a process)
     └── LocalPlatformError         (``vicreg up`` only)
@@ -92,6 +94,13 @@ class NotFound(PlatformError):
     status = 404
     code = "not_found"
     title = "Not found"
+
+
+class LogUnavailable(NotFound):
+    """Ray knows an attempt, and cannot give its log."""
+
+    code = "log_unavailable"
+    title = "The log is not available"
 
 
 class TrackingRefused(PlatformError):
@@ -168,6 +177,10 @@ class TrackingUnavailable(Unavailable):
     """The MLflow server is unreachable."""
 
     code = "tracking_unavailable"
+
+
+class LeaseLost(PlatformError):
+    """Another dispatcher has taken over: nothing that this one decided may be written."""
 
 
 class SubmissionRefused(PlatformError):

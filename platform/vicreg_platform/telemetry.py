@@ -25,11 +25,13 @@ FIRST_STEP = Histogram(
     buckets=_SECONDS,
 )
 ATTEMPTS = Counter("vicreg_attempts_ended", "Attempts that have ended.", ["kind", "outcome"])
-ROUNDS = Counter("vicreg_dispatch_rounds", "Rounds of the dispatcher.", ["outcome"])
+ROUNDS = Counter("vicreg_dispatch_rounds", "Rounds of the dispatcher's loops.", ["loop", "outcome"])
 ROUND_SECONDS = Histogram(
-    "vicreg_dispatch_round_seconds", "How long a round took.", buckets=_CALL_SECONDS
+    "vicreg_dispatch_round_seconds", "How long a round took.", ["loop"], buckets=_CALL_SECONDS
 )
-LAST_ROUND = Gauge("vicreg_dispatch_last_round_timestamp", "When the last complete round ended.")
+LAST_ROUND = Gauge(
+    "vicreg_dispatch_last_round_timestamp", "When the last complete round ended.", ["loop"]
+)
 CALL_SECONDS = Histogram(
     "vicreg_call_seconds", "Calls to Ray and MLflow.", ["service"], buckets=_CALL_SECONDS
 )

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
+    ATTEMPT_TAG,
     JOB_TAG,
     KIND_TAG,
     LABEL_PREFIX,
@@ -28,7 +29,7 @@ from vicreg_platform.contract.tags import (
     TRIAL_TAG,
     USER_TAG,
 )
-from vicreg_platform.contract.trial import Trial, TrialState
+from vicreg_platform.contract.trial import Trial, TrialState, read_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
@@ -46,6 +47,9 @@ _TRIAL_STATUS = {
     TrialState.FAILED: "FAILED",
     TrialState.CANCELLED: "KILLED",
 }
+LOG_BYTES = 256 * 2**20
+"""How much of a log is stored."""
+PIECE_BYTES = 2**16
 _TRANSIENT = (429, 500, 502, 503, 504)
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
@@ -131,17 +135,38 @@ class Tracking:
                 self._client.log_batch(run_id, params=parameters)
             return run_id, experiment_id
 
-    def run_of_job(self, job_id: str, experiment: str) -> str | None:
-        """The run of a job or of a trial; None if there is none yet."""
+    def run_of_job(self, job_id: str, experiment: str) -> tuple[str, str] | None:
+        """The ids of the run of a job or of a trial, and of its experiment; None if there is none.
+
+        Args:
+            job_id: the job's, or the trial's.
+            experiment: its name.
+        """
         with self._answering():
             found = self._find_run(job_id, self._experiment(experiment))
-        return None if found is None else str(found.info.run_id)
+        return None if found is None else (found.info.run_id, found.info.experiment_id)
+
+    def remove_duplicates(self, job_id: str, experiment: str, run_id: str) -> None:
+        """Delete the runs of an ended job other than ``run_id``.
+
+        A request to create a run that timed out may have been executed later.
+        """
+        with self._answering():
+            for run in self._runs_of(job_id, self._experiment(experiment)):
+                if run.info.run_id != run_id:
+                    self._client.delete_run(run.info.run_id)
 
     def _find_run(self, job_id: str, experiment_id: str) -> Run | None:
-        found = self._client.search_runs(
-            [experiment_id], f"tags.`{JOB_TAG}` = '{job_id}'", max_results=1
+        """The job's run; among several, the one that a driver has written to, or the first."""
+        return min(
+            self._runs_of(job_id, experiment_id),
+            key=lambda run: (ATTEMPT_TAG not in run.data.tags, run.info.start_time),
+            default=None,
         )
-        return found[0] if found else None
+
+    def _runs_of(self, job_id: str, experiment_id: str) -> list[Run]:
+        query = f"tags.`{JOB_TAG}` = '{job_id}'"
+        return list(self._client.search_runs([experiment_id], query, max_results=100))
 
     def _create_run(
         self, job_id: str, name: str, experiment_id: str, spec: dict[str, Any], parent: str | None
@@ -160,7 +185,10 @@ class Tracking:
         return RunReading(read_progress(data.tags.get(PROGRESS_TAG)), metrics)
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
-        """The trials of a sweep, each with the ids of its run and experiment."""
+        """The trials of a sweep, each with the ids of its run and experiment.
+
+        A run whose tag is not a trial's, for example because someone edited it, is left out.
+        """
         with self._answering():
             parent = self._client.get_run(run_id)
             children: list[Run] = []
@@ -177,13 +205,9 @@ class Tracking:
                 if not token:
                     break
         return [
-            (
-                Trial.model_validate_json(child.data.tags[TRIAL_TAG]),
-                child.info.run_id,
-                child.info.experiment_id,
-            )
+            (trial, child.info.run_id, child.info.experiment_id)
             for child in children
-            if TRIAL_TAG in child.data.tags
+            if (trial := read_trial(child.data.tags.get(TRIAL_TAG))) is not None
         ]
 
     def begin_trial(self, run_id: str, trial: Trial) -> None:
@@ -208,10 +232,23 @@ class Tracking:
             key=lambda point: (point.step, point.timestamp),
         )
 
-    def store_log(self, run_id: str, attempt: int, log: str) -> None:
-        """Store an attempt's log with the run."""
-        with self._answering():
-            self._client.log_text(run_id, log, _log_path(attempt))
+    def store_log(self, run_id: str, attempt: int, log: Iterable[bytes]) -> None:
+        """Store an attempt's log, given in pieces, with the run.
+
+        What is beyond ``LOG_BYTES`` is left out.
+        """
+        folder, name = _log_path(attempt).split("/")
+        with tempfile.TemporaryDirectory() as temporary:
+            file = Path(temporary) / name
+            with file.open("wb") as written:
+                for piece in log:
+                    room = LOG_BYTES - written.tell()
+                    written.write(piece[:room])
+                    if len(piece) > room:
+                        written.write(b"\n[the rest of this log is left out]\n")
+                        break
+            with self._answering():
+                self._client.log_artifact(run_id, str(file), folder)
 
     def has_log(self, run_id: str, attempt: int) -> bool:
         """Whether an attempt's log is stored with the run."""
@@ -219,17 +256,22 @@ class Tracking:
             kept = {artifact.path for artifact in self._client.list_artifacts(run_id, "logs")}
         return _log_path(attempt) in kept
 
-    def log(self, run_id: str, attempt: int) -> str:
-        """An attempt's log.
+    def log(self, run_id: str, attempt: int) -> Iterator[bytes]:
+        """An attempt's log, in pieces.
 
         Raises:
             NotFound: none is stored.
         """
         if not self.has_log(run_id, attempt):
             raise NotFound(f"no log of attempt {attempt} is stored")
-        with self._answering(), tempfile.TemporaryDirectory() as folder:
-            file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
-            return Path(file).read_text()
+        return self._stored_log(run_id, attempt)
+
+    def _stored_log(self, run_id: str, attempt: int) -> Iterator[bytes]:
+        with tempfile.TemporaryDirectory() as folder:
+            with self._answering():
+                file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
+            with open(file, "rb") as stored:
+                yield from iter(lambda: stored.read(PIECE_BYTES), b"")
 
     def download(self, uri: str, folder: Path) -> Path:
         """Download artifacts into ``folder``.
@@ -300,6 +342,13 @@ class Tracking:
         except (MlflowException, requests.RequestException, OSError) as error:
             CALL_FAILURES.labels("mlflow").inc()
             raise TrackingUnavailable(f"MLflow is unreachable at {self._url}") from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether an error is MLflow's own refusal, which would be the same at the next attempt."""
+    if isinstance(error, RestException):
+        return error.get_http_status_code() not in _TRANSIENT
+    return isinstance(error, TrackingRefused | NotFound)
 
 
 def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -21,6 +21,7 @@ from vicreg_api.services import Services
 from vicreg_platform.cli.commands import main
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.cluster import SubmissionState
+from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
@@ -30,6 +31,7 @@ from vicreg_platform.keys.service import KeyService
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 from vicreg_platform.tracking import Tracking
+from vicreg_workers.tracking.run import run_of
 
 DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
 
@@ -47,6 +49,16 @@ class Platform:
         assert answer.status_code == 201, answer.text
         job_id: str = answer.json()["id"]
         return job_id
+
+    def starts(self, job_id: str) -> None:
+        """The job starts, and its driver comes up and creates the run."""
+        self.dispatcher.round()
+        argument = self.cluster.submitted[f"{job_id}-1"].arguments[-1]
+        create = run_of(Assignment.model_validate_json(argument))
+        assert callable(create)
+        create()
+        self.cluster.set(f"{job_id}-1", SubmissionState.RUNNING)
+        self.dispatcher.round()
 
 
 @pytest.fixture
@@ -126,7 +138,7 @@ def ended_sweep(platform: Platform) -> dict[str, Any]:
     job: dict[str, Any] = answer.json()
     refused = platform.http.post(f"/v1/jobs/{job['id']}/promote")
     assert (refused.status_code, refused.json()["code"]) == (409, "illegal_transition")
-    platform.dispatcher.round()
+    platform.starts(job["id"])
     job = platform.http.get(f"/v1/jobs/{job['id']}").json()
     tracking = platform.tracking
     for number, (state, objective, epoch) in enumerate(
@@ -401,8 +413,7 @@ def test_an_evaluation_of_no_encoder_is_refused(platform: Platform) -> None:
 
 def test_logs_are_streamed_and_outlive_the_ray_head(platform: Platform) -> None:
     job = platform.submit()
-    platform.dispatcher.round()
-    platform.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    platform.starts(job)
     platform.cluster.logs[f"{job}-1"] = "one\n"
     received: list[str] = []
 
@@ -428,7 +439,7 @@ def test_a_jobs_run_is_in_mlflow_with_its_parameters(
     platform: Platform, mlflow_server: MlflowServer
 ) -> None:
     job = platform.submit(labels={"team": "vision"}, experiment="parameters")
-    platform.dispatcher.round()
+    platform.starts(job)
     run = platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]
     found = httpx.get(
         f"{mlflow_server.url}/api/2.0/mlflow/runs/get", params={"run_id": run["run_id"]}
@@ -445,7 +456,7 @@ def test_a_jobs_run_is_in_mlflow_with_its_parameters(
 def test_metrics_come_from_the_run(platform: Platform, mlflow_server: MlflowServer) -> None:
     job = platform.submit()
     assert platform.http.get(f"/v1/jobs/{job}/metrics").json() == {"items": {}}
-    platform.dispatcher.round()
+    platform.starts(job)
     run_id = platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]["run_id"]
     for step in (1, 2):
         httpx.post(

@@ -11,8 +11,7 @@ from sqlalchemy import event, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from vicreg_platform.database import Base, Database
-from vicreg_platform.dispatch.lease import Lease
-from vicreg_platform.errors import DatabaseUnavailable, IllegalTransition, NotFound
+from vicreg_platform.errors import IllegalTransition, NotFound
 from vicreg_platform.ids import new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
 from vicreg_platform.jobs.states import JobState
@@ -305,69 +304,3 @@ def test_the_first_answer_to_a_key_is_kept(database: Database) -> None:
     with database.write() as session:
         assert not JobRepository(session, NOW).store_answer("key", "digest", {"id": "2"})
         assert JobRepository(session, NOW).answer_for("key").answer == {"id": "1"}  # type: ignore[union-attr]
-
-
-def test_a_lease_has_one_holder_until_it_ends(database: Database) -> None:
-    moment = NOW
-    leases = {name: Lease(database, lambda: moment) for name in "ab"}
-
-    def hold(holder: str, at: datetime) -> bool:
-        nonlocal moment
-        moment = at
-        return leases[holder].hold()
-
-    assert hold("a", NOW)
-    assert not hold("b", NOW + timedelta(seconds=14))
-    assert hold("a", NOW + timedelta(seconds=14))
-    assert not hold("b", NOW + timedelta(seconds=28))
-    assert hold("b", NOW + timedelta(seconds=30))
-    assert not hold("a", NOW + timedelta(seconds=31))
-    leases["b"].give_up()
-    assert hold("a", NOW + timedelta(seconds=32))
-
-
-def test_of_many_who_want_a_lease_one_gets_it(database: Database) -> None:
-    won: list[str] = []
-    barrier = threading.Barrier(6)
-
-    def contend(holder: str) -> None:
-        barrier.wait()
-        if Lease(database, lambda: NOW).hold():
-            won.append(holder)
-
-    threads = [threading.Thread(target=contend, args=(str(n),)) for n in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(won) == 1
-
-
-def test_writers_wait_for_each_other(database: Database) -> None:
-    job = add(database)
-    faults: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            for number in range(10):
-                with database.write() as session:
-                    jobs = JobRepository(session, NOW)
-                    jobs.get(job)
-                    jobs.set_reason(job, str(number))
-        except BaseException as error:
-            faults.append(error)
-
-    threads = [threading.Thread(target=write) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert faults == []
-
-
-def test_a_database_that_is_not_there_is_said_to_be_unavailable() -> None:
-    nowhere = Database("postgresql+psycopg://nobody@127.0.0.1:9/nothing?connect_timeout=1")
-    with pytest.raises(DatabaseUnavailable), nowhere.read() as session:
-        session.execute(text("SELECT 1"))
-    with pytest.raises(DatabaseUnavailable):
-        nowhere.migrate()

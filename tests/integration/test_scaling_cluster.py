@@ -106,7 +106,7 @@ def test_a_submission_waits_in_ray_for_the_node_that_its_cluster_can_have(
     scaling.submit(Submission("waits", (sys.executable, "-c", program), Bundle(1, 0)))
 
     def state() -> SubmissionState | None:
-        status = scaling.status("waits")
+        status = scaling.submissions().get("waits")
         return status.state if status else None
 
     until(lambda: state() is SubmissionState.PENDING)

@@ -81,4 +81,4 @@ def test_its_jobs_are_gone_on_with(database: Database, tmp_path: Path) -> None:
     # Runs that the version before has closed are left alone.
     assert tracking.runs[f"run-{found['done']}"] == "FINISHED"
     assert f"run-{found['failed']}" not in tracking.runs
-    assert f"{found['queued']}-1" in cluster.submissions
+    assert f"{found['queued']}-1" in cluster.submitted

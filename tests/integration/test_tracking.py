@@ -37,7 +37,7 @@ def test_a_job_has_one_run(tracking: Tracking, job: str) -> None:
     assert tracking.run_of_job(job, "contract") is None
     first = tracking.ensure_run(job, "name", "contract", SPEC, None)
     assert tracking.ensure_run(job, "name", "contract", SPEC, None) == first
-    assert tracking.run_of_job(job, "contract") == first[0]
+    assert tracking.run_of_job(job, "contract") == first
 
 
 def test_a_new_run_has_neither_progress_nor_metrics(tracking: Tracking, job: str) -> None:
@@ -51,12 +51,12 @@ def test_a_log_is_kept_for_each_attempt(tracking: Tracking, job: str) -> None:
     assert not tracking.has_log(run_id, 1)
     with pytest.raises(NotFound):
         tracking.log(run_id, 1)
-    tracking.store_log(run_id, 1, "epoch 1\n")
+    tracking.store_log(run_id, 1, [b"epoch ", b"1\n"])
     assert tracking.has_log(run_id, 1)
     assert not tracking.has_log(run_id, 2)
-    assert tracking.log(run_id, 1) == "epoch 1\n"
-    tracking.store_log(run_id, 1, "epoch 1\nepoch 2\n")
-    assert tracking.log(run_id, 1) == "epoch 1\nepoch 2\n"
+    assert b"".join(tracking.log(run_id, 1)) == b"epoch 1\n"
+    tracking.store_log(run_id, 1, [b"epoch 1\nepoch 2\n"])
+    assert b"".join(tracking.log(run_id, 1)) == b"epoch 1\nepoch 2\n"
 
 
 def test_trials_are_found_by_their_sweep(tracking: Tracking, job: str) -> None:
@@ -85,8 +85,8 @@ def test_a_run_that_does_not_exist_is_not_found(tracking: Tracking) -> None:
 def test_a_finished_run_still_takes_its_log(tracking: Tracking, job: str) -> None:
     run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
     tracking.finish(run_id, "KILLED")
-    tracking.store_log(run_id, 1, "late\n")
-    assert tracking.log(run_id, 1) == "late\n"
+    tracking.store_log(run_id, 1, [b"late\n"])
+    assert b"".join(tracking.log(run_id, 1)) == b"late\n"
 
 
 @pytest.mark.parametrize("tag", ["not json", '{"epoch": 1}', "[]", '"text"'])

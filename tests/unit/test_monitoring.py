@@ -25,7 +25,7 @@ def test_prometheus_takes_configuration_and_rules() -> None:
 
 
 UP = 'up{job="vicreg-api", instance="api:8000"}'
-LAST_ROUND = 'vicreg_dispatch_last_round_timestamp{instance="dispatcher:9108"}'
+LAST_ROUND = 'vicreg_dispatch_last_round_timestamp{instance="dispatcher:9108", loop="cluster"}'
 RAY_FAILURES = 'vicreg_call_failures_total{instance="dispatcher:9108", service="ray"}'
 MLFLOW_FAILURES = 'vicreg_call_failures_total{instance="dispatcher:9108", service="mlflow"}'
 OLDEST_QUEUED = 'vicreg_oldest_queued_seconds{instance="api:8000"}'

@@ -5,15 +5,16 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from vicreg_api.services import InjectedServices
+from vicreg_api.threads import NEIGHBOURS, in_thread
 from vicreg_platform.cluster.schemas import Amount, ClusterSchema
 
 router = APIRouter(prefix="/v1/cluster", tags=["cluster"])
 
 
 @router.get("")
-def get(services: InjectedServices) -> ClusterSchema:
+async def get(services: InjectedServices) -> ClusterSchema:
     """The resources of the Ray cluster. What is in use lags by a few seconds."""
-    capacity = services.cluster.capacity()
+    capacity = await in_thread(NEIGHBOURS, services.cluster.capacity)
     return ClusterSchema(
         nodes=[Amount.of(node) for node in capacity.nodes],
         total=Amount.of(capacity.total),

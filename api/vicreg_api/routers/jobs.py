@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel
@@ -15,12 +16,14 @@ from vicreg_api.logs import follow_log, read_log
 from vicreg_api.parameters import Cursor, Identifier, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
+from vicreg_api.threads import NEIGHBOURS, in_thread
 from vicreg_platform.errors import InvalidRequest
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema, TrialSort
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.pages import Page
+from vicreg_platform.tracking import Tracking
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -31,6 +34,8 @@ router = APIRouter(
         503: {"model": Problem, "description": "The database, Ray or MLflow is unreachable"},
     },
 )
+MAX_LABELS = 10
+"""Labels of a search: each is a join, and a database plans few of them quickly."""
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 
 
@@ -46,6 +51,16 @@ class Metrics(BaseModel):
     """The curves of a job's run."""
 
     items: dict[str, list[MetricPointSchema]]
+
+
+def _curves(tracking: Tracking, run_id: str, keys: list[str] | None) -> Metrics:
+    items = {}
+    for name in keys or sorted(tracking.read(run_id).metrics):
+        points = tracking.history(run_id, name)
+        items[name] = [
+            MetricPointSchema(step=p.step, value=p.value, timestamp=p.timestamp) for p in points
+        ]
+    return Metrics(items=items)
 
 
 class Clone(BaseModel):
@@ -98,6 +113,8 @@ def find(
     cursor: Cursor = None,
 ) -> Page[JobSchema]:
     """List jobs, newest first."""
+    if label is not None and len(label) > MAX_LABELS:
+        raise InvalidRequest(f"label: at most {MAX_LABELS} may be given")
     labels = {}
     for pair in label or []:
         key, separator, value = pair.partition("=")
@@ -125,44 +142,35 @@ def events(
 
 
 @router.get("/{job_id}/logs", response_class=PlainTextResponse)
-def logs(
+async def logs(
     services: InjectedServices,
     job_id: Identifier,
     follow: Annotated[bool, Query(description="Stream until the job has finished")] = False,
     attempt: Annotated[int | None, Query(ge=1, description="Default: the last one")] = None,
 ) -> Response:
     """The log of a job."""
-    job = services.jobs.get(job_id)
+    job = await run_sync(services.jobs.get, job_id)
     if follow:
         return StreamingResponse(follow_log(services, job_id), media_type="text/plain")
-    return PlainTextResponse(read_log(services, job, attempt))
+    return StreamingResponse(await read_log(services, job, attempt), media_type="text/plain")
 
 
 @router.get("/{job_id}/metrics")
-def metrics(
+async def metrics(
     services: InjectedServices,
     job_id: Identifier,
     key: Annotated[list[str] | None, Query(description="Default: every metric")] = None,
 ) -> Metrics:
     """The curves of the job's run, from MLflow."""
-    job = services.jobs.get(job_id)
+    job = await run_sync(services.jobs.get, job_id)
     if job.mlflow is None:
         return Metrics(items={})
     run_id = job.mlflow.run_id
-    keys = key or sorted(services.tracking.read(run_id).metrics)
-    return Metrics(
-        items={
-            name: [
-                MetricPointSchema(step=p.step, value=p.value, timestamp=p.timestamp)
-                for p in services.tracking.history(run_id, name)
-            ]
-            for name in keys
-        }
-    )
+    return await in_thread(NEIGHBOURS, lambda: _curves(services.tracking, run_id, key))
 
 
 @router.get("/{job_id}/trials")
-def trials(
+async def trials(
     services: InjectedServices,
     job_id: Identifier,
     sort: Annotated[TrialSort, Query(description="Best, first started, or most epochs first")] = (
@@ -172,8 +180,9 @@ def trials(
     cursor: Cursor = None,
 ) -> Page[TrialSchema]:
     """A sweep's trials, from MLflow."""
-    job = services.jobs.get(job_id)
-    return leaderboard(services.tracking, services.jobs.mlflow_public_url, job, sort, limit, cursor)
+    job = await run_sync(services.jobs.get, job_id)
+    tracking, url = services.tracking, services.jobs.mlflow_public_url
+    return await in_thread(NEIGHBOURS, lambda: leaderboard(tracking, url, job, sort, limit, cursor))
 
 
 @router.post(
@@ -183,15 +192,16 @@ def trials(
         409: {"model": Problem, "description": "The sweep is unfinished, or no trial has a value"}
     },
 )
-def promote(
+async def promote(
     services: InjectedServices, response: Response, caller: InjectedCaller, job_id: Identifier
 ) -> JobSchema:
     """The job that trains the best configuration of a finished sweep; the same job every time."""
-    job = services.jobs.get(job_id)
+    job = await run_sync(services.jobs.get, job_id)
     if job.kind != "sweep":
         raise InvalidRequest(f"job {job_id} is not a sweep: there is nothing to promote")
     check_owner(caller, job.owner, f"sweep {job_id}")
-    promoted = services.jobs.promote(job_id, best_trial(services.tracking, job))
+    best = await in_thread(NEIGHBOURS, lambda: best_trial(services.tracking, job))
+    promoted = await run_sync(services.jobs.promote, job_id, best)
     response.headers["Location"] = f"/v1/jobs/{promoted.id}"
     return promoted
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -93,9 +94,14 @@ class SubmissionStatus:
     exit_code: int | None = None
     message: str | None = None
 
+    @property
+    def live(self) -> bool:
+        """Whether its process runs, or is still to run."""
+        return self.state in (SubmissionState.PENDING, SubmissionState.RUNNING)
+
 
 class Cluster(Protocol):
-    """Runs submissions. Every method raises ClusterUnavailable if the cluster is unreachable."""
+    """Runs submissions. Every method raises ClusterUnavailable if the head is unreachable."""
 
     def submit(self, submission: Submission) -> None:
         """Run a submission; does nothing if its id is known already.
@@ -104,14 +110,25 @@ class Cluster(Protocol):
             SubmissionRefused: the cluster does not accept it.
         """
 
-    def status(self, submission_id: str) -> SubmissionStatus | None:
-        """The state of a submission; None if the cluster does not know it."""
+    def submissions(self) -> dict[str, SubmissionStatus]:
+        """All submissions that the cluster knows, by their ids."""
 
     def stop(self, submission_id: str) -> None:
         """Ask the cluster to stop a submission; it takes a while, and may need asking again."""
 
-    def log(self, submission_id: str) -> str | None:
-        """All that the process has printed; None if the cluster does not know it."""
+    def log(self, submission_id: str) -> Iterator[bytes] | None:
+        """All that the process has printed, in pieces; None if the cluster does not know it.
+
+        Raises:
+            LogUnavailable: the cluster cannot give it, for example because its node is gone.
+        """
+
+    def last_lines(self, submission_id: str, count: int) -> str:
+        """The last ``count`` lines that the process has printed.
+
+        Raises:
+            LogUnavailable: the cluster cannot give them.
+        """
 
     def capacity(self) -> Capacity:
         """What the cluster has, and what of it is in use."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from typing import Any
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, TypeVar
 
 import httpx
 
@@ -17,11 +19,15 @@ from vicreg_platform.cluster import (
     SubmissionState,
     SubmissionStatus,
 )
-from vicreg_platform.errors import ClusterUnavailable, SubmissionRefused
+from vicreg_platform.errors import ClusterUnavailable, LogUnavailable, SubmissionRefused
 from vicreg_platform.specs.needs import Bundle
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
+T = TypeVar("T")
+
 TIMEOUT_SECONDS = 15.0
+LOG_SECONDS = 600
+"""How long Ray may take to send a whole log."""
 _STATES = {
     "PENDING": SubmissionState.PENDING,
     "RUNNING": SubmissionState.RUNNING,
@@ -65,70 +71,131 @@ class RayCluster:
         if answer.is_success:
             return
         # Ray answers a known id with status 500, as it does many other errors.
-        if self.status(submission.id) is None:
+        if self._details(submission.id) is None:
             raise SubmissionRefused(f"Ray refused the submission: {_last_line(answer.text)}")
 
-    def status(self, submission_id: str) -> SubmissionStatus | None:
-        """See ``Cluster.status``."""
-        answer = self._call("GET", f"/api/jobs/{submission_id}")
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            return None
-        details = self._body(answer)
-        return SubmissionStatus(
-            state=_STATES[details["status"]],
-            exit_code=details.get("driver_exit_code"),
-            message=details.get("message"),
-        )
+    def submissions(self) -> dict[str, SubmissionStatus]:
+        """See ``Cluster.submissions``."""
+        return self._parsed(self._call("GET", "/api/jobs/"), _submissions)
 
     def stop(self, submission_id: str) -> None:
         """See ``Cluster.stop``."""
         self._call("POST", f"/api/jobs/{submission_id}/stop")
 
-    def log(self, submission_id: str) -> str | None:
+    def log(self, submission_id: str) -> Iterator[bytes] | None:
         """See ``Cluster.log``."""
-        answer = self._call("GET", f"/api/jobs/{submission_id}/logs")
-        if answer.status_code == httpx.codes.NOT_FOUND:
+        details = self._details(submission_id)
+        if details is None:
             return None
-        log: str = self._body(answer)["logs"] or ""
-        return log
+        chunks = self._log_file(submission_id, details, lines=-1)
+        # The first piece is read here, so that a log that Ray cannot give is known at once.
+        return chain([next(chunks, b"")], chunks)
+
+    def last_lines(self, submission_id: str, count: int) -> str:
+        """See ``Cluster.last_lines``."""
+        details = self._details(submission_id)
+        if details is None:
+            raise LogUnavailable(f"Ray does not know {submission_id}")
+        content = b"".join(self._log_file(submission_id, details, lines=count))
+        return content.decode(errors="replace")
+
+    def _log_file(self, submission_id: str, details: dict[str, Any], lines: int) -> Iterator[bytes]:
+        """The driver's log file, from the agent of its node.
+
+        ``/api/jobs/<id>/logs`` is not used: it answers 500 for a log that is not UTF-8, and holds
+        all of it in memory.
+        """
+        node = details.get("driver_node_id")
+        if node is None:
+            return  # its process has not started
+        query = {
+            "node_id": str(node),
+            "filename": f"job-driver-{submission_id}.log",
+            "lines": str(lines),
+            "timeout": str(LOG_SECONDS),
+        }
+        try:
+            with self._client.stream("GET", "/api/v0/logs/file", params=query) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise LogUnavailable(f"Ray cannot give the log: {_last_line(answer.text)}")
+                yield from answer.iter_raw()
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
 
     def capacity(self) -> Capacity:
         """See ``Cluster.capacity``."""
         # /api/cluster_status has structured figures, but not with Ray's v2 autoscaler.
-        answer = self._call("GET", "/nodes?view=summary")
-        by_node = self._body(answer)["data"]["nodeLogicalResources"]
-        return Capacity(
-            nodes=self._nodes or self._present_nodes(),
-            used=Bundle(
-                cpus=sum(_in_use(text, "CPU") for text in by_node.values()),
-                gpus=sum(_in_use(text, "GPU") for text in by_node.values()),
-            ),
-        )
+        used = self._parsed(self._call("GET", "/nodes?view=summary"), _used)
+        return Capacity(nodes=self._nodes or self._present_nodes(), used=used)
 
     def _present_nodes(self) -> tuple[Bundle, ...]:
         # Ray's default limit is 100 nodes, dead ones included.
-        answer = self._call("GET", "/api/v0/nodes?detail=1&limit=10000")
-        nodes = self._body(answer)["data"]["result"]["result"]
-        return tuple(
-            Bundle(resources.get("CPU", 0.0), resources.get("GPU", 0.0))
-            for resources in (node["resources_total"] for node in nodes if _alive(node))
-        )
+        return self._parsed(self._call("GET", "/api/v0/nodes?detail=1&limit=10000"), _nodes)
+
+    def _details(self, submission_id: str) -> dict[str, Any] | None:
+        """What Ray knows of a submission; None if it does not know it."""
+        answer = self._call("GET", f"/api/jobs/{submission_id}")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return self._parsed(answer, dict[str, Any])
 
     def _call(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             with CALL_SECONDS.labels("ray").time():
                 return self._client.request(method, path, **arguments)
         except httpx.HTTPError as error:
-            CALL_FAILURES.labels("ray").inc()
-            reason = str(error) or type(error).__name__
-            raise ClusterUnavailable(f"Ray is unreachable at {self._url}: {reason}") from error
+            raise self._unreachable(error) from error
 
-    def _body(self, answer: httpx.Response) -> Any:
+    def _unreachable(self, error: httpx.HTTPError) -> ClusterUnavailable:
+        CALL_FAILURES.labels("ray").inc()
+        reason = str(error) or type(error).__name__
+        return ClusterUnavailable(f"Ray is unreachable at {self._url}: {reason}")
+
+    def _parsed(self, answer: httpx.Response, parse: Callable[[Any], T]) -> T:
+        """What an answer says, by ``parse``, which may raise on anything unexpected."""
         if not answer.is_success:
             raise ClusterUnavailable(
                 f"Ray answered {answer.status_code} at {answer.url}: {_last_line(answer.text)}"
             )
-        return answer.json()
+        try:
+            return parse(answer.json())
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ClusterUnavailable(
+                f"Ray's answer at {answer.url} has another form than expected "
+                f"({type(error).__name__}: {error})"
+            ) from None
+
+
+def _submissions(jobs: Any) -> dict[str, SubmissionStatus]:
+    """Ray's list of jobs, without drivers that were not submitted."""
+    return {
+        str(job["submission_id"]): SubmissionStatus(
+            # A state that this version does not know cannot be an end.
+            state=_STATES.get(job.get("status"), SubmissionState.RUNNING),
+            exit_code=code if isinstance(code := job.get("driver_exit_code"), int) else None,
+            message=None if job.get("message") is None else str(job["message"]),
+        )
+        for job in jobs
+        if job.get("submission_id") is not None
+    }
+
+
+def _nodes(answer: Any) -> tuple[Bundle, ...]:
+    return tuple(
+        Bundle(float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0)))
+        for resources in (
+            node["resources_total"] for node in answer["data"]["result"]["result"] if _alive(node)
+        )
+    )
+
+
+def _used(answer: Any) -> Bundle:
+    by_node = answer["data"]["nodeLogicalResources"].values()
+    return Bundle(
+        cpus=sum(_in_use(text, "CPU") for text in by_node),
+        gpus=sum(_in_use(text, "GPU") for text in by_node),
+    )
 
 
 def _in_use(usage: str, resource: str) -> float:

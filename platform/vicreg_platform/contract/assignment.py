@@ -15,8 +15,8 @@ class Assignment(BaseModel):
     job_id: str
     attempt: int
     spec: Spec
-    run_id: str
-    """The MLflow run of the job, kept across attempts."""
+    run_id: str | None = None
+    """The MLflow run of the job, kept across attempts; the first attempt creates it."""
     encoder_run_id: str | None = None
     """The run with the encoder of an evaluation ``{job: …}``."""
     resume_from: str | None = None

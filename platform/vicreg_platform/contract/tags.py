@@ -1,6 +1,6 @@
 """Every MLflow tag that the platform sets or reads, by the side that writes it."""
 
-# Set when a run is created: by the dispatcher for a job, by the trial's process for a trial.
+# Set when a run is created, by the job's driver or the trial's process.
 JOB_TAG = "vicreg.job_id"
 """The job, or the trial, that the run belongs to."""
 KIND_TAG = "vicreg.kind"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 
 def job_id_of_trial(sweep: str, number: int) -> str:
@@ -45,6 +45,14 @@ class Trial(BaseModel):
     """The failure class."""
     reason: str | None = None
     """Why the trial failed."""
+
+
+def read_trial(written: str | None) -> Trial | None:
+    """The trial that was written as JSON; None if it cannot be read."""
+    try:
+        return None if written is None else Trial.model_validate_json(written)
+    except ValidationError:
+        return None
 
 
 def ranked(trials: list[Trial], mode: str) -> list[Trial]:

@@ -12,8 +12,7 @@ from vicreg_platform.cluster.submission import submission_of
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.dispatch.containment import contained
-from vicreg_platform.dispatch.readings import Readings
-from vicreg_platform.errors import SubmissionRefused
+from vicreg_platform.errors import LogUnavailable, SubmissionRefused
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import ON_CLUSTER, JobState
 from vicreg_platform.jobs.tables import Attempt, Job
@@ -24,6 +23,9 @@ from vicreg_platform.telemetry import ATTEMPTS
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 300.0
+REASON_LINES = 100
+"""How many of a driver's last lines are searched for why it failed."""
+REASON_LENGTH = 2000
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,6 @@ class Attempts:
     Args:
         jobs: where they are stored.
         cluster: where they run.
-        readings: copies their progress.
         settings: what drivers are told.
         now: the clock.
     """
@@ -92,13 +93,11 @@ class Attempts:
         self,
         jobs: Jobs,
         cluster: Cluster,
-        readings: Readings,
         settings: Settings,
         now: Clock,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
-        self._readings = readings
         self._settings = settings
         self._now = now
 
@@ -110,13 +109,15 @@ class Attempts:
         """
         with self._jobs.read() as jobs:
             live = jobs.live_attempts()
+        submissions = self._cluster.submissions()
         for attempt, job in live:
             with contained(job):
-                self._follow(attempt, job)
+                self._follow(attempt, job, submissions.get(attempt.submission_id))
+        known = {attempt.submission_id for attempt, _ in live}
+        self._stop_late({name for name, status in submissions.items() if status.live} - known)
 
     def submit(self, attempt: Attempt, job: Job) -> None:
         """Submit an attempt that is stored already; a repeated submission runs once."""
-        assert job.run_id is not None
         spec = read_spec(job.spec, job.spec_version)
         if isinstance(spec, Unreadable):
             self.explain(job, f"its spec is unreadable: {spec.reason}")
@@ -130,7 +131,7 @@ class Attempts:
             spec=spec,
             concurrency=needs.groups,
             run_id=job.run_id,
-            encoder_run_id=self._run_of(spec.encoder_job),
+            encoder_run_id=self.run_of(spec.encoder_job),
             resume_from=job.retry_of,
             tracking_uri=self._settings.mlflow_url,
             storage=self._settings.storage,
@@ -164,15 +165,35 @@ class Attempts:
             with self._jobs.write() as jobs:
                 jobs.set_reason(job.id, reason)
 
-    def _follow(self, attempt: Attempt, job: Job) -> None:
-        status = self._cluster.status(attempt.submission_id)
+    def run_of(self, job_id: str | None) -> str | None:
+        """The MLflow run of a job, if it is known already."""
+        if job_id is None:
+            return None
+        with self._jobs.read() as jobs:
+            return jobs.get(job_id).run_id
+
+    def _stop_late(self, submissions: set[str]) -> None:
+        """Stop submissions whose attempt has ended.
+
+        Ray may accept a submission after this platform has given up waiting for its answer, and
+        its job was cancelled meanwhile.
+        """
+        if not submissions:
+            return
+        with self._jobs.read() as jobs:
+            late = jobs.ended_submissions(submissions)
+        for submission_id in late:
+            logger.warning("%s has ended, and runs on Ray: stopping it", submission_id)
+            self._cluster.stop(submission_id)
+
+    def _follow(self, attempt: Attempt, job: Job, status: SubmissionStatus | None) -> None:
         if status is None:
             self._follow_unknown(attempt, job)
             return
         if attempt.submitted_at is None:
             with self._jobs.write() as jobs:
                 jobs.mark_submitted(attempt)
-        if status.state not in (SubmissionState.PENDING, SubmissionState.RUNNING):
+        if not status.live:
             self._settle(attempt, job, status)
         elif job.state == JobState.STOPPING.value:
             self._cluster.stop(attempt.submission_id)
@@ -180,7 +201,8 @@ class Attempts:
             reason = f"attempt {attempt.number} took longer than {job.max_runtime:g} s"
             self.time_out(job, reason, attempt.number)
         elif status.state is SubmissionState.RUNNING:
-            self._follow_running(attempt, job)
+            if job.state == JobState.STARTING.value:
+                self._mark_running(attempt, job)
         elif self._settings.ray_nodes is not None:
             self.explain(job, "waits for a node of the cluster to come up")
 
@@ -193,17 +215,15 @@ class Attempts:
         else:
             self.submit(attempt, job)
 
-    def _follow_running(self, attempt: Attempt, job: Job) -> None:
-        if job.state == JobState.STARTING.value:
-            with self._jobs.write() as jobs:
-                jobs.transition(
-                    job.id,
-                    JobState.RUNNING,
-                    message=None,
-                    attempt=attempt.number,
-                    only_from=[JobState.STARTING],
-                )
-        self._readings.copy(job)
+    def _mark_running(self, attempt: Attempt, job: Job) -> None:
+        with self._jobs.write() as jobs:
+            jobs.transition(
+                job.id,
+                JobState.RUNNING,
+                message=None,
+                attempt=attempt.number,
+                only_from=[JobState.STARTING],
+            )
 
     def _has_run_too_long(self, attempt: Attempt, job: Job) -> bool:
         if job.max_runtime is None or attempt.submitted_at is None:
@@ -212,21 +232,27 @@ class Attempts:
 
     def _settle(self, attempt: Attempt, job: Job, status: SubmissionStatus) -> None:
         """End an attempt whose driver has exited, and say why it did."""
-        self._readings.copy(job)
         if status.state is SubmissionState.SUCCEEDED:
             self._end(attempt, job, None, None)
             return
         failure = FailureClass.of_exit_code(status.exit_code)
-        log = self._cluster.log(attempt.submission_id) or ""
-        stated = [line for line in log.splitlines() if line.startswith(FAILURE_LINE)]
-        if stated:
-            reason = stated[-1].removeprefix(FAILURE_LINE)
-        elif status.exit_code is not None:
+        reason = self._stated_reason(attempt)
+        if reason is None and status.exit_code is not None:
             reason = f"the driver exited with code {status.exit_code}; see its log"
-        else:
+        elif reason is None:
             first_line = (status.message or "").strip().splitlines()[:1]
             reason = f"the driver was lost: {first_line[0] if first_line else 'no reason given'}"
-        self._end(attempt, job, failure, reason)
+        self._end(attempt, job, failure, _printable(reason))
+
+    def _stated_reason(self, attempt: Attempt) -> str | None:
+        """Why the driver failed, if its log says so."""
+        try:
+            end = self._cluster.last_lines(attempt.submission_id, REASON_LINES)
+        except LogUnavailable as error:
+            logger.warning("%s: %s", attempt.submission_id, error)
+            return None
+        stated = [line for line in end.splitlines() if line.startswith(FAILURE_LINE)]
+        return stated[-1].removeprefix(FAILURE_LINE) if stated else None
 
     def _end(
         self, attempt: Attempt, job: Job, failure: FailureClass | None, reason: str | None
@@ -264,8 +290,8 @@ class Attempts:
         because = f": {end.reason}" if end.reason else ""
         logger.info("attempt %s ended: %s%s", attempt.submission_id, end.outcome, because)
 
-    def _run_of(self, job_id: str | None) -> str | None:
-        if job_id is None:
-            return None
-        with self._jobs.read() as jobs:
-            return jobs.get(job_id).run_id
+
+def _printable(reason: str) -> str:
+    """The reason as one line that every database stores: PostgreSQL refuses NUL and surrogates."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in reason)
+    return line[:REASON_LENGTH]

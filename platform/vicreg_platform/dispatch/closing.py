@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
+from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.dispatch.containment import contained
+from vicreg_platform.dispatch.backoff import Backoff
 from vicreg_platform.dispatch.readings import Readings
 from vicreg_platform.errors import (
     IllegalTransition,
     InvalidSpec,
+    LogUnavailable,
     NotFound,
     QuotaExceeded,
     TrackingRefused,
-    TrackingUnavailable,
 )
 from vicreg_platform.jobs.leaderboard import best_trial
 from vicreg_platform.jobs.repository import Jobs
@@ -26,7 +28,9 @@ from vicreg_platform.tracking import Tracking
 logger = logging.getLogger(__name__)
 
 BATCH = 100
-"""Logs and runs looked at in one round."""
+"""Logs and runs looked at in one round, besides those that are skipped for now."""
+LOG_SECONDS = 600.0
+"""How long after an attempt's end Ray is asked for a log that it cannot give."""
 _RUN_STATUS = {
     JobState.SUCCEEDED: "FINISHED",
     JobState.FAILED: "FAILED",
@@ -43,6 +47,7 @@ class Closing:
         tracking: where the runs are.
         readings: copies the last metrics.
         service: promotes the best of a sweep.
+        now: the clock.
     """
 
     def __init__(
@@ -52,46 +57,90 @@ class Closing:
         tracking: Tracking,
         readings: Readings,
         service: JobService,
+        now: Clock,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._tracking = tracking
         self._readings = readings
         self._service = service
+        self._now = now
+        self._archiving = Backoff(now, tracking.ping)
+        self._closing = Backoff(now, tracking.ping)
 
-    def close(self) -> None:
-        """Store the logs and close the runs, or as many as MLflow accepts now.
+    def archive(self) -> None:
+        """Store the logs of ended attempts, each with its job's run.
 
         Raises:
-            Unavailable: the database or Ray is unreachable.
+            Unavailable: the database, Ray or MLflow is unreachable.
         """
         with self._jobs.read() as jobs:
-            ended = jobs.unarchived_attempts(BATCH)
-            finished = jobs.unclosed(BATCH)
-        try:
-            for attempt, job in ended:
-                with contained(job):
-                    self._archive(attempt, job)
-            for job in finished:
-                with contained(job):
-                    self._close(job)
-        except TrackingUnavailable:
-            return  # the next round continues
+            ended = jobs.unarchived_attempts(BATCH + len(self._archiving))
+        self._archiving.keep({attempt.submission_id for attempt, _ in ended})
+        for attempt, job in ended:
+            if self._archiving.skips(attempt.submission_id):
+                continue
+            with self._archiving.attempt(attempt.submission_id):
+                self._archive(attempt, job)
+
+    def close(self) -> None:
+        """Give the runs of finished jobs their last status.
+
+        Raises:
+            Unavailable: the database or MLflow is unreachable.
+        """
+        with self._jobs.read() as jobs:
+            finished = jobs.unclosed(BATCH + len(self._closing))
+        self._closing.keep({job.id for job in finished})
+        for job in finished:
+            if self._closing.skips(job.id):
+                continue
+            with self._closing.attempt(job.id):
+                self._close(job)
 
     def _archive(self, attempt: Attempt, job: Job) -> None:
-        if job.run_id is not None:
-            try:
-                self._store_log(job.run_id, attempt)
-            except (NotFound, TrackingRefused) as error:
-                logger.warning("the log of %s cannot be stored: %s", attempt.submission_id, error)
+        try:
+            self._store_log(self._run_of(job), attempt)
+        except LogUnavailable:
+            raise
+        except (NotFound, TrackingRefused) as error:
+            logger.warning("the log of %s cannot be stored: %s", attempt.submission_id, error)
         with self._jobs.write() as jobs:
             jobs.mark_archived(attempt)
 
+    def _run_of(self, job: Job) -> str:
+        """The job's run; created here if its driver did not get as far."""
+        if job.run_id is not None:
+            return job.run_id
+        parent = None
+        if job.kind == "evaluate":
+            parent = self._run_of_encoder(job)
+        run = self._tracking.ensure_run(job.id, job.name, job.experiment, job.spec, parent)
+        with self._jobs.write() as jobs:
+            jobs.set_run(job.id, *run)
+        job.run_id = run[0]
+        return run[0]
+
+    def _run_of_encoder(self, job: Job) -> str | None:
+        encoder = job.spec.get("encoder")
+        source = encoder.get("job") if isinstance(encoder, dict) else None
+        if not isinstance(source, str):
+            return None
+        with self._jobs.read() as jobs:
+            return jobs.get(source).run_id
+
     def _store_log(self, run_id: str, attempt: Attempt) -> None:
-        log = self._cluster.log(attempt.submission_id)
-        if log is None and self._tracking.has_log(run_id, attempt.number):
-            return
-        log = "the log was lost with the Ray head\n" if log is None else log
+        try:
+            log = self._cluster.log(attempt.submission_id)
+        except LogUnavailable as error:
+            assert attempt.ended_at is not None
+            if (self._now() - attempt.ended_at).total_seconds() < LOG_SECONDS:
+                raise
+            log = _line(f"the log was lost: {error}")
+        if log is None:
+            if self._tracking.has_log(run_id, attempt.number):
+                return
+            log = _line("the log was lost with the Ray head")
         self._tracking.store_log(run_id, attempt.number, log)
 
     def _close(self, job: Job) -> None:
@@ -102,6 +151,7 @@ class Closing:
             self._readings.copy(job)
             status = _RUN_STATUS[JobState(job.state)]
             self._tracking.finish(job.run_id, status, job.finished_at)
+            self._tracking.remove_duplicates(job.id, job.experiment, job.run_id)
         except (NotFound, TrackingRefused) as error:
             logger.warning("the run of job %s cannot be closed: %s", job.id, error)
         with self._jobs.write() as jobs:
@@ -121,3 +171,7 @@ class Closing:
                 self._tracking.store_trial(
                     trial_run, trial.model_copy(update={"state": TrialState.CANCELLED})
                 )
+
+
+def _line(text: str) -> Iterator[bytes]:
+    return iter([f"{text}\n".encode()])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vicreg_platform.errors import IllegalTransition, Unavailable
+from vicreg_platform.errors import IllegalTransition, LeaseLost, Unavailable
 from vicreg_platform.jobs.tables import Job
 
 logger = logging.getLogger(__name__)
@@ -17,11 +17,12 @@ def contained(job: Job) -> Iterator[None]:
     """Log an error that concerns one job, and skip the job until the next round.
 
     Raises:
-        Unavailable: the database, Ray or MLflow is unreachable, which concerns every job.
+        Unavailable: the database or Ray is unreachable, which concerns every job.
+        LeaseLost: another dispatcher has taken over.
     """
     try:
         yield
-    except Unavailable:
+    except (Unavailable, LeaseLost):
         raise
     except IllegalTransition as error:
         # A user's cancel, or another dispatcher, came first: its decision stands.

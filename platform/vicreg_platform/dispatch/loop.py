@@ -1,23 +1,27 @@
-"""The reconcile loop: compares the wanted state with the actual state, and acts on the difference.
+"""The reconcile loops: compare the wanted state with the actual state, and act on the difference.
 
-It keeps nothing in memory that matters: it can be killed at any line and restarted, and a second
-dispatcher on the same database waits until the first one's lease ends.
+Three loops run side by side, so that a neighbour that hangs delays only what needs it: *clock*
+needs the database alone, *cluster* also Ray, *runs* also MLflow. They keep nothing in memory that
+matters: the dispatcher can be killed at any line and restarted, and a second one on the same
+database waits until the first one's lease ends.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.cluster import Cluster
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.attempts import Attempts
 from vicreg_platform.dispatch.closing import Closing
-from vicreg_platform.dispatch.lease import Lease
+from vicreg_platform.dispatch.lease import HEARTBEAT_SECONDS, Lease
 from vicreg_platform.dispatch.queue import Queue
 from vicreg_platform.dispatch.readings import Readings
-from vicreg_platform.errors import Unavailable
+from vicreg_platform.errors import LeaseLost, Unavailable
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.schedules.service import ScheduleService
@@ -30,13 +34,21 @@ logger = logging.getLogger(__name__)
 PAUSE_SECONDS = 1.0
 
 
+@dataclass(frozen=True)
+class Loop:
+    """What is done again and again, in the order of the steps."""
+
+    name: str
+    steps: tuple[Callable[[], None], ...]
+
+
 class Dispatcher:
     """Moves jobs between the database and the cluster.
 
     Args:
         database: holds the wanted state.
         cluster: runs the attempts.
-        tracking: where runs are created, read and closed.
+        tracking: where runs are read and closed.
         settings: what drivers are told.
         now: the clock.
     """
@@ -49,39 +61,39 @@ class Dispatcher:
         settings: Settings,
         now: Clock = utc_now,
     ) -> None:
-        service = JobService(database, settings.data_root, settings.mlflow_public_url, now)
-        jobs = Jobs(database, now)
-        readings = Readings(jobs, tracking, now)
         self._lease = Lease(database, now)
-        self._schedules = ScheduleService(database, service, now)
-        self._attempts = Attempts(jobs, cluster, readings, settings, now)
-        self._closing = Closing(jobs, cluster, tracking, readings, service)
-        self._queue = Queue(jobs, cluster, tracking, self._attempts, now)
+        fenced = database.fenced(self._lease.check)
+        service = JobService(fenced, settings.data_root, settings.mlflow_public_url, now)
+        schedules = ScheduleService(fenced, service, now)
+        jobs = Jobs(fenced, now)
+        readings = Readings(jobs, tracking, now)
+        closing = Closing(jobs, cluster, tracking, readings, service, now)
+        attempts = Attempts(jobs, cluster, settings, now)
+        queue = Queue(jobs, cluster, attempts, now)
+        self._loops = (
+            Loop("clock", (schedules.tick, queue.fail_overdue)),
+            Loop("cluster", (attempts.follow, queue.release, queue.start)),
+            Loop("runs", (readings.follow, closing.close, closing.archive)),
+        )
 
     def run(self, stop: threading.Event) -> None:
-        """Run rounds until ``stop`` is set."""
-        complaint = ""
-        while not stop.is_set():
-            try:
-                with ROUND_SECONDS.time():
-                    at_work = self.round()
-                complaint = ""
-                if at_work:
-                    ROUNDS.labels("whole").inc()
-                    LAST_ROUND.set_to_current_time()
-            except Unavailable as error:
-                ROUNDS.labels("unavailable").inc()
-                if str(error) != complaint:
-                    logger.warning("%s; retrying", error)
-                complaint = str(error)
-            except Exception:
-                ROUNDS.labels("failed").inc()
-                logger.exception("a round failed; retrying")
-            stop.wait(PAUSE_SECONDS)
+        """Run all loops until ``stop`` is set."""
+        threads = [
+            threading.Thread(target=self._run_loop, args=(loop, stop), name=loop.name, daemon=True)
+            for loop in self._loops
+        ]
+        self._beat()
+        for thread in threads:
+            thread.start()
+        while not stop.wait(HEARTBEAT_SECONDS):
+            self._beat()
+        # A loop that waits for a neighbour that hangs may be left: it can write nothing more.
+        for thread in threads:
+            thread.join(PAUSE_SECONDS)
         self._lease.give_up()
 
     def round(self) -> bool:
-        """Look once at everything that is unfinished, and act.
+        """Run each loop once, one after the other.
 
         Returns:
             False if another dispatcher holds the lease, and nothing was done.
@@ -91,11 +103,45 @@ class Dispatcher:
         """
         if not self._lease.hold():
             return False
-        # What needs the database alone comes first: it works while Ray or MLflow is unreachable.
-        self._schedules.tick()
-        self._queue.fail_overdue()
-        self._attempts.follow()
-        self._closing.close()
-        self._queue.release()
-        self._queue.start()
+        for loop in self._loops:
+            self._run_once(loop)
         return True
+
+    def _beat(self) -> None:
+        try:
+            self._lease.hold()
+        except Unavailable as error:
+            logger.warning("the lease cannot be renewed: %s", error)
+        except Exception:
+            logger.exception("the lease cannot be renewed")
+
+    def _run_loop(self, loop: Loop, stop: threading.Event) -> None:
+        complaint = ""
+        while not stop.is_set():
+            if self._lease.held():
+                outcome, complaint = self._try_once(loop, complaint)
+                ROUNDS.labels(loop.name, outcome).inc()
+            stop.wait(PAUSE_SECONDS)
+
+    def _try_once(self, loop: Loop, complaint: str) -> tuple[str, str]:
+        """Run a loop once; returns the outcome, and what was complained of."""
+        try:
+            with ROUND_SECONDS.labels(loop.name).time():
+                self._run_once(loop)
+            LAST_ROUND.labels(loop.name).set_to_current_time()
+            return "whole", ""
+        except Unavailable as error:
+            if str(error) != complaint:
+                logger.warning("%s; retrying", error)
+            return "unavailable", str(error)
+        except LeaseLost as error:
+            logger.warning("%s", error)
+            return "overtaken", ""
+        except Exception:
+            logger.exception("a round of the %s failed; retrying", loop.name)
+            return "failed", ""
+
+    def _run_once(self, loop: Loop) -> None:
+        with self._lease.round():
+            for step in loop.steps:
+                step()

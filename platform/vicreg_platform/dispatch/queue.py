@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 from vicreg_platform.clock import Clock
@@ -9,19 +10,17 @@ from vicreg_platform.cluster import Capacity, Cluster
 from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.dispatch.attempts import Attempts
 from vicreg_platform.dispatch.containment import contained
-from vicreg_platform.errors import TrackingRefused, TrackingUnavailable
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
 from vicreg_platform.specs.needs import Needs
 from vicreg_platform.specs.stored import Unreadable, read_spec
 from vicreg_platform.telemetry import QUEUE_WAIT
-from vicreg_platform.tracking import Tracking
 
 TOO_LARGE_SECONDS = 600.0
 """How long a job too large for the whole cluster waits: nodes come back, or are added."""
 BATCH = 100
-"""Queued, waiting or overdue jobs looked at in one round."""
+"""Waiting or overdue jobs looked at in one round; queued jobs read at a time."""
 
 
 class Queue:
@@ -30,7 +29,6 @@ class Queue:
     Args:
         jobs: where they are stored.
         cluster: where they are to run.
-        tracking: where their runs are created.
         attempts: submits what starts, and explains what does not.
         now: the clock.
     """
@@ -39,13 +37,11 @@ class Queue:
         self,
         jobs: Jobs,
         cluster: Cluster,
-        tracking: Tracking,
         attempts: Attempts,
         now: Clock,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
-        self._tracking = tracking
         self._attempts = attempts
         self._now = now
         self._too_large_since: dict[str, datetime] = {}
@@ -79,14 +75,12 @@ class Queue:
         Raises:
             Unavailable: the database or Ray is unreachable.
         """
-        with self._jobs.read() as jobs:
-            queued = jobs.queued(BATCH)
-            running = [job for _, job in jobs.live_attempts()]
-        if not queued:
-            return
-        capacity = self._cluster.capacity()
-        live = [capacity.limited(job.needs) for job in running if job.needs is not None]
-        for job in queued:
+        capacity: Capacity | None = None
+        live: list[Needs] = []
+        for job in self._queued():
+            if capacity is None:
+                capacity = self._cluster.capacity()
+                live = self._reserved(capacity)
             with contained(job):
                 spec = read_spec(job.spec, job.spec_version)
                 if isinstance(spec, Unreadable):
@@ -101,12 +95,31 @@ class Queue:
                     # Later jobs must not overtake: a large job would wait forever.
                     self._attempts.explain(job, f"waits for room: it needs {needs}")
                     return
-                try:
-                    self._start(job, spec.encoder_job)
-                except TrackingUnavailable as error:
-                    self._attempts.explain(job, f"starts when MLflow is reachable: {error}")
-                    return
+                encoder = spec.encoder_job
+                if encoder is not None and self._attempts.run_of(encoder) is None:
+                    self._attempts.explain(
+                        job, f"waits until MLflow is reachable: the run of job {encoder}"
+                    )
+                    continue
+                self._start(job)
                 live.append(needs)
+
+    def _queued(self) -> Iterator[Job]:
+        """The jobs that may start now, in order; read in batches, all of which one may need."""
+        after: Job | None = None
+        while True:
+            with self._jobs.read() as jobs:
+                batch = jobs.queued(BATCH, after)
+            yield from batch
+            if len(batch) < BATCH:
+                return
+            after = batch[-1]
+
+    def _reserved(self, capacity: Capacity) -> list[Needs]:
+        """What the attempts on the cluster occupy, or will."""
+        with self._jobs.read() as jobs:
+            running = [job for _, job in jobs.live_attempts()]
+        return [capacity.limited(job.needs) for job in running if job.needs is not None]
 
     def _follow_too_large(self, job: Job, needs: Needs, capacity: Capacity) -> None:
         """Fail a job too large for the cluster, after ten minutes' grace."""
@@ -119,33 +132,14 @@ class Queue:
         message = f"{reason}, and has had no more for {minutes:g} minutes"
         self._move(job, JobState.FAILED, message, FailureClass.USER)
 
-    def _start(self, job: Job, encoder_job: str | None) -> None:
-        """Create the run, store the attempt, then submit it."""
-        try:
-            self._ensure_run(job, encoder_job)
-        except TrackingRefused as error:
-            self._move(job, JobState.FAILED, str(error), FailureClass.USER)
-            return
+    def _start(self, job: Job) -> None:
+        """Store the attempt, then submit it."""
         with self._jobs.write() as jobs:
             jobs.transition(job.id, JobState.STARTING, message=None)
             attempt = jobs.open_attempt(job.id, len(job.attempts) + 1)
         if attempt.number == 1:
             QUEUE_WAIT.observe((self._now() - job.created_at).total_seconds())
         self._attempts.submit(attempt, job)
-
-    def _ensure_run(self, job: Job, encoder_job: str | None) -> None:
-        if job.run_id is not None:
-            return
-        parent = None
-        if encoder_job is not None:
-            with self._jobs.read() as jobs:
-                parent = jobs.get(encoder_job).run_id
-        run_id, experiment_id = self._tracking.ensure_run(
-            job.id, job.name, job.experiment, job.spec, parent
-        )
-        with self._jobs.write() as jobs:
-            jobs.set_run(job.id, run_id, experiment_id)
-        job.run_id = run_id
 
     def _move(
         self, job: Job, state: JobState, message: str | None, failure: FailureClass | None = None

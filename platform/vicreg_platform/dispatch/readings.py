@@ -1,12 +1,14 @@
-"""Copies progress and metrics from a job's MLflow run into the database."""
+"""Copies runs, progress and metrics from MLflow into the database."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from vicreg_platform.clock import Clock
-from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
+from vicreg_platform.dispatch.backoff import Backoff
+from vicreg_platform.errors import NotFound, TrackingRefused
 from vicreg_platform.jobs.repository import Jobs
+from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
 from vicreg_platform.telemetry import FIRST_STEP
 from vicreg_platform.tracking import Tracking
@@ -16,8 +18,8 @@ class Readings:
     """What MLflow knows of the jobs.
 
     Args:
-        jobs: where progress and metrics are copied to.
-        tracking: where they come from.
+        jobs: where it is copied to.
+        tracking: where it comes from.
         now: the clock.
     """
 
@@ -25,14 +27,35 @@ class Readings:
         self._jobs = jobs
         self._tracking = tracking
         self._now = now
+        self._backoff = Backoff(now, tracking.ping)
+
+    def follow(self) -> None:
+        """Copy what MLflow knows of each job whose driver is up.
+
+        Raises:
+            Unavailable: the database or MLflow is unreachable.
+        """
+        with self._jobs.read() as jobs:
+            live = [job for _, job in jobs.live_attempts()]
+        self._backoff.keep({job.id for job in live})
+        for job in live:
+            if job.state == JobState.STARTING.value or self._backoff.skips(job.id):
+                continue
+            with self._backoff.attempt(job.id):
+                self._find_run(job)
+                self.copy(job)
 
     def copy(self, job: Job) -> None:
-        """Copy the progress and the metrics of a job, unless MLflow cannot give them now."""
+        """Copy the progress and the metrics of a job, unless its run is gone.
+
+        Raises:
+            TrackingUnavailable: MLflow is unreachable.
+        """
         if job.run_id is None:
             return
         try:
             reading = self._tracking.read(job.run_id)
-        except (TrackingUnavailable, TrackingRefused, NotFound):
+        except (TrackingRefused, NotFound):
             return
         progress = None if reading.progress is None else reading.progress.model_dump()
         if progress == job.progress and reading.metrics == job.summary:
@@ -41,6 +64,16 @@ class Readings:
             jobs.set_reading(job.id, progress, reading.metrics)
         if job.kind == "pretrain" and not _steps(job.progress) and _steps(progress):
             FIRST_STEP.observe((self._now() - job.created_at).total_seconds())
+
+    def _find_run(self, job: Job) -> None:
+        """Store the run that the job's driver has created, once it is there."""
+        if job.run_id is not None:
+            return
+        run = self._tracking.run_of_job(job.id, job.experiment)
+        if run is not None:
+            with self._jobs.write() as jobs:
+                jobs.set_run(job.id, *run)
+            job.run_id = run[0]
 
 
 def _steps(progress: dict[str, Any] | None) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -137,8 +137,8 @@ class JobRepository:
             )
         return list(self._session.scalars(query))
 
-    def queued(self, limit: int) -> list[Job]:
-        """Jobs that may start now: highest priority first, then oldest."""
+    def queued(self, limit: int, after: Job | None = None) -> list[Job]:
+        """Jobs that may start now, after job ``after``: highest priority first, then oldest."""
         query = (
             select(Job)
             .where(
@@ -149,6 +149,13 @@ class JobRepository:
             .limit(limit)
             .options(selectinload(Job.attempts))
         )
+        if after is not None:
+            query = query.where(
+                or_(
+                    Job.priority < after.priority,
+                    (Job.priority == after.priority) & (Job.id > after.id),
+                )
+            )
         return list(self._session.scalars(query))
 
     def ready(self, limit: int) -> list[Job]:
@@ -315,6 +322,13 @@ class JobRepository:
             .order_by(Attempt.created_at)
         )
         return [(attempt, job) for attempt, job in self._session.execute(query)]
+
+    def ended_submissions(self, submissions: Collection[str]) -> list[str]:
+        """Those of ``submissions`` whose attempt has ended; others' are not among them."""
+        query = select(Attempt.submission_id).where(
+            Attempt.submission_id.in_(submissions), Attempt.ended_at.is_not(None)
+        )
+        return list(self._session.scalars(query))
 
     def unarchived_attempts(self, limit: int) -> list[tuple[Attempt, Job]]:
         """Ended attempts whose log is not stored yet, each with its job."""

@@ -6,12 +6,13 @@ import hashlib
 import hmac
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.database import Database
-from vicreg_platform.errors import Conflict, InvalidKey
+from vicreg_platform.errors import Conflict, DatabaseUnavailable, InvalidKey
 from vicreg_platform.keys.repository import KeyRepository
 from vicreg_platform.keys.schemas import AuditSchema, KeySchema, NewKey, Role
 from vicreg_platform.keys.tables import ApiKey
@@ -186,7 +187,8 @@ class KeyService:
     def _note_use(self, key: ApiKey) -> None:
         now = self._now()
         if key.last_used_at is None or now - key.last_used_at > timedelta(seconds=USED_SECONDS):
-            with self._database.write() as session:
+            # A request does not fail because another transaction has locked the key.
+            with suppress(DatabaseUnavailable), self._database.write() as session:
                 KeyRepository(session, now).used(key.prefix)
 
 

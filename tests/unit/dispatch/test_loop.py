@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
-from vicreg_platform.errors import Conflict, InvalidSpec, Unavailable
+from vicreg_platform.errors import Conflict, InvalidSpec, TrackingUnavailable, Unavailable
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
@@ -58,10 +59,17 @@ class World:
 
     def round(self, after_seconds: float = 0.0) -> None:
         self.moment += timedelta(seconds=after_seconds)
-        self.dispatcher.round()
+        with suppress(TrackingUnavailable):  # the last of the loops needs MLflow
+            self.dispatcher.round()
 
     def job(self, job_id: str) -> JobSchema:
         return self.jobs.get(job_id)
+
+    def drives(self, job_id: str, attempt: int = 1) -> None:
+        """The driver of an attempt comes up, and creates the run."""
+        job = self.job(job_id)
+        self.cluster.set(f"{job_id}-{attempt}", SubmissionState.RUNNING)
+        self.tracking.ensure_run(job_id, job.name, "", job.spec, None)
 
     def ends(self, submission: str, exit_code: int, reason: str | None = None) -> None:
         if reason is not None:
@@ -96,7 +104,7 @@ def started(world: World, **changes: Any) -> tuple[str, str]:
     """A job whose driver is up, and the id of its first submission."""
     job = world.submit(**changes)
     world.round()
-    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.drives(job)
     world.round()
     return job, f"{job}-1"
 
@@ -130,19 +138,19 @@ def test_a_job_on_a_cluster_that_scales_says_that_it_waits_for_a_node(world: Wor
 
 def test_the_driver_is_told_all_it_needs(world: World) -> None:
     job, submission = started(world)
-    *command, argument = world.cluster.submissions[submission].arguments
+    *command, argument = world.cluster.submitted[submission].arguments
     assignment = Assignment.model_validate_json(argument)
     assert command == ["python", "-m", "vicreg_workers.main"]
     assert (assignment.job_id, assignment.attempt) == (job, 1)
-    assert assignment.run_id == f"run-{job}"
+    assert assignment.run_id is None  # its driver creates the run, whether or not MLflow is there
     assert assignment.storage == world.settings.storage
 
 
 def test_one_process_holds_its_resources_and_a_driver_of_several_none(world: World) -> None:
     _, alone = started(world)
     _, several = started(world, resources={"workers": 2})
-    assert world.cluster.submissions[alone].driver == Bundle(1, 0)
-    assert world.cluster.submissions[several].driver == Bundle(0, 0)
+    assert world.cluster.submitted[alone].driver == Bundle(1, 0)
+    assert world.cluster.submitted[several].driver == Bundle(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +178,7 @@ def test_an_infrastructure_failure_is_tried_again_after_a_wait(
     assert world.job(job).state is JobState.QUEUED
     world.round(after_seconds=2)
     assert world.job(job).state is JobState.STARTING
-    assert set(world.cluster.submissions) == {f"{job}-1", f"{job}-2"}
+    assert set(world.cluster.submitted) == {f"{job}-1", f"{job}-2"}
 
 
 def test_the_wait_doubles_and_attempts_run_out(world: World) -> None:
@@ -195,7 +203,7 @@ def test_a_lost_ray_head_costs_an_attempt_not_the_job(world: World) -> None:
     world.round()
     assert "head was lost" in (world.job(job).reason or "")
     world.round(after_seconds=11)
-    assert f"{job}-2" in world.cluster.submissions
+    assert f"{job}-2" in world.cluster.submitted
 
 
 def test_while_ray_does_not_answer_nothing_is_decided(world: World) -> None:
@@ -218,7 +226,7 @@ def test_a_crash_between_intent_and_submission_submits_once(world: World) -> Non
     assert world.job(job).attempts[0].submitted_at is None
     world.dispatcher = world.new_dispatcher()
     world.round(after_seconds=60)  # the lease of the dead one has expired
-    assert list(world.cluster.submissions) == [f"{job}-1"]
+    assert list(world.cluster.submitted) == [f"{job}-1"]
     assert world.job(job).attempts[0].submitted_at is not None
 
 
@@ -256,7 +264,7 @@ def test_a_queued_job_is_cancelled_at_once(world: World) -> None:
     job = world.submit()
     assert world.jobs.cancel(job).state is JobState.CANCELLED
     world.round()
-    assert world.cluster.submissions == {}
+    assert world.cluster.submitted == {}
 
 
 def test_a_running_job_is_stopping_until_it_is_gone(world: World) -> None:
@@ -293,11 +301,11 @@ def test_only_what_fits_is_submitted_in_the_order_of_priority_then_age(world: Wo
     second = world.submit()
     urgent = world.submit(priority=5, resources={"workers": 2})
     world.round()
-    assert list(world.cluster.submissions) == [f"{urgent}-1"]
+    assert list(world.cluster.submitted) == [f"{urgent}-1"]
     assert "waits for room" in (world.job(first).reason or "")
     world.ends(f"{urgent}-1", 0)
     world.round()
-    assert list(world.cluster.submissions)[1:] == [f"{first}-1", f"{second}-1"]
+    assert list(world.cluster.submitted)[1:] == [f"{first}-1", f"{second}-1"]
 
 
 def test_a_large_job_is_not_overtaken_by_small_ones(world: World) -> None:
@@ -306,10 +314,10 @@ def test_a_large_job_is_not_overtaken_by_small_ones(world: World) -> None:
     large = world.submit(resources={"workers": 2})
     world.submit()
     world.round()
-    assert list(world.cluster.submissions) == [running]
+    assert list(world.cluster.submitted) == [running]
     world.ends(running, 0)
     world.round()
-    assert f"{large}-1" in world.cluster.submissions
+    assert f"{large}-1" in world.cluster.submitted
 
 
 def test_what_can_never_fit_fails_with_its_reason(world: World) -> None:
@@ -397,22 +405,6 @@ def test_a_running_job_counts_without_its_spec(world: World) -> None:
     assert world.job(small).state is JobState.STARTING
 
 
-def test_the_run_of_a_job_that_was_cancelled_before_its_first_attempt_is_closed(
-    world: World,
-) -> None:
-    job = world.submit()
-    world.cluster.submit = lambda submission: (_ for _ in ()).throw(KeyboardInterrupt)  # type: ignore[method-assign]
-    with pytest.raises(KeyboardInterrupt):
-        world.round()
-    del world.cluster.submit
-    with world.database.write() as session:  # as if it had died one line earlier
-        session.execute(text("DELETE FROM attempts"))
-        session.execute(text("UPDATE jobs SET state = 'queued'"))
-    world.jobs.cancel(job)
-    world.round()
-    assert world.tracking.runs[f"run-{job}"] == "KILLED"
-
-
 def test_a_refused_submission_is_tried_again(world: World) -> None:
     world.cluster.refuses = "no agent"
     job = world.submit()
@@ -427,8 +419,10 @@ def test_evaluations_wait_for_the_encoder_and_read_it_from_its_run(world: World)
     assert waiting.state is JobState.WAITING
     world.ends(submission, 0)
     world.round()
-    argument = world.cluster.submissions[f"{waiting.id}-1"].arguments[-1]
+    argument = world.cluster.submitted[f"{waiting.id}-1"].arguments[-1]
     assert Assignment.model_validate_json(argument).encoder_run_id == f"run-{job}"
+    world.ends(f"{waiting.id}-1", 64, "no module named torch")  # before it created its run
+    world.round()
     assert world.tracking.parents[f"run-{waiting.id}"] == f"run-{job}"
 
 
@@ -441,15 +435,28 @@ def test_evaluations_of_a_failed_pretraining_are_cancelled(world: World) -> None
     assert job in (evaluation.reason or "")
 
 
-def test_jobs_start_when_mlflow_is_back(world: World) -> None:
+def test_a_job_starts_without_mlflow_and_its_run_is_found_later(world: World) -> None:
     world.tracking.reachable = False
     job = world.submit()
     world.round()
-    assert world.job(job).state is JobState.QUEUED
-    assert "MLflow" in (world.job(job).reason or "")
-    world.tracking.reachable = True
-    world.round()
     assert world.job(job).state is JobState.STARTING
+    world.tracking.reachable = True
+    world.drives(job)
+    world.round()
+    mlflow = world.job(job).mlflow
+    assert mlflow is not None
+    assert mlflow.run_id == f"run-{job}"
+
+
+def test_the_run_of_a_job_whose_driver_never_came_up_keeps_its_log(world: World) -> None:
+    job = world.submit()
+    world.round()
+    world.cluster.logs[f"{job}-1"] = "no module named torch\n"
+    world.ends(f"{job}-1", 64, "broken image")
+    world.round()
+    world.round()
+    assert world.tracking.runs[f"run-{job}"] == "FAILED"
+    assert "broken image" in world.tracking.logs[f"run-{job}", 1]
 
 
 def test_a_job_ends_without_mlflow_and_its_log_is_kept_later(world: World) -> None:
@@ -473,7 +480,7 @@ def test_a_retry_goes_on_from_the_ended_jobs_checkpoints(world: World) -> None:
     world.round()
     retry = world.jobs.retry(job)
     world.round()
-    argument = world.cluster.submissions[f"{retry.id}-1"].arguments[-1]
+    argument = world.cluster.submitted[f"{retry.id}-1"].arguments[-1]
     assert Assignment.model_validate_json(argument).resume_from == job
     assert retry.retry_of == job
     assert world.job(job).state is JobState.FAILED
@@ -502,7 +509,7 @@ def test_a_sweep_runs_no_more_trials_than_it_asks_for_and_the_cluster_has(
 ) -> None:
     job = world.jobs.submit(sweep(workers, concurrency))[0].id
     world.round()
-    submission = world.cluster.submissions[f"{job}-1"]
+    submission = world.cluster.submitted[f"{job}-1"]
     assert submission.driver == Bundle(0, 0)
     assert Assignment.model_validate_json(submission.arguments[-1]).concurrency == granted
     # Its trials' resources are taken, whether or not they run already.
@@ -544,6 +551,8 @@ def test_the_best_of_a_sweep_is_promoted_once(world: World) -> None:
         "b": trial(1, TrialState.SUCCEEDED, 0.75),
         "c": trial(2, TrialState.FAILED, None),
     }
+    world.drives(job)
+    world.round()
     world.ends(f"{job}-1", 0)
     world.tracking.reachable = False  # the sweep ends while MLflow is unreachable
     world.round()
@@ -701,6 +710,8 @@ def test_a_sweep_whose_best_is_over_the_quota_is_closed_all_the_same(world: Worl
             parameters={"method.variance": 5.0},
         )
     }  # fmt: skip
+    world.drives(job)
+    world.round()
     world.ends(f"{job}-1", 0)
     world.round()
     assert world.tracking.runs[f"run-{job}"] == "FINISHED"

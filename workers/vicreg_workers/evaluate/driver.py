@@ -17,6 +17,7 @@ from vicreg_workers.evaluate.linear import evaluate_linear
 from vicreg_workers.failures import as_job_failures
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import Outbox
+from vicreg_workers.tracking.run import run_of
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def evaluate(assignment: Assignment) -> None:
     device = torch.device("cuda" if spec.resources.gpus else "cpu")
     torch.set_num_threads(spec.resources.cpus)
     with Outbox(
-        assignment.tracking_uri, assignment.run_id, resumed=assignment.attempt > 1
+        assignment.tracking_uri, run_of(assignment), resumed=assignment.attempt > 1
     ) as outbox:
         outbox.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
         with as_job_failures("free the GPU, or evaluate on CPUs with resources.gpus 0"):

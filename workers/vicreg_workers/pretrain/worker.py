@@ -25,6 +25,7 @@ from vicreg_workers.selfsup.train import Pretraining
 from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import Outbox
+from vicreg_workers.tracking.run import run_of
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def _train(
         outbox = None
         if rank() == 0:
             outbox = stack.enter_context(
-                Outbox(assignment.tracking_uri, assignment.run_id, resumed=True)
+                Outbox(assignment.tracking_uri, run_of(assignment), resumed=True)
             )
             outbox.tags(tags)
         stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)

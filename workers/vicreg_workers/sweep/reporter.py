@@ -21,6 +21,7 @@ from vicreg_workers.sweep import plots
 from vicreg_workers.sweep.ledger import Entry, Ledger
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import CLOSE_SECONDS, FAILED_CLOSE_SECONDS, Outbox
+from vicreg_workers.tracking.run import run_of
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ class Reporter:
         self._ledger = ledger
         self._started = time.monotonic()
         self._ended_before = sum(entry.state is not TrialState.RUNNING for entry in ledger)
-        self._outbox = Outbox(assignment.tracking_uri, assignment.run_id, resumed=True)
+        self._outbox = Outbox(assignment.tracking_uri, run_of(assignment), resumed=True)
         self._outbox.tags(
             environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)}
         )
@@ -156,10 +157,11 @@ class Reporter:
         if run_id is None:
             if entry.state is TrialState.RUNNING:
                 return  # its own process creates the run and reports its id
-            run_id = tracking.run_of_job(
+            run = tracking.run_of_job(
                 job_id_of_trial(self._assignment.job_id, entry.number), self._spec.experiment
             )
-            if run_id is None:
+            if run is None:
                 return
+            run_id = run[0]
         shown = Trial.model_validate(entry.model_dump(include=set(Trial.model_fields)))
         tracking.store_trial(run_id, shown)

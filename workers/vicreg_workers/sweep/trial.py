@@ -106,12 +106,13 @@ def _run_of_trial(
     deadline = time.monotonic() + MLFLOW_SECONDS
     while True:
         try:
+            parent = sweep.run_id or _run_of_sweep(tracking, sweep)
             run_id, _ = tracking.ensure_run(
                 job_id_of_trial(sweep.job_id, number),
                 f"{sweep.spec.name}-{number:05d}",
                 sweep.spec.experiment,
                 spec.model_dump(mode="json") | {"labels": sweep.spec.labels},
-                sweep.run_id,
+                parent,
             )
             begun = Trial(number=number, parameters=parameters, epochs=spec.training.epochs)
             tracking.begin_trial(run_id, begun)
@@ -119,5 +120,17 @@ def _run_of_trial(
         except TrackingUnavailable as error:
             if time.monotonic() > deadline:
                 raise InfrastructureFailure(str(error)) from None
-            logger.warning("MLflow is unreachable; the trial waits for it: %s", error)
+            logger.warning("the trial waits for MLflow: %s", error)
             time.sleep(RETRY_SECONDS)
+
+
+def _run_of_sweep(tracking: Tracking, sweep: Assignment) -> str:
+    """The sweep's run, which its driver creates.
+
+    Raises:
+        TrackingUnavailable: it is not there yet.
+    """
+    run = tracking.run_of_job(sweep.job_id, sweep.spec.experiment)
+    if run is None:
+        raise TrackingUnavailable("the run of the sweep is not there yet")
+    return run[0]

@@ -1,7 +1,8 @@
 """Sends what a worker records to its MLflow run, from a thread of its own.
 
 A slow or unreachable server neither stops nor slows the training: everything is queued, and sent
-in batches until the server has it. No point is lost or sent twice. After a restart, points that
+in batches until the server has it. No point is lost or sent twice. A server that refuses for good,
+for example because the run was deleted, fails the job. After a restart, points that
 the server has already are dropped, and points that it had not when the checkpoint was saved come
 from the checkpoint.
 """
@@ -12,13 +13,13 @@ import logging
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.tags import PROGRESS_TAG
-from vicreg_workers.failures import InfrastructureFailure
+from vicreg_workers.failures import InfrastructureFailure, UserFailure
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -54,14 +55,17 @@ class Outbox:
 
     Args:
         tracking_uri: address of the MLflow server.
-        run_id: the run.
+        run: the id of the run, or what finds or creates the run.
         resumed: whether the run may hold points already. Each curve then continues after its last
             step.
     """
 
-    def __init__(self, tracking_uri: str, run_id: str, *, resumed: bool = False) -> None:
+    def __init__(
+        self, tracking_uri: str, run: str | Callable[[], str], *, resumed: bool = False
+    ) -> None:
         self._tracking_uri = tracking_uri
-        self._run_id = run_id
+        self._run = run
+        self._refused: UserFailure | None = None
         self._points: list[Point] = []
         self._tags: dict[str, str] = {}
         self._files: list[tuple[str, bytes]] = []
@@ -72,7 +76,12 @@ class Outbox:
         self._thread.start()
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue one point of each curve."""
+        """Queue one point of each curve.
+
+        Raises:
+            UserFailure: MLflow refuses what is sent, and would do so again.
+        """
+        self._check()
         now = time.time_ns() // 1_000_000
         with self._lock:
             self._points += [Point(name, value, now, step) for name, value in metrics.items()]
@@ -125,17 +134,24 @@ class Outbox:
 
         Raises:
             InfrastructureFailure: the server accepted nothing for that time.
+            UserFailure: MLflow refuses what is sent, and would do so again.
         """
         self._closing.set()
         left = self._left()
         while left:
             self._thread.join(timeout)
+            self._check()
             before, left = left, self._left()
             if left == before:
                 raise InfrastructureFailure(
                     f"MLflow accepted nothing for {timeout:g} s after the work was done"
                 )
         self._thread.join(timeout)
+        self._check()
+
+    def _check(self) -> None:
+        if self._refused is not None:
+            raise self._refused
 
     def _left(self) -> int:
         """The number of points, tags and files not sent yet."""
@@ -155,6 +171,10 @@ class Outbox:
                     client = mlflow_client(self._tracking_uri)
                 self._send(client)
             except Exception as error:  # whatever it is, what is queued must not be lost
+                if _is_refusal(error):
+                    reason = str(error).removeprefix("RESOURCE_DOES_NOT_EXIST: ")
+                    self._refused = UserFailure(f"MLflow refuses what this job records: {reason}")
+                    return
                 if not failing:
                     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
                     logger.warning("MLflow is unreachable; the work continues: %s", reason)
@@ -171,8 +191,11 @@ class Outbox:
     def _send(self, client: MlflowClient) -> None:
         from mlflow.entities import Metric, RunTag
 
+        if not isinstance(self._run, str):
+            self._run = self._run()
+        run_id = self._run
         if self._last_steps is None:
-            self._last_steps = self._steps_on_server(client)
+            self._last_steps = _steps_on_server(client, run_id)
         more = True
         while more:
             with self._lock:
@@ -182,7 +205,7 @@ class Outbox:
             fresh = [p for p in points if p.step > self._last_steps.get(p.metric, -1)]
             if fresh or tags:
                 client.log_batch(
-                    self._run_id,
+                    run_id,
                     metrics=[Metric(p.metric, p.value, p.timestamp, p.step) for p in fresh],
                     tags=[RunTag(key, value) for key, value in tags.items()],
                 )
@@ -190,23 +213,31 @@ class Outbox:
                 del self._points[: len(points)]
                 self._tags = {k: v for k, v in self._tags.items() if tags.get(k) != v}
         while self._files:
-            self._upload(client, *self._files[0])
+            _upload(client, run_id, *self._files[0])
             with self._lock:
                 del self._files[0]
 
-    def _upload(self, client: MlflowClient, path: str, content: bytes) -> None:
-        from vicreg_platform.tracking import patient_uploads
 
-        folder, _, name = path.rpartition("/")
-        with tempfile.TemporaryDirectory() as temporary:
-            file = Path(temporary) / name
-            file.write_bytes(content)
-            with patient_uploads():
-                client.log_artifact(self._run_id, str(file), folder or None)
+def _upload(client: MlflowClient, run_id: str, path: str, content: bytes) -> None:
+    from vicreg_platform.tracking import patient_uploads
 
-    def _steps_on_server(self, client: MlflowClient) -> dict[str, int]:
-        """The last step of each curve that the run holds."""
-        return {
-            metric: max(point.step for point in client.get_metric_history(self._run_id, metric))
-            for metric in client.get_run(self._run_id).data.metrics
-        }
+    folder, _, name = path.rpartition("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        file = Path(temporary) / name
+        file.write_bytes(content)
+        with patient_uploads():
+            client.log_artifact(run_id, str(file), folder or None)
+
+
+def _steps_on_server(client: MlflowClient, run_id: str) -> dict[str, int]:
+    """The last step of each curve that the run holds."""
+    return {
+        metric: max(point.step for point in client.get_metric_history(run_id, metric))
+        for metric in client.get_run(run_id).data.metrics
+    }
+
+
+def _is_refusal(error: Exception) -> bool:
+    from vicreg_platform.tracking import is_refusal
+
+    return is_refusal(error)

@@ -1,0 +1,136 @@
+"""What goes wrong with one job, one run or one neighbour stops nothing else."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from tests.unit.dispatch.test_loop import World, started, world  # noqa: F401
+from vicreg_platform.cluster import SubmissionState
+from vicreg_platform.dispatch.lease import LEASE_SECONDS
+from vicreg_platform.dispatch.queue import BATCH
+from vicreg_platform.errors import ClusterUnavailable, LeaseLost
+from vicreg_platform.jobs.states import JobState
+
+
+def test_a_log_that_ray_cannot_give_costs_its_job_the_reason_alone(world: World) -> None:  # noqa: F811
+    job, submission = started(world)
+    world.cluster.without_log.add(submission)
+    world.ends(submission, 64)
+    other = world.submit()
+    world.round()
+    assert world.job(job).reason == "the driver exited with code 64; see its log"
+    assert world.job(other).state is JobState.STARTING
+
+
+def test_a_log_that_stays_away_is_given_up_after_ten_minutes(world: World) -> None:  # noqa: F811
+    job, submission = started(world)
+    late, other = started(world)
+    for lost in (submission, other):
+        world.cluster.without_log.add(lost)
+        world.ends(lost, 0)
+    world.round()
+    world.cluster.without_log.discard(other)
+    world.cluster.logs[other] = "epoch 1\n"
+    world.round(after_seconds=300)
+    assert world.tracking.logs == {(f"run-{late}", 1): "epoch 1\n"}
+    world.round(after_seconds=301)
+    assert world.tracking.logs[f"run-{job}", 1] == "the log was lost: its node is gone\n"
+
+
+def test_a_run_whose_artifacts_cannot_be_written_holds_up_no_other(world: World) -> None:  # noqa: F811
+    first, one = started(world)
+    second, two = started(world)
+    world.tracking.unwritable.add(f"run-{first}")
+    world.ends(one, 0)
+    world.ends(two, 0)
+    world.round()
+    assert world.tracking.runs == {f"run-{first}": "FINISHED", f"run-{second}": "FINISHED"}
+    assert (f"run-{second}", 1) in world.tracking.logs
+    world.tracking.unwritable.clear()
+    world.round(after_seconds=3)
+    assert (f"run-{first}", 1) in world.tracking.logs
+
+
+@pytest.mark.parametrize("kind", ["too large", "unreadable"])
+def test_many_jobs_that_cannot_start_do_not_stop_the_queue(world: World, kind: str) -> None:  # noqa: F811
+    many = {"resources": {"cpus_per_worker": 64}} if kind == "too large" else {}
+    for _ in range(BATCH + 1):
+        world.submit(**many)
+    if kind == "unreadable":
+        with world.database.write() as session:
+            session.execute(text("UPDATE jobs SET spec = '{}', workers = NULL"))
+    job = world.submit()
+    world.round()
+    assert world.job(job).state is JobState.STARTING
+
+
+def test_a_submission_that_appears_late_is_stopped(world: World) -> None:  # noqa: F811
+    job = world.submit()
+    submit = world.cluster.submit
+    late: list[Any] = []
+
+    def time_out(submission: Any) -> None:
+        late.append(submission)
+        raise ClusterUnavailable("no answer within 15 s")
+
+    world.cluster.submit = time_out  # type: ignore[method-assign]
+    with pytest.raises(ClusterUnavailable):
+        world.round()
+    world.jobs.cancel(job)
+    world.round()
+    assert world.job(job).state is JobState.CANCELLED
+    submit(late[0])  # Ray had only been slow
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.cluster.set("another-platforms", SubmissionState.RUNNING)
+    world.round()
+    assert world.cluster.stops == [f"{job}-1"]
+
+
+def test_a_dispatcher_frozen_in_a_round_changes_nothing_when_it_continues(
+    world: World,  # noqa: F811
+) -> None:
+    job = world.submit()
+    world.round()
+    second = world.new_dispatcher()
+    submissions = world.cluster.submissions
+
+    def freeze() -> Any:
+        known = submissions()
+        del world.cluster.submissions
+        world.moment += timedelta(seconds=LEASE_SECONDS + 1)
+        assert second.round()  # another dispatcher takes over meanwhile
+        world.jobs.cancel(job)
+        return known | {f"{job}-1": known[f"{job}-1"]}
+
+    world.cluster.set(f"{job}-1", SubmissionState.RUNNING)
+    world.cluster.submissions = freeze  # type: ignore[method-assign]
+    before = world.states(job)
+    with pytest.raises(LeaseLost):
+        world.round()
+    assert world.states(job) == [*before, "running", "stopping"]  # the second's, and the user's
+
+
+def test_the_lease_that_was_lost_and_taken_again_ends_the_old_round(world: World) -> None:  # noqa: F811
+    job = world.submit()
+    world.round()
+    second = world.new_dispatcher()
+    submissions = world.cluster.submissions
+
+    def freeze() -> Any:
+        del world.cluster.submissions
+        world.moment += timedelta(seconds=LEASE_SECONDS + 1)
+        assert second.round()
+        world.moment += timedelta(seconds=LEASE_SECONDS + 1)
+        world.dispatcher._lease.hold()  # its heartbeat, which continues too
+        return submissions()
+
+    world.cluster.set(f"{job}-1", SubmissionState.FAILED, 64)
+    world.cluster.submissions = freeze  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        world.round()
+    assert world.job(job).state is JobState.FAILED  # as the second decided
+    assert [event.attempt for event in world.jobs.events(job, 100, None).items].count(1) == 1
