@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import yaml
 from anyio.to_thread import run_sync
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_api import problems
-from vicreg_platform.errors import BodyTooLarge, InvalidRequest
+from vicreg_platform.documents import load_json, load_yaml
+from vicreg_platform.errors import BodyTooLarge
 
 MAX_BYTES = 1024 * 1024
 _YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -21,38 +20,13 @@ async def parsed_body(request: Request) -> Any:
     """The body as data: YAML if the content type says so, else JSON.
 
     Raises:
-        InvalidRequest: it is not valid.
+        InvalidRequest: it is neither.
+        InvalidSpec: a value cannot be stored.
     """
     body = await request.body()
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     # In a thread: a megabyte of YAML takes seconds to parse, and other requests must not wait.
-    return await run_sync(_parsed_yaml if media_type in _YAML_TYPES else _parsed_json, body)
-
-
-def _parsed_json(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
-
-
-def _parsed_yaml(body: bytes) -> Any:
-    try:
-        data = yaml.load(body, _PlainLoader)
-        # What JSON lacks (dates, sets, bytes) becomes text.
-        return json.loads(json.dumps(data, default=str))
-    except (ValueError, TypeError, yaml.YAMLError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid YAML: {error}") from None
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Refuses aliases: a few lines of them would expand to gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not supported")
-        node: yaml.Node | None = super().compose_node(parent, index)
-        return node
+    return await run_sync(load_yaml if media_type in _YAML_TYPES else load_json, body)
 
 
 class BodyLimit:

@@ -13,6 +13,7 @@ import httpx
 import pytest
 import uvicorn
 import yaml
+from sqlalchemy import text
 
 from tests.fakes import FakeCluster
 from tests.integration.conftest import MlflowServer, wait_until
@@ -39,6 +40,7 @@ DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
 @dataclass
 class Platform:
     http: httpx.Client
+    database: Database
     cluster: FakeCluster
     dispatcher: Dispatcher
     tracking: Tracking
@@ -85,7 +87,7 @@ def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> 
     wait_until(lambda: server.started)
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
         dispatcher = Dispatcher(database, cluster, tracking, settings)
-        yield Platform(http, cluster, dispatcher, tracking, data_root)
+        yield Platform(http, database, cluster, dispatcher, tracking, data_root)
     server.should_exit = True
     thread.join()
 
@@ -552,3 +554,53 @@ def test_the_addresses_are_those_that_others_rely_on(platform: Platform) -> None
         "/v1/schedules/{schedule_id}/run-now",
         "/v1/schedules/{schedule_id}/ticks",
     }
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("spec", '{"labels": 3}'), ("spec", '{"labels": {"a": null}}'), ("spec", "[1]"),
+        ("summary", '{"train/loss": "much"}'), ("summary", "[]"), ("summary", '"text"'),
+        ("progress", '{"epoch": 1}'), ("progress", "3"),
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_read_whole_is_shown_without_the_rest(
+    platform: Platform, column: str, value: str
+) -> None:
+    broken, sound = platform.submit(), platform.submit()
+    with platform.database.write() as session:
+        statement = text(f"UPDATE jobs SET {column} = :value WHERE id = :id")
+        session.execute(statement, {"value": value, "id": broken})
+    answer = platform.http.get("/v1/jobs")
+    assert answer.status_code == 200, answer.text
+    assert {job["id"] for job in answer.json()["items"]} == {broken, sound}
+    assert platform.http.get(f"/v1/jobs/{broken}").status_code == 200
+    platform.dispatcher.round()
+    assert platform.http.get(f"/v1/jobs/{sound}").json()["state"] == "starting"
+
+
+def test_few_labels_are_searched_for_at_once(platform: Platform) -> None:
+    labels = [f"k{number}=v" for number in range(11)]
+    assert platform.http.get("/v1/jobs", params={"label": labels[:10]}).status_code == 200
+    refused = platform.http.get("/v1/jobs", params={"label": labels})
+    assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+
+
+@pytest.mark.parametrize(
+    "body", ['{"kind": "pretrain", "kind": "sweep"}', '{"a": NaN}', '{"a": "\\ud800"}']
+)
+def test_a_body_that_two_would_read_differently_is_refused(platform: Platform, body: str) -> None:
+    answer = platform.http.post("/v1/jobs", content=body)
+    assert answer.status_code == 422
+
+
+@pytest.mark.parametrize(
+    "overrides", [{".".join("a" * 2000): 1}, {"name": "\ud800"}, {"a": [[[]]] * 2}]
+)
+def test_a_clone_with_changes_that_fit_nothing_is_refused(
+    platform: Platform, overrides: dict[str, Any]
+) -> None:
+    job = platform.submit()
+    body = json.dumps({"overrides": overrides})
+    answer = platform.http.post(f"/v1/jobs/{job}/clone", content=body)
+    assert answer.status_code == 422, answer.text

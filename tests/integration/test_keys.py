@@ -305,3 +305,13 @@ def test_a_key_is_in_no_log_no_row_and_no_error(tmp_path: Path) -> None:
         tail = re.sub(r"^vk_[0-9a-f]{8}_", "", secret)
         assert tail.encode() not in stored
         assert not any(tail in answer for answer in answers_given)
+
+
+def test_what_a_key_may_not_do_fills_no_log(platform: Platform, admin: Holder) -> None:  # noqa: F811
+    viewer = holder(platform, admin, "carol", "viewer")
+    before = admin.ask("GET", "/v1/audit").json()["items"]
+    for _ in range(5):
+        assert viewer.ask("POST", f"/v1/jobs/{'x' * 3000}/cancel").status_code in (403, 422)
+    assert admin.ask("GET", "/v1/audit").json()["items"] == before
+    admin.ask("POST", f"/v1/jobs/{'x' * 3000}/cancel")
+    assert len(admin.ask("GET", "/v1/audit").json()["items"][0]["path"]) == 200

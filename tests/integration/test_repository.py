@@ -304,3 +304,19 @@ def test_the_first_answer_to_a_key_is_kept(database: Database) -> None:
     with database.write() as session:
         assert not JobRepository(session, NOW).store_answer("key", "digest", {"id": "2"})
         assert JobRepository(session, NOW).answer_for("key").answer == {"id": "1"}  # type: ignore[union-attr]
+
+
+def test_a_message_of_any_characters_is_stored(database: Database) -> None:
+    job = add(database)
+    message = "no such file: a\x00b\ud800\x1b[2J\nsecond line" + "x" * 5000
+    with database.write() as session:
+        jobs = JobRepository(session, NOW)
+        jobs.transition(job, JobState.STARTING, message=message)
+        attempt = jobs.open_attempt(job, 1)
+        jobs.end_attempt(attempt, "infrastructure", message)
+    with database.read() as session:
+        stored = JobRepository(session, NOW).get(job)
+    assert stored.reason is not None
+    assert stored.reason.startswith("no such file: a�b��[2J second linexxx")
+    assert stored.attempts[0].message == stored.reason
+    assert len(stored.reason) < 2100

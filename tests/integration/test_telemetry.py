@@ -40,3 +40,11 @@ def test_jobs_waits_and_calls_are_told(platform: Platform) -> None:  # noqa: F81
     assert grown("vicreg_call_seconds_count", "mlflow") > 0
     routes = {name[1] for name in after if name[0] == "vicreg_http_request_seconds_count"}
     assert not any(job in route for route in routes)
+
+
+def test_an_invented_method_makes_no_series_of_its_own(platform: Platform) -> None:  # noqa: F811
+    for number in range(5):
+        platform.http.request(f"INVENTED{number}", "/v1/jobs")
+    names = [name for name in read(platform) if name[0] == "vicreg_http_request_seconds_count"]
+    assert not any("INVENTED" in part for name in names for part in name)
+    assert any("other" in name for name in names)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
-import yaml
 from pydantic import ValidationError
 from rich.console import Console
 from rich.live import Live
@@ -25,7 +24,8 @@ from vicreg_platform.cli import output
 from vicreg_platform.cli.faults import print_faults
 from vicreg_platform.client import ApiError, Client
 from vicreg_platform.database import Database
-from vicreg_platform.errors import PlatformError
+from vicreg_platform.documents import load_yaml, load_yaml_all
+from vicreg_platform.errors import InvalidRequest, PlatformError
 from vicreg_platform.jobs.schemas import TrialSort
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import Role
@@ -511,19 +511,19 @@ def _read_changes(changes: list[str] | None) -> dict[str, Any]:
         if not separator or not field:
             raise PlatformError(f"--set {change}: must be FIELD=VALUE")
         try:
-            read[field] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise PlatformError(f"--set {change}: {value} is not YAML: {error}") from None
+            read[field] = load_yaml(value)
+        except PlatformError as error:
+            raise PlatformError(f"--set {change}: {error}") from None
     return read
 
 
 def _read_specs(file: Path) -> list[dict[str, Any]]:
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text()
-        specs = [spec for spec in yaml.safe_load_all(text) if spec is not None]
+        specs = [spec for spec in load_yaml_all(text) if spec is not None]
     except OSError as error:
         raise PlatformError(f"cannot read {file}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (InvalidRequest, UnicodeDecodeError) as error:
         raise PlatformError(f"{file} is neither YAML nor JSON: {error}") from None
     if not specs or not all(isinstance(spec, dict) for spec in specs):
         raise PlatformError(f"{file} holds no spec: it must be a mapping of fields")

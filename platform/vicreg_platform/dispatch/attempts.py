@@ -19,13 +19,13 @@ from vicreg_platform.jobs.tables import Attempt, Job
 from vicreg_platform.settings import Settings
 from vicreg_platform.specs.stored import Unreadable, read_spec
 from vicreg_platform.telemetry import ATTEMPTS
+from vicreg_platform.text import printable
 
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 300.0
 REASON_LINES = 100
 """How many of a driver's last lines are searched for why it failed."""
-REASON_LENGTH = 2000
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,7 @@ class Attempts:
 
     def explain(self, job: Job, reason: str) -> None:
         """Store why a queued or starting job does not run yet, unless that is stored already."""
+        reason = printable(reason)
         if job.reason != reason:
             with self._jobs.write() as jobs:
                 jobs.set_reason(job.id, reason)
@@ -242,7 +243,7 @@ class Attempts:
         elif reason is None:
             first_line = (status.message or "").strip().splitlines()[:1]
             reason = f"the driver was lost: {first_line[0] if first_line else 'no reason given'}"
-        self._end(attempt, job, failure, _printable(reason))
+        self._end(attempt, job, failure, reason)
 
     def _stated_reason(self, attempt: Attempt) -> str | None:
         """Why the driver failed, if its log says so."""
@@ -289,9 +290,3 @@ class Attempts:
         ATTEMPTS.labels(job.kind, end.outcome).inc()
         because = f": {end.reason}" if end.reason else ""
         logger.info("attempt %s ended: %s%s", attempt.submission_id, end.outcome, because)
-
-
-def _printable(reason: str) -> str:
-    """The reason as one line that every database stores: PostgreSQL refuses NUL and surrogates."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in reason)
-    return line[:REASON_LENGTH]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from vicreg_platform.jobs.tables import (
     Job,
     Label,
 )
+from vicreg_platform.text import printable
 
 _WITH_PARTS = (selectinload(Job.attempts), selectinload(Job.dependencies))
 _OTHER = aliased(Job)
@@ -230,6 +232,63 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
+    def lock_queue_ends(self, schedule_id: str) -> list[str]:
+        """The jobs that a new one of the schedule must wait for, to wait for all unfinished ones.
+
+        They are those that no other waits for already, locked until the transaction ends: a job
+        that is cancelled passes on what it waited for to those that are known to wait for it.
+        """
+        while True:
+            ends = self._queue_ends(schedule_id)
+            for job_id in ends:
+                self.lock(job_id)
+            if self._queue_ends(schedule_id) == ends:
+                return ends
+
+    def _queue_ends(self, schedule_id: str) -> list[str]:
+        waiting = (
+            exists()
+            .where(
+                Dependency.depends_on == Job.id,
+                Dependency.condition == "finished",
+                Dependency.job_id == _OTHER.id,
+                _OTHER.schedule_id == schedule_id,
+                _OTHER.finished_at.is_(None),
+            )
+            .correlate(Job)
+        )
+        query = (
+            select(Job.id)
+            .where(Job.schedule_id == schedule_id, Job.finished_at.is_(None), ~waiting)
+            .order_by(Job.id)
+        )
+        return list(self._session.scalars(query))
+
+    def _pass_on_dependencies(self, job_id: str) -> None:
+        """Let those that wait for a job in their schedule's queue wait for what it waited for."""
+        schedule = select(Job.schedule_id).where(Job.id == job_id).scalar_subquery()
+        in_queue = (
+            Dependency.condition == "finished",
+            _OTHER.schedule_id == schedule,
+            _OTHER.finished_at.is_(None),
+        )
+        behind = self._session.scalars(
+            select(Dependency.job_id)
+            .join(_OTHER, Dependency.job_id == _OTHER.id)
+            .where(Dependency.depends_on == job_id, *in_queue)
+        ).all()
+        ahead = self._session.scalars(
+            select(Dependency.depends_on)
+            .join(_OTHER, Dependency.depends_on == _OTHER.id)
+            .where(Dependency.job_id == job_id, *in_queue)
+        ).all()
+        for waiting, other in itertools.product(behind, ahead):
+            if self._session.get(Dependency, (waiting, other)) is None:
+                self._session.add(
+                    Dependency(job_id=waiting, depends_on=other, condition="finished")
+                )
+        self._session.flush()
+
     def transition(
         self,
         job_id: str,
@@ -242,6 +301,8 @@ class JobRepository:
         not_before: datetime | None = None,
     ) -> None:
         """Change a job's state; nothing else does. The change and its event commit together.
+
+        A waiting job that ends passes on its place in its schedule's queue.
 
         Args:
             job_id: the job.
@@ -257,6 +318,7 @@ class JobRepository:
             NotFound: there is no such job.
             IllegalTransition: the job is in another state, or the attempt is no longer live.
         """
+        message = None if message is None else printable(message)
         sources = [s for s in (only_from or JobState) if after in TRANSITIONS[s]]
         before = self._session.scalar(
             select(Job.state).where(Job.id == job_id).with_for_update(of=Job)
@@ -290,6 +352,8 @@ class JobRepository:
         if result.rowcount == 0:
             raise IllegalTransition(f"job {job_id} is {before}: it cannot become {after.value}")
         self._record(job_id, JobState(before), after, attempt, message)
+        if before == JobState.WAITING.value and after in TERMINAL:
+            self._pass_on_dependencies(job_id)
 
     def set_run(self, job_id: str, run_id: str, experiment_id: str) -> None:
         """Store the MLflow run of a job."""
@@ -359,7 +423,8 @@ class JobRepository:
 
     def end_attempt(self, attempt: Attempt, outcome: str, message: str | None) -> None:
         """Record that the attempt has ended."""
-        self._update_attempt(attempt, ended_at=self._now, outcome=outcome, message=message)
+        text = None if message is None else printable(message)
+        self._update_attempt(attempt, ended_at=self._now, outcome=outcome, message=text)
 
     def mark_archived(self, attempt: Attempt) -> None:
         """Record that the attempt's log is stored."""

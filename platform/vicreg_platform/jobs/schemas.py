@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -111,7 +112,7 @@ class JobSchema(Schema):
             failure=job.failure,
             spec=spec,
             spec_version=job.spec_version,
-            labels=spec.get("labels", {}),
+            labels=_labels(spec),
             priority=job.priority,
             depends_on=[dependency.depends_on for dependency in job.dependencies],
             start_after=job.start_after,
@@ -123,11 +124,24 @@ class JobSchema(Schema):
             attempts=[AttemptSchema.of(attempt) for attempt in job.attempts],
             mlflow=run,
             progress=read_progress(job.progress),
-            summary=job.summary,
+            summary=_numbers(job.summary),
             created_at=job.created_at,
             started_at=job.started_at,
             finished_at=job.finished_at,
         )
+
+
+def _labels(spec: dict[str, Any]) -> dict[str, str]:
+    labels = spec.get("labels")
+    return {k: str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
+
+
+def _numbers(summary: object) -> dict[str, float]:
+    """The finite numbers of a summary: JSON has no others."""
+    if not isinstance(summary, dict):
+        return {}
+    numbers = {k: v for k, v in summary.items() if isinstance(v, int | float)}
+    return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
 
 
 class TrialSort(enum.StrEnum):

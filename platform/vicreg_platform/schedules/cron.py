@@ -16,6 +16,9 @@ from cronsim import CronSim, CronSimError
 
 TICK = timedelta(minutes=1)
 """The finest step of an expression."""
+INSTANT = timedelta(microseconds=1)
+GROWTH = 8
+"""How much further back each look begins."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,29 @@ class Cron:
 
     def after(self, moment: datetime, count: int) -> list[datetime]:
         """The first ``count`` times after ``moment``, in UTC; fewer if there are no more."""
-        times = CronSim(self.expression, moment.astimezone(self.local))
-        return [local.astimezone(UTC) for local in itertools.islice(times, max(0, count))]
+        return list(itertools.islice(self._after(moment), max(0, count)))
 
-    def until(self, moment: datetime) -> Iterator[datetime]:
-        """The times up to and including ``moment``, in UTC, latest first."""
-        # The library excludes the moment that it starts from.
-        start = (moment + TICK).astimezone(self.local)
-        for local in CronSim(self.expression, start, reverse=True):
-            if local <= moment:
-                yield local.astimezone(UTC)
+    def latest(self, first: datetime, last: datetime, count: int) -> list[datetime]:
+        """The latest ``count`` times from ``first`` to ``last``, both included, in UTC, in order.
+
+        Looks only forward, from further and further back: the library's search backwards does not
+        end in zones whose clocks change within an hour, such as Pacific/Chatham.
+        """
+        span = TICK * count
+        while True:
+            start = max(first, last - span)
+            # The library excludes the moment that it starts from.
+            times = list(itertools.takewhile(lambda at: at <= last, self._after(start - INSTANT)))
+            if len(times) >= count or start == first:
+                return times[-count:]
+            span *= GROWTH
+
+    def _after(self, moment: datetime) -> Iterator[datetime]:
+        """The times after ``moment``, each later than the one before."""
+        before = moment
+        for local in CronSim(self.expression, moment.astimezone(self.local)):
+            # In a doubled hour the library may continue with the first of two equal wall times.
+            at = local.astimezone(UTC)
+            if at > before:
+                yield at
+                before = at

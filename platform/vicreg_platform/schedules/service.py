@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from datetime import datetime, timedelta
 from typing import Any
@@ -12,7 +11,13 @@ from sqlalchemy.orm import Session
 
 from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.database import Database
-from vicreg_platform.errors import Conflict, InvalidSpec, QuotaExceeded, Unavailable
+from vicreg_platform.errors import (
+    Conflict,
+    InvalidSpec,
+    LeaseLost,
+    QuotaExceeded,
+    Unavailable,
+)
 from vicreg_platform.ids import new_id
 from vicreg_platform.jobs.repository import JobRepository
 from vicreg_platform.jobs.schemas import JobSchema
@@ -30,7 +35,7 @@ logger = logging.getLogger(__name__)
 ON_TIME = timedelta(minutes=1)
 """A tick that is seen later than this has been missed."""
 BATCH = 100
-"""Schedules looked at in one round."""
+"""Schedules looked at in one round, besides those that cannot be run."""
 _WHEN = ("cron", "timezone", "ends_at", "max_runs")
 
 
@@ -47,7 +52,7 @@ class ScheduleService:
         self._database = database
         self._jobs = jobs
         self._now = now
-        self._unreadable: set[str] = set()
+        self._failing: set[str] = set()
 
     def create(self, request: Any, owner: str | None = None) -> ScheduleSchema:
         """Store a schedule; its first job is submitted at its next time.
@@ -187,13 +192,16 @@ class ScheduleService:
             Unavailable: the database is unreachable.
         """
         with self._database.read() as session:
-            due = ScheduleRepository(session, self._now()).due(BATCH)
+            due = ScheduleRepository(session, self._now()).due(BATCH + len(self._failing))
+        self._failing &= {schedule.id for schedule in due}
         for schedule in due:
             try:
                 self._advance(schedule)
-            except Unavailable:
+            except (Unavailable, LeaseLost):
                 raise
             except Exception:
+                # More are read while it fails, so that it keeps none from its turn.
+                self._failing.add(schedule.id)
                 logger.exception("schedule %s is skipped in this round", schedule.id)
 
     def _advance(self, schedule: Schedule) -> None:
@@ -201,16 +209,14 @@ class ScheduleService:
         assert first is not None
         spec = read_schedule(schedule.spec, schedule.spec_version)
         if isinstance(spec, Unreadable):
-            if schedule.id not in self._unreadable:
+            if schedule.id not in self._failing:
                 logger.warning("schedule %s is unreadable: %s", schedule.id, spec.reason)
-                self._unreadable.add(schedule.id)
+            self._failing.add(schedule.id)
             return
         now = self._now()
         wanted = spec.catch_up_limit if spec.catch_up == "all" else 1
         end = now if spec.ends_at is None else min(now, spec.ends_at)
-        latest = itertools.islice(spec.times.until(end), wanted)
-        due = list(itertools.takewhile(lambda at: at >= first, latest))[::-1]
-        for at in due:
+        for at in spec.times.latest(first, end, wanted):
             if spec.catch_up == "none" and now - at > ON_TIME:
                 self._settle(schedule.id, at, spec, TickOutcome.MISSED, "no dispatcher was running")
             else:
@@ -290,7 +296,7 @@ class ScheduleService:
             job_spec,
             request,
             Origin(schedule_id=tick.schedule_id, owner=owner),
-            after=[job.id for job in unfinished],
+            after=jobs.lock_queue_ends(tick.schedule_id),
         )
         tick.job_id = made.id
         return made

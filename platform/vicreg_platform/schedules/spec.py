@@ -10,10 +10,18 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from vicreg_platform.errors import InvalidSpec
 from vicreg_platform.schedules.cron import Cron
-from vicreg_platform.specs.base import CrossFieldError, Moment, Name, SpecModel, field_faults
+from vicreg_platform.specs.base import (
+    CrossFieldError,
+    Moment,
+    Name,
+    SpecModel,
+    TimeSpan,
+    field_faults,
+)
 from vicreg_platform.specs.stored import Unreadable, Upgrades, read_stored
 
-_PLACEHOLDER = re.compile(r"\{\{\s*(\w*)\s*\}\}")
+_PLACEHOLDER = re.compile(r"\{\{[ \t]{0,8}(\w{0,64})[ \t]{0,8}\}\}")
+"""Bounded on purpose: a text of blanks after ``{{`` must not take time that grows as its square."""
 SCHEDULED_TIME = "scheduled_time"
 
 
@@ -38,7 +46,7 @@ class ScheduleSpec(SpecModel):
     """Which of the times that passed while no dispatcher was running are caught up on."""
     catch_up_limit: int = Field(default=10, ge=1, le=1000)
     """With ``all``: at most this many, the latest."""
-    jitter: Annotated[timedelta, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
+    jitter: Annotated[TimeSpan, Field(ge=timedelta(0), le=timedelta(days=1))] = timedelta(0)
     """Each job starts later by a random time of up to this: seconds, or as in ``PT5M``."""
     ends_at: Moment | None = None
     """No job is submitted after this moment."""

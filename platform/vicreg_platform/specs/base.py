@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -26,7 +28,20 @@ Name = Annotated[
         strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$"
     ),
 ]
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$")]
+
+
+def _taggable(key: str) -> str:
+    # MLflow refuses tags whose name is not the shortest path to itself.
+    if {"", ".", ".."} & set(key.split("/")):
+        raise ValueError("the parts between slashes must not be empty, '.' or '..'")
+    return key
+
+
+LabelKey = Annotated[
+    str,
+    StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,62}$"),
+    AfterValidator(_taggable),
+]
 LabelValue = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=32)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -39,8 +54,27 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("is out of range") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+def _no_number(value: Any) -> Any:
+    # pydantic takes a number for seconds since 1970: 20301224 would be in August 1970.
+    if isinstance(value, int | float) or (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        raise ValueError("must be a moment with a time zone, such as 2026-12-24T18:00:00+01:00")
+    return value
+
+
+_NUMBER = re.compile(r"\s*[-+]?[0-9.]+\s*")
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_in_utc)]
 """A moment with a time zone, in UTC."""
+
+
+def _seconds_or_iso(value: Any) -> Any:
+    # 12:00 would be twelve hours to one reader, and twelve minutes to another.
+    if isinstance(value, str) and "P" not in value[:2]:
+        raise ValueError("must be seconds, or as in PT12H")
+    return value
+
+
+TimeSpan = Annotated[timedelta, BeforeValidator(_seconds_or_iso)]
+"""Seconds, or an ISO 8601 duration."""
 
 
 class SpecModel(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -122,12 +123,11 @@ class PretrainSpec(JobSpec):
         training = data.setdefault("training", {})
         resources = data.get("resources")
         if isinstance(training, dict):
-            gpus = resources.get("gpus_per_worker") if isinstance(resources, dict) else 0
-            epochs = training.get("epochs", 100)
-            short = isinstance(epochs, int) and epochs < 20
+            gpus = _given(resources, "gpus_per_worker", 0.0)
+            epochs = int(_given(training, "epochs", 100.0))
             data["training"] = {
                 "precision": "bf16" if gpus else "fp32",
-                "warmup_epochs": epochs // 2 if short else 10,
+                "warmup_epochs": epochs // 2 if epochs < 20 else 10,
             } | training
         method = _text(data.get("method"), "name", "vicreg")
         for section, defaults in method_defaults(method).items():
@@ -136,7 +136,7 @@ class PretrainSpec(JobSpec):
                 data[section] = defaults | given
         watch = data.setdefault("watch", {})
         if isinstance(watch, dict):
-            bare = method == "vicreg" and _text(data.get("method"), "variance", 25.0) == 0
+            bare = method == "vicreg" and _given(data.get("method"), "variance", 25.0) == 0
             data["watch"] = {"collapse_std": 0.0 if bare else 0.01} | watch
         data.setdefault("name", f"{method}-{_text(data.get('backbone'), 'name', 'resnet18')}")
         return data
@@ -254,6 +254,16 @@ class PretrainSpec(JobSpec):
             ),
             retry=self.retry,
         )
+
+
+def _given(section: object, key: str, default: float) -> float:
+    """A number of a section, as its field will read it (``"5"`` is 5); the default if it cannot."""
+    value = section.get(key, default) if isinstance(section, dict) else default
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return default
+    return number if math.isfinite(number) else default
 
 
 def _text(section: object, key: str, default: object) -> object:

@@ -17,6 +17,7 @@ from vicreg_platform.specs.base import SpecModel, by_field
 
 Bounds = tuple[float, float]
 Values = Annotated[tuple[Any, ...], Field(min_length=1, max_length=1000)]
+MAX_MULTIPLES = 1e9
 INSIDE = 0.3819
 """Where the probe inside a range lies, as a share of it: a whole-number field refuses it."""
 
@@ -79,6 +80,8 @@ class QUniform(_Distribution):
     def _ordered(self) -> QUniform:
         low, high, step = self.quniform
         _check_order(low, high)
+        if step > 0 and max(abs(low), abs(high)) / step > MAX_MULTIPLES:
+            raise ValueError(f"there are more than {MAX_MULTIPLES:g} multiples of {step:g}")
         if step <= 0 or not self.multiples():
             raise ValueError(f"no multiple of {step:g} lies between {low:g} and {high:g}")
         return self

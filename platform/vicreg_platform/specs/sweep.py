@@ -21,7 +21,7 @@ from vicreg_platform.specs.base import (
 from vicreg_platform.specs.data import Data
 from vicreg_platform.specs.job import OF_THE_JOB, WHEN, JobSpec
 from vicreg_platform.specs.needs import Needs
-from vicreg_platform.specs.overrides import overridden
+from vicreg_platform.specs.overrides import overridden, without_values
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.space import Choice, Distribution, Grid
 
@@ -126,6 +126,9 @@ class SweepSpec(JobSpec):
         for section, name in (("method", "vicreg"), ("optimizer", "lars")):
             if isinstance(space, dict) and any(str(path).startswith(section) for path in space):
                 base.setdefault(section, {"name": name})
+        # What the space sets is not read from the base, and so must not be kept there unchecked.
+        if isinstance(space, dict):
+            base = without_values(base, map(str, space))
         return data | {"base": base}
 
     @model_validator(mode="after")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
@@ -53,8 +54,43 @@ def test_looked_at_from_behind_the_times_are_the_same(expression: str, day: str)
     cron = Cron(expression, "Europe/Paris")
     start = datetime.fromisoformat(f"{day}T00:00+00:00")
     forward = cron.after(start, 8)
-    backward = list(itertools.islice(cron.until(forward[-1]), 8))
-    assert backward[::-1] == forward
+    assert cron.latest(forward[0], forward[-1], 8) == forward
+    assert cron.latest(forward[2], forward[-2], 3) == forward[-4:-1]
+    assert cron.latest(start - timedelta(days=400), forward[-1], 8) == forward
+
+
+CHANGING = sorted(
+    zone
+    for zone in available_timezones()
+    if "/" in zone
+    and datetime(2026, 1, 1, tzinfo=ZoneInfo(zone)).utcoffset()
+    != datetime(2026, 7, 1, tzinfo=ZoneInfo(zone)).utcoffset()
+)
+
+
+def clock_changes(zone: str) -> list[datetime]:
+    """The moments of 2026 at which the clocks of a zone change, to a quarter of an hour."""
+    quarters = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=15 * n) for n in range(35040)]
+    local = ZoneInfo(zone)
+    offsets = [moment.astimezone(local).utcoffset() for moment in quarters]
+    return [
+        moment
+        for moment, before, after in zip(quarters[1:], offsets, offsets[1:], strict=False)
+        if before != after
+    ]
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Chatham", "Australia/Lord_Howe", *CHANGING[::12]])
+def test_on_the_day_the_clocks_change_time_goes_forward_alone(zone: str) -> None:
+    expressions = ["30 2 * * *", "15 1 * * *", "5 1-3 * * *", "*/2 */2 * * *", "30 0 * * *"]
+    for change, expression in itertools.product(clock_changes(zone), expressions):
+        cron = Cron(expression, zone)
+        for minutes in range(-90, 91, 9):
+            moment = change + timedelta(minutes=minutes)
+            times = cron.after(moment, 4)
+            assert times == sorted(set(times))
+            assert times[0] > moment
+            assert cron.latest(times[0], times[-1], 9) == times
 
 
 @pytest.mark.parametrize(

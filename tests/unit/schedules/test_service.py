@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from vicreg_platform.database import Database
 from vicreg_platform.errors import Conflict, InvalidSpec
@@ -16,7 +19,7 @@ from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState
-from vicreg_platform.schedules.service import ScheduleService
+from vicreg_platform.schedules.service import BATCH, ScheduleService
 
 DIGITS: dict[str, Any] = {"kind": "pretrain", "data": {"source": "digits"}}
 HOURLY = {
@@ -135,6 +138,51 @@ def test_overlap_cancel_ends_the_last_one(clockwork: Clockwork) -> None:
     assert first.state is JobState.STOPPING
     assert first.reason == f"cancelled for the next job of schedule {schedule}"
     assert (second.state, second.depends_on) == (JobState.WAITING, [first.id])
+
+
+@pytest.mark.parametrize("name", ["{{" + " " * 130_000, "{{ " * 40_000, "{{" + "a" * 130_000])
+def test_a_name_of_braces_and_blanks_takes_no_time(clockwork: Clockwork, name: str) -> None:
+    started = time.process_time()
+    with suppress(InvalidSpec):  # blanks are stripped from a name
+        clockwork.create(job=DIGITS | {"name": name})
+    assert time.process_time() - started < 2  # it was minutes
+
+
+def test_a_long_queue_takes_as_many_dependencies_as_it_has_jobs(clockwork: Clockwork) -> None:
+    evaluated = DIGITS | {"evaluations": [{"protocol": {"name": "knn"}}]}
+    clockwork.create(overlap="queue", job=evaluated)
+    clockwork.pass_time(40)
+    with clockwork.database.read() as session:
+        count = session.scalar(text("SELECT count(*) FROM dependencies"))
+    assert count == 40 + 39 * 2  # each evaluation on its training, each job on the two before it
+
+
+def test_a_job_cancelled_in_the_queue_lets_none_overtake(clockwork: Clockwork) -> None:
+    clockwork.create(overlap="queue")
+    clockwork.pass_time(5)
+    first, second, third, fourth, fifth = clockwork.made()
+    clockwork.jobs.cancel(third.id)
+    clockwork.jobs.cancel(second.id)
+    waits = {job.id: job.depends_on for job in clockwork.made()}
+    assert first.id in waits[fourth.id]
+    assert waits[fifth.id] == [fourth.id]
+    with clockwork.database.read() as session:
+        jobs = JobRepository(session, clockwork.moment)
+        assert jobs.ready(10) == []
+    clockwork.end(first)
+    with clockwork.database.read() as session:
+        jobs = JobRepository(session, clockwork.moment)
+        assert [job.id for job in jobs.ready(10)] == [fourth.id]
+
+
+def test_many_schedules_that_cannot_be_read_keep_none_from_its_turn(clockwork: Clockwork) -> None:
+    for _ in range(BATCH + 1):
+        clockwork.create(cron="*/30 * * * *")
+    with clockwork.database.write() as session:
+        session.execute(text("UPDATE schedules SET spec = '{}'"))
+    sound = clockwork.create(overlap="queue")
+    clockwork.pass_time(1)
+    assert clockwork.outcomes(sound) == [(1, "created")]
 
 
 @pytest.mark.parametrize(

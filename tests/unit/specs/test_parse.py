@@ -1,6 +1,7 @@
 """A spec is checked once, and every fault names the field that the user wrote."""
 
 import json
+from datetime import timedelta
 
 import pytest
 import yaml
@@ -216,3 +217,52 @@ def test_a_deadline_is_later_than_the_start() -> None:
     with pytest.raises(InvalidSpec, match="later than start_after") as refusal:
         parse_spec({"kind": "pretrain", "data": {"source": "digits"}} | times)
     assert [fault.field for fault in refusal.value.faults] == ["deadline"]
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"start_after": 20301224}, "start_after"),
+        ({"start_after": "20301224"}, "start_after"),
+        ({"deadline": 1.9e9}, "deadline"),
+        ({"max_runtime": "12:00"}, "max_runtime"),
+        ({"max_runtime": "1 day"}, "max_runtime"),
+        ({"max_runtime": "90"}, "max_runtime"),
+        ({"labels": {"a//b": "x"}}, "labels.a//b"),
+        ({"labels": {"a/..": "x"}}, "labels.a/.."),
+        ({"labels": {"a/./b": "x"}}, "labels.a/./b"),
+        ({"labels": {"a/": "x"}}, "labels.a/"),
+    ],
+)
+def test_a_value_that_two_would_read_differently_is_refused(
+    change: dict[str, object], field: str
+) -> None:
+    assert [name.partition(".[key]")[0] for name in faults_of(MINIMAL | change)] == [field]
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [(90, 90), ("PT1M30S", 90), (1.5, 1.5), ("P1D", 86400)]
+)
+def test_a_duration_is_seconds_or_iso_8601(written: object, seconds: float) -> None:
+    spec = parse_spec(MINIMAL | {"max_runtime": written})
+    assert spec.max_runtime == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize("epochs", [5, 5.0, "5"])
+def test_a_default_follows_a_number_however_it_is_written(epochs: object) -> None:
+    spec = parse_spec(MINIMAL | {"training": {"epochs": epochs}})
+    assert isinstance(spec, PretrainSpec)
+    assert (spec.training.epochs, spec.training.warmup_epochs) == (5, 2)
+
+
+@pytest.mark.parametrize("gpus", [0, 0.0])
+def test_the_precision_without_gpus_is_fp32_however_it_is_written(gpus: object) -> None:
+    spec = parse_spec(MINIMAL | {"resources": {"gpus_per_worker": gpus}})
+    assert isinstance(spec, PretrainSpec)
+    assert spec.training.precision == "fp32"
+
+
+def test_a_dotted_name_of_thousands_of_parts_names_no_field() -> None:
+    changed = overridden(MINIMAL, {".".join("a" * 2000): 1})
+    (field,) = faults_of(changed)
+    assert field == "a"

@@ -123,3 +123,28 @@ def test_the_resources_of_a_trial_may_come_from_the_space_alone() -> None:
     base = BASE | {"resources": {"workers": 0}}
     spec = sweep(base=base, space={"resources.workers": {"choice": [1, 2]}}, concurrency=3)
     assert (spec.needs().count, spec.needs().groups) == (2, 3)
+
+
+@pytest.mark.parametrize("value", ["x", [[1]], -5, None])
+def test_what_the_space_sets_is_not_kept_of_the_base(value: object) -> None:
+    base = BASE | {"resources": {"workers": value, "cpus_per_worker": 2}}
+    spec = parse_spec(
+        {"kind": "sweep", "base": base, "space": {"resources.workers": {"choice": [1, 2]}}}
+    )
+    assert isinstance(spec, SweepSpec)
+    assert spec.base["resources"] == {"cpus_per_worker": 2}
+    assert spec.datasets().keys() == {"base.data"}
+    assert spec.trial_resources().workers == 2
+
+
+@pytest.mark.parametrize(
+    "quniform", [[0, 1e308, 1e-308], [0, 1, 1e-12], [-1e300, 1e300, 1], [0, 1e18, 1]]
+)
+def test_steps_that_nobody_can_count_are_refused(quniform: list[float]) -> None:
+    request = {
+        "kind": "sweep",
+        "base": BASE,
+        "space": {"optimizer.base_lr": {"quniform": quniform}},
+    }
+    with pytest.raises(InvalidSpec, match="more than 1e\\+09 multiples"):
+        parse_spec(request)
