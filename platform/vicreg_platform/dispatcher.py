@@ -6,8 +6,12 @@ import logging
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterable
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import REGISTRY, start_http_server
+from prometheus_client import REGISTRY, make_wsgi_app
 
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
@@ -21,6 +25,35 @@ from vicreg_platform.tracking import Tracking
 logger = logging.getLogger(__name__)
 
 
+class _Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class _Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Log nothing: Prometheus and the kubelet ask every few seconds."""
+
+
+def serve(port: int, alive: Callable[[], bool]) -> None:
+    """Serve ``/healthz`` and, at every other path, the Prometheus metrics, in threads.
+
+    Args:
+        port: on every address.
+        alive: whether ``/healthz`` answers 200; else it answers 503.
+    """
+    metrics = make_wsgi_app()
+
+    def app(request: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        if request["PATH_INFO"] != "/healthz":
+            return list(metrics(request, start))
+        healthy = alive()
+        start("200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b"ok\n" if healthy else b"no round has ended for two minutes\n"]
+
+    server = make_server("", port, app, _Server, _Quiet)
+    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+
+
 def main() -> None:
     """Run a dispatcher until it is told to stop."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
@@ -32,10 +65,6 @@ def main() -> None:
         database.migrate(wait_seconds=60.0)
     except PlatformError as error:
         sys.exit(f"vicreg_platform.dispatcher: {error}")
-    if settings.metrics_port is not None:
-        jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
-        REGISTRY.register(UnfinishedJobs(jobs.unfinished))
-        start_http_server(settings.metrics_port)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -45,6 +74,10 @@ def main() -> None:
         Tracking(settings.mlflow_url),
         settings,
     )
+    if settings.metrics_port is not None:
+        jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
+        REGISTRY.register(UnfinishedJobs(jobs.unfinished))
+        serve(settings.metrics_port, dispatcher.alive)
     logger.info("dispatching to %s", settings.ray_url)
     dispatcher.run(stop)
 

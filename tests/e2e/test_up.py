@@ -76,6 +76,7 @@ def test_it_says_when_it_is_ready_has_its_home_alone_and_leaves_nothing(tmp_path
         assert {file.name for file in (home / "logs").iterdir()} == {
             "ray.log", "mlflow.log", "api.log", "dispatcher.log",
         }  # fmt: skip
+        _ray_is_restarted_when_its_node_ends_itself(process.pid, api)
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) > 4
     finally:
@@ -84,6 +85,29 @@ def test_it_says_when_it_is_ready_has_its_home_alone_and_leaves_nothing(tmp_path
     _, left = psutil.wait_procs(children, timeout=10)
     assert left == []
     assert alive_with(str(home)) == []
+
+
+def _ray_is_restarted_when_its_node_ends_itself(parent: int, api: int) -> None:
+    """Ray's raylet ends when its agent does, and ``ray start --block`` takes that for an order."""
+
+    def agents() -> list[psutil.Process]:
+        return [
+            child
+            for child in psutil.Process(parent).children(recursive=True)
+            if any("dashboard/agent.py" in part for part in child.cmdline())
+        ]
+
+    def ready() -> bool:
+        return bool(httpx.get(f"http://127.0.0.1:{api}/readyz", timeout=30).json()["ready"])
+
+    (killed,) = agents()
+    killed.kill()
+    for wanted in (False, True):
+        deadline = time.monotonic() + 120
+        while ready() is not wanted:
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    assert [agent.pid for agent in agents()] != [killed.pid]
 
 
 def test_its_children_end_with_it_even_when_it_is_killed(tmp_path: Path) -> None:

@@ -93,9 +93,10 @@ async def readyz(request: Request, response: Response) -> Readiness:
 
 
 def _ray(services: Services) -> str:
-    if services.cluster.capacity().nodes:
+    total = services.cluster.capacity().total
+    if total.cpus or total.gpus:
         return "ok"
-    return "the Ray cluster has no node: nothing can run"
+    return "the Ray cluster has no node with CPUs or GPUs: nothing can run"
 
 
 def _dispatcher(services: Services) -> str:

@@ -20,11 +20,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 from vicreg_platform.client import ApiUnreachable, Client
-from vicreg_platform.errors import LocalPlatformError
+from vicreg_platform.cluster.ray_jobs import RayCluster
+from vicreg_platform.errors import ClusterUnavailable, LocalPlatformError
 from vicreg_platform.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -34,8 +36,11 @@ READY_SECONDS = 120.0
 GRACE_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
-STEADY_SECONDS = 60.0
+STEADY_SECONDS = 30.0
 """A child that lived this long is restarted without a longer wait."""
+IDLE_SECONDS = 20.0
+"""A child that does no work for this long, and has had as long to start, is restarted."""
+CHECK_SECONDS = 5.0
 OBJECT_STORE_BYTES = 200_000_000
 """Ray's own default is a third of the memory; nothing of ours goes through the object store."""
 
@@ -65,6 +70,10 @@ class Child:
     backoff: float = FIRST_BACKOFF_SECONDS
     not_before: float = 0.0
     restarts: int = 0
+    works: Callable[[], bool] = lambda: True
+    """Whether it does its work. A process may be there and do nothing: Ray's stays when its node
+    has ended itself."""
+    idle_since: float | None = None
 
     def start(self) -> None:
         """Start the process in its own session, with its output appended to the log."""
@@ -86,10 +95,10 @@ class Child:
         assert self.process is not None
         now = time.monotonic()
         if self.process.poll() is None:
-            return
-        if not self.not_before:
             if now - self.started > STEADY_SECONDS:
                 self.backoff = FIRST_BACKOFF_SECONDS
+            return
+        if not self.not_before:
             logger.warning(
                 "%s exited with %s: restarting it in %g s (%s)",
                 self.name,
@@ -104,6 +113,20 @@ class Child:
             self.not_before = 0.0
             self.restarts += 1
             self.start()
+
+    def check(self) -> None:
+        """End the process if it is up and has done no work for a while; ``revive`` restarts it."""
+        assert self.process is not None
+        now = time.monotonic()
+        starting = now - self.started < IDLE_SECONDS
+        if self.process.poll() is not None or starting or self.works():
+            self.idle_since = None
+            return
+        self.idle_since = self.idle_since or now
+        if now - self.idle_since >= IDLE_SECONDS:
+            logger.warning("%s is up and does no work: restarting it (%s)", self.name, self.log)
+            self.idle_since = None
+            self.end()
 
     def end(self) -> None:
         """Stop the process, its group, and whatever it started outside it."""
@@ -170,7 +193,12 @@ class LocalPlatform:
         )
         environment = self.settings.environment()
         self.children = [
-            self._child("ray", _ray_command(home, options.cpus, ports), _RAY_ENVIRONMENT),
+            self._child(
+                "ray",
+                _ray_command(home, options.cpus, ports),
+                _RAY_ENVIRONMENT,
+                partial(_has_node, RayCluster(self.ray_url, timeout=CHECK_SECONDS)),
+            ),
             self._child("mlflow", _mlflow_command(home, options.mlflow_port), {}),
             self._child(
                 "api",
@@ -184,8 +212,14 @@ class LocalPlatform:
         self._ending = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
-    def _child(self, name: str, command: list[str], environment: dict[str, str]) -> Child:
-        return Child(name, command, environment, self.logs / f"{name}.log")
+    def _child(
+        self,
+        name: str,
+        command: list[str],
+        environment: dict[str, str],
+        works: Callable[[], bool] = lambda: True,
+    ) -> Child:
+        return Child(name, command, environment, self.logs / f"{name}.log", works=works)
 
     def start(self, report: Callable[[dict[str, str]], None] = lambda checks: None) -> None:
         """Start everything and wait until it is ready.
@@ -228,9 +262,22 @@ class LocalPlatform:
         # Children die with the thread that started them, so this one starts and outlives them.
         for child in self.children:
             child.start()
+        checked = time.monotonic()
         while not self._ending.wait(0.5):
             for child in self.children:
                 child.revive()
+            if time.monotonic() - checked > CHECK_SECONDS:
+                for child in self.children:
+                    child.check()
+                checked = time.monotonic()
+
+
+def _has_node(ray: RayCluster) -> bool:
+    """Whether a node of the cluster is up; also if its head does not say."""
+    try:
+        return bool(ray.capacity().nodes)
+    except ClusterUnavailable:
+        return True
 
 
 _RAY_ENVIRONMENT = {

@@ -45,15 +45,20 @@ class RayCluster:
         token: Ray's token, if the cluster requires one.
         nodes: the nodes of an autoscaling cluster at its largest; None if the cluster does not
             scale.
+        timeout: seconds that it may take to answer.
     """
 
     def __init__(
-        self, url: str, token: str | None = None, nodes: tuple[Bundle, ...] | None = None
+        self,
+        url: str,
+        token: str | None = None,
+        nodes: tuple[Bundle, ...] | None = None,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
         self._url = url
         self._nodes = nodes
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS, headers=headers)
+        self._client = httpx.Client(base_url=url, timeout=timeout, headers=headers)
 
     def submit(self, submission: Submission) -> None:
         """See ``Cluster.submit``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,8 @@ from vicreg_platform.tracking import Tracking
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
+STALL_SECONDS = 120.0
+"""A loop whose round takes longer hangs: the lease is left to another dispatcher."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Loop:
 
     name: str
     steps: tuple[Callable[[], None], ...]
+    vital: bool = True
+    """Whether the dispatcher is of no use while this loop hangs."""
 
 
 class Dispatcher:
@@ -73,8 +78,10 @@ class Dispatcher:
         self._loops = (
             Loop("clock", (schedules.tick, queue.fail_overdue)),
             Loop("cluster", (attempts.follow, queue.release, queue.start)),
-            Loop("runs", (readings.follow, closing.close, closing.archive)),
+            # Uploads of logs may take long, and nobody waits for them.
+            Loop("runs", (readings.follow, closing.close, closing.archive), vital=False),
         )
+        self._ended = dict.fromkeys((loop.name for loop in self._loops), time.monotonic())
 
     def run(self, stop: threading.Event) -> None:
         """Run all loops until ``stop`` is set."""
@@ -86,7 +93,8 @@ class Dispatcher:
         for thread in threads:
             thread.start()
         while not stop.wait(HEARTBEAT_SECONDS):
-            self._beat()
+            if self.alive():
+                self._beat()
         # A loop that waits for a neighbour that hangs may be left: it can write nothing more.
         for thread in threads:
             thread.join(PAUSE_SECONDS)
@@ -107,6 +115,11 @@ class Dispatcher:
             self._run_once(loop)
         return True
 
+    def alive(self) -> bool:
+        """Whether every vital loop has ended a round lately, or had none to begin."""
+        ended = [self._ended[loop.name] for loop in self._loops if loop.vital]
+        return time.monotonic() - min(ended) < STALL_SECONDS
+
     def _beat(self) -> None:
         try:
             self._lease.hold()
@@ -121,6 +134,7 @@ class Dispatcher:
             if self._lease.held():
                 outcome, complaint = self._try_once(loop, complaint)
                 ROUNDS.labels(loop.name, outcome).inc()
+            self._ended[loop.name] = time.monotonic()
             stop.wait(PAUSE_SECONDS)
 
     def _try_once(self, loop: Loop, complaint: str) -> tuple[str, str]:

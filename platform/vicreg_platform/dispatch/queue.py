@@ -13,12 +13,13 @@ from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
-from vicreg_platform.specs.needs import Needs
+from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.stored import Unreadable, read_spec
 from vicreg_platform.telemetry import QUEUE_WAIT
 
 TOO_LARGE_SECONDS = 600.0
 """How long a job too large for the whole cluster waits: nodes come back, or are added."""
+REMEMBERED = 100
 BATCH = 100
 """Waiting or overdue jobs looked at in one round; queued jobs read at a time."""
 
@@ -45,6 +46,7 @@ class Queue:
         self._attempts = attempts
         self._now = now
         self._too_large_since: dict[str, datetime] = {}
+        self._had: dict[tuple[Bundle, ...], Capacity] = {}
 
     def fail_overdue(self) -> None:
         """Fail the jobs that have not finished by their deadline."""
@@ -81,6 +83,7 @@ class Queue:
             if capacity is None:
                 capacity = self._cluster.capacity()
                 live = self._reserved(capacity)
+                self._remember(capacity)
             with contained(job):
                 spec = read_spec(job.spec, job.spec_version)
                 if isinstance(spec, Unreadable):
@@ -88,7 +91,7 @@ class Queue:
                     continue
                 needs = capacity.limited(job.needs or spec.needs())
                 if not capacity.can_ever_hold(needs):
-                    self._follow_too_large(job, needs, capacity)
+                    self._follow_too_large(job, job.needs or spec.needs(), capacity)
                     continue
                 self._too_large_since.pop(job.id, None)
                 if not _fits(needs, capacity, live):
@@ -103,6 +106,14 @@ class Queue:
                     continue
                 self._start(job)
                 live.append(needs)
+
+    def _remember(self, capacity: Capacity) -> None:
+        """Note that the cluster has had these nodes; of many such sets, the latest are kept."""
+        nodes = tuple(sorted(capacity.nodes, key=lambda node: (node.cpus, node.gpus)))
+        self._had.pop(nodes, None)
+        self._had[nodes] = capacity
+        while len(self._had) > REMEMBERED:
+            self._had.pop(next(iter(self._had)))
 
     def _queued(self) -> Iterator[Job]:
         """The jobs that may start now, in order; read in batches, all of which one may need."""
@@ -122,8 +133,17 @@ class Queue:
         return [capacity.limited(job.needs) for job in running if job.needs is not None]
 
     def _follow_too_large(self, job: Job, needs: Needs, capacity: Capacity) -> None:
-        """Fail a job too large for the cluster, after ten minutes' grace."""
+        """Fail a job too large for the cluster, after ten minutes' grace.
+
+        A cluster that has lost nodes is not one that the job is too large for.
+        """
         reason = f"it needs {needs}, and the cluster has {capacity}"
+        once = [known for known in self._had.values() if _held(known, needs)]
+        if once or not capacity.nodes:
+            self._too_large_since.pop(job.id, None)
+            had = f", and had {once[-1]}" if once else ""
+            self._attempts.explain(job, f"waits for a node to come back: {reason}{had}")
+            return
         since = self._too_large_since.setdefault(job.id, self._now())
         if (self._now() - since).total_seconds() < TOO_LARGE_SECONDS:
             self._attempts.explain(job, f"waits for a larger cluster: {reason}")
@@ -146,6 +166,10 @@ class Queue:
     ) -> None:
         with self._jobs.write() as jobs:
             jobs.transition(job.id, state, message=message, failure=failure and failure.value)
+
+
+def _held(capacity: Capacity, needs: Needs) -> bool:
+    return capacity.can_ever_hold(capacity.limited(needs))
 
 
 def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from tests.integration.conftest import wait_until
 from tests.unit.dispatch.test_loop import World, started, world  # noqa: F401
 from vicreg_platform.cluster import SubmissionState
-from vicreg_platform.dispatch.lease import LEASE_SECONDS
+from vicreg_platform.dispatch import lease, loop
+from vicreg_platform.dispatch.lease import LEASE_SECONDS, lease_is_held
+from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.dispatch.queue import BATCH
 from vicreg_platform.errors import ClusterUnavailable, LeaseLost
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.specs.needs import Bundle
 
 
 def test_a_log_that_ray_cannot_give_costs_its_job_the_reason_alone(world: World) -> None:  # noqa: F811
@@ -134,3 +139,53 @@ def test_the_lease_that_was_lost_and_taken_again_ends_the_old_round(world: World
         world.round()
     assert world.job(job).state is JobState.FAILED  # as the second decided
     assert [event.attempt for event in world.jobs.events(job, 100, None).items].count(1) == 1
+
+
+def test_a_cluster_that_has_lost_nodes_is_waited_for(world: World) -> None:  # noqa: F811
+    whole = (Bundle(4, 0), Bundle(4, 0))
+    world.cluster.nodes = whole
+    world.submit()
+    world.round()
+    large = world.submit(resources={"workers": 2, "cpus_per_worker": 4})
+    for left in ((Bundle(4, 0),), ()):
+        world.cluster.nodes = left
+        for _ in range(3):
+            world.round(after_seconds=3600)
+        assert world.job(large).state is JobState.QUEUED
+        assert "waits for a node to come back" in (world.job(large).reason or "")
+    world.cluster.nodes = whole
+    world.ends(world.all_jobs()[-1].id + "-1", 0)
+    world.round()
+    assert world.job(large).state is JobState.STARTING
+
+
+def test_a_cluster_that_never_had_a_node_fails_no_job(world: World) -> None:  # noqa: F811
+    world.cluster.nodes = ()
+    job = world.submit()
+    for _ in range(3):
+        world.round(after_seconds=3600)
+    assert world.job(job).state is JobState.QUEUED
+
+
+def test_a_dispatcher_that_hangs_leaves_its_lease(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "STALL_SECONDS", 1.0)
+    monkeypatch.setattr(loop, "HEARTBEAT_SECONDS", 0.05)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+    hangs = threading.Event()
+    dispatcher = Dispatcher(world.database, world.cluster, world.tracking, world.settings)
+    stop = threading.Event()
+    thread = threading.Thread(target=dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: lease_is_held(world.database))
+        assert dispatcher.alive()
+        world.cluster.submissions = hangs.wait  # type: ignore[assignment]
+        wait_until(lambda: not lease_is_held(world.database))
+        assert not dispatcher.alive()
+    finally:
+        hangs.set()
+        stop.set()
+        thread.join()
