@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -41,6 +43,8 @@ STEADY_SECONDS = 30.0
 IDLE_SECONDS = 20.0
 """A child that does no work for this long, and has had as long to start, is restarted."""
 CHECK_SECONDS = 5.0
+OWN_PORTS = (12_000, 32_000)
+"""Above what services use by custom, and below what Linux gives out (32,768 and more)."""
 OBJECT_STORE_BYTES = 200_000_000
 """Ray's own default is a third of the memory; nothing of ours goes through the object store."""
 
@@ -332,15 +336,22 @@ def _mlflow_command(home: Path, port: int) -> list[str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((LOOPBACK, 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nothing uses, on any address of this machine.
+
+    None of them is one that the system gives to whoever asks for any port: until a slow process
+    of ours binds its port, another would get it.
+    """
+    ports: list[int] = []
+    with ExitStack() as stack:
+        while len(ports) < count:
+            port = random.SystemRandom().randrange(*OWN_PORTS)
+            probe = stack.enter_context(socket.socket())
+            try:
+                probe.bind(("", port))
+            except OSError:
+                continue
+            ports.append(port)
+    return ports
 
 
 def interrupt_on_signals() -> None:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
+
 from vicreg_platform.cluster import Submission
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.specs.needs import Bundle
 
 NOTHING = Bundle(cpus=0, gpus=0)
+MAX_COMMAND_BYTES = 120_000
+"""Linux takes 131,072 bytes in one argument, and Ray passes a command line as one."""
+
+
+def command_bytes(text: str) -> int:
+    """How long a text is in a command line, quoted as a shell needs it."""
+    return len(shlex.quote(text).encode())
 
 
 def submission_of(assignment: Assignment, submission_id: str) -> Submission:

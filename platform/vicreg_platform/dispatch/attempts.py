@@ -8,7 +8,11 @@ from datetime import timedelta
 
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
-from vicreg_platform.cluster.submission import submission_of
+from vicreg_platform.cluster.submission import (
+    MAX_COMMAND_BYTES,
+    command_bytes,
+    submission_of,
+)
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.dispatch.containment import contained
@@ -137,8 +141,14 @@ class Attempts:
             storage=self._settings.storage,
             data_root=str(self._settings.data_root),
         )
+        submission = submission_of(assignment, attempt.submission_id)
+        size = command_bytes(submission.arguments[-1])
+        if size > MAX_COMMAND_BYTES:
+            reason = f"its spec makes a command line of {size} bytes; {MAX_COMMAND_BYTES} can start"
+            self._end(attempt, job, FailureClass.USER, reason)
+            return
         try:
-            self._cluster.submit(submission_of(assignment, attempt.submission_id))
+            self._cluster.submit(submission)
         except SubmissionRefused as error:
             self._end(attempt, job, FailureClass.INFRASTRUCTURE, str(error))
             return

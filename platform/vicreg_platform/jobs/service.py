@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from vicreg_platform.clock import Clock, utc_now
+from vicreg_platform.cluster.submission import MAX_COMMAND_BYTES, command_bytes
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.data_root import holds_image, resolve_inside
 from vicreg_platform.database import Database
@@ -64,6 +65,8 @@ class Origin:
 
 
 ORIGINAL = Origin()
+MAX_SPEC_BYTES = MAX_COMMAND_BYTES - 20_000
+"""Of a spec in its driver's command line, which also says where everything is."""
 
 
 class JobService:
@@ -295,6 +298,10 @@ class JobService:
         """
         spec = parse_spec(request)
         faults: list[FieldFault] = []
+        size = command_bytes(spec.model_dump_json())
+        if size > MAX_SPEC_BYTES:
+            text = f"the spec, with its defaults, is {size // 1000} kB; at most "
+            faults.append(FieldFault("", f"{text}{MAX_SPEC_BYTES // 1000} kB can be started"))
         warnings: list[str] = []
         if spec.deadline is not None and spec.deadline <= self._now():
             faults.append(FieldFault("deadline", f"{spec.deadline.isoformat()} is past"))

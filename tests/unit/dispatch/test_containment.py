@@ -16,7 +16,8 @@ from vicreg_platform.dispatch import lease, loop
 from vicreg_platform.dispatch.lease import LEASE_SECONDS, lease_is_held
 from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.dispatch.queue import BATCH
-from vicreg_platform.errors import ClusterUnavailable, LeaseLost
+from vicreg_platform.errors import ClusterUnavailable, InvalidSpec, LeaseLost
+from vicreg_platform.jobs import service
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.specs.needs import Bundle
 
@@ -189,3 +190,29 @@ def test_a_dispatcher_that_hangs_leaves_its_lease(
         hangs.set()
         stop.set()
         thread.join()
+
+
+def large_sweep() -> dict[str, Any]:
+    values = [0.1 + number / 3e6 for number in range(1000)]
+    paths = [f"method.{name}" for name in ("variance", "covariance", "invariance")]
+    paths += ["optimizer.base_lr", "optimizer.weight_decay", "optimizer.momentum"]
+    base = {"kind": "pretrain", "data": {"source": "digits"}}
+    return {"kind": "sweep", "base": base, "space": {path: {"choice": values} for path in paths}}
+
+
+def test_a_spec_that_no_command_line_holds_is_refused(world: World) -> None:  # noqa: F811
+    with pytest.raises(InvalidSpec, match="at most 100 kB can be started"):
+        world.jobs.submit(large_sweep())
+
+
+def test_a_stored_spec_that_no_command_line_holds_fails_at_once(
+    world: World,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "MAX_SPEC_BYTES", 10**9)
+    job = world.jobs.submit(large_sweep())[0].id
+    world.round()
+    ended = world.job(job)
+    assert (ended.state, ended.failure, len(ended.attempts)) == (JobState.FAILED, "user", 1)
+    assert "command line" in (ended.reason or "")
+    assert world.cluster.submitted == {}
