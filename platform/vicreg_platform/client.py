@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,13 +14,14 @@ from typing import Any
 import httpx
 
 from vicreg_platform.cluster.schemas import ClusterSchema
-from vicreg_platform.errors import PlatformError
+from vicreg_platform.errors import InvalidRequest, PlatformError
 from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema
 from vicreg_platform.keys.schemas import KeySchema, NewKey
 from vicreg_platform.pages import Page
 from vicreg_platform.schedules.schemas import ScheduleSchema, TickSchema
 
 POLL_SECONDS = 0.5
+_IDENTIFIER = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 class ApiError(PlatformError):
@@ -100,7 +102,7 @@ class Client:
 
     def get(self, job_id: str) -> JobSchema:
         """One job."""
-        return JobSchema.model_validate(self._call("GET", f"/v1/jobs/{job_id}"))
+        return JobSchema.model_validate(self._call("GET", f"/v1/jobs/{_segment(job_id)}"))
 
     def find(self, **filters: Any) -> Page[JobSchema]:
         """A page of jobs, newest first; filters as in the API: state, kind, experiment, label."""
@@ -119,7 +121,7 @@ class Client:
     def events(self, job_id: str) -> Page[EventSchema]:
         """The changes of a job's state, oldest first."""
         return Page[EventSchema].model_validate(
-            self._call("GET", f"/v1/jobs/{job_id}/events", params={"limit": 200})
+            self._call("GET", f"/v1/jobs/{_segment(job_id)}/events", params={"limit": 200})
         )
 
     def metrics(self, job_id: str, *keys: str) -> dict[str, list[dict[str, float]]]:
@@ -129,19 +131,19 @@ class Client:
             job_id: the job.
             keys: the metrics; default: all of them.
         """
-        answer = self._call("GET", f"/v1/jobs/{job_id}/metrics", params={"key": keys})
+        answer = self._call("GET", f"/v1/jobs/{_segment(job_id)}/metrics", params={"key": keys})
         items: dict[str, list[dict[str, float]]] = answer["items"]
         return items
 
     def logs(self, job_id: str, attempt: int | None = None) -> str:
         """What an attempt of the job has printed, by default the last one."""
         params = {} if attempt is None else {"attempt": attempt}
-        return self._request("GET", f"/v1/jobs/{job_id}/logs", params=params).text
+        return self._request("GET", f"/v1/jobs/{_segment(job_id)}/logs", params=params).text
 
     def follow_logs(self, job_id: str) -> Iterator[str]:
         """What the job prints, until it has finished."""
         with self._http.stream(
-            "GET", f"/v1/jobs/{job_id}/logs", params={"follow": True}, timeout=None
+            "GET", f"/v1/jobs/{_segment(job_id)}/logs", params={"follow": True}, timeout=None
         ) as answer:
             if not answer.is_success:
                 answer.read()
@@ -151,25 +153,25 @@ class Client:
     def trials(self, job_id: str, **options: Any) -> Page[TrialSchema]:
         """A page of a sweep's trials, best first; options as in the API: sort, limit, cursor."""
         return Page[TrialSchema].model_validate(
-            self._call("GET", f"/v1/jobs/{job_id}/trials", params=options)
+            self._call("GET", f"/v1/jobs/{_segment(job_id)}/trials", params=options)
         )
 
     def promote(self, job_id: str) -> JobSchema:
         """The job that trains the best configuration of an ended sweep."""
-        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/promote"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{_segment(job_id)}/promote"))
 
     def cancel(self, job_id: str) -> JobSchema:
         """Cancel a job."""
-        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/cancel"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{_segment(job_id)}/cancel"))
 
     def retry(self, job_id: str) -> JobSchema:
         """A new job that resumes from the last checkpoint of a failed or cancelled one."""
-        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{job_id}/retry"))
+        return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{_segment(job_id)}/retry"))
 
     def clone(self, job_id: str, overrides: dict[str, Any]) -> JobSchema:
         """A new job with the spec of another, some fields changed."""
         return JobSchema.model_validate(
-            self._call("POST", f"/v1/jobs/{job_id}/clone", json={"overrides": overrides})
+            self._call("POST", f"/v1/jobs/{_segment(job_id)}/clone", json={"overrides": overrides})
         )
 
     def cluster(self) -> ClusterSchema:
@@ -195,7 +197,9 @@ class Client:
 
     def schedule(self, schedule_id: str, preview: int = 0) -> ScheduleSchema:
         """One schedule, with its next ``preview`` times."""
-        answer = self._call("GET", f"/v1/schedules/{schedule_id}", params={"preview": preview})
+        answer = self._call(
+            "GET", f"/v1/schedules/{_segment(schedule_id)}", params={"preview": preview}
+        )
         return ScheduleSchema.model_validate(answer)
 
     def schedules(self, **page: Any) -> Page[ScheduleSchema]:
@@ -204,33 +208,37 @@ class Client:
 
     def ticks(self, schedule_id: str, **page: Any) -> Page[TickSchema]:
         """A page of a schedule's ticks, newest first."""
-        answer = self._call("GET", f"/v1/schedules/{schedule_id}/ticks", params=page)
+        answer = self._call("GET", f"/v1/schedules/{_segment(schedule_id)}/ticks", params=page)
         return Page[TickSchema].model_validate(answer)
 
     def update_schedule(self, schedule_id: str, changes: dict[str, Any]) -> ScheduleSchema:
         """Change a schedule by a merge patch: None resets a field to its default."""
-        answer = self._call("PATCH", f"/v1/schedules/{schedule_id}", content=_json(changes))
+        answer = self._call(
+            "PATCH", f"/v1/schedules/{_segment(schedule_id)}", content=_json(changes)
+        )
         return ScheduleSchema.model_validate(answer)
 
     def delete_schedule(self, schedule_id: str) -> None:
         """Delete a schedule; its jobs stay."""
-        self._request("DELETE", f"/v1/schedules/{schedule_id}")
+        self._request("DELETE", f"/v1/schedules/{_segment(schedule_id)}")
 
     def pause_schedule(self, schedule_id: str) -> ScheduleSchema:
         """Submit no more jobs until the schedule is resumed."""
         return ScheduleSchema.model_validate(
-            self._call("POST", f"/v1/schedules/{schedule_id}/pause")
+            self._call("POST", f"/v1/schedules/{_segment(schedule_id)}/pause")
         )
 
     def resume_schedule(self, schedule_id: str) -> ScheduleSchema:
         """Submit jobs again, from the next time on."""
         return ScheduleSchema.model_validate(
-            self._call("POST", f"/v1/schedules/{schedule_id}/resume")
+            self._call("POST", f"/v1/schedules/{_segment(schedule_id)}/resume")
         )
 
     def run_schedule(self, schedule_id: str) -> JobSchema:
         """Submit a job now, besides those of the schedule's times."""
-        return JobSchema.model_validate(self._call("POST", f"/v1/schedules/{schedule_id}/run-now"))
+        return JobSchema.model_validate(
+            self._call("POST", f"/v1/schedules/{_segment(schedule_id)}/run-now")
+        )
 
     # Keys
 
@@ -245,7 +253,9 @@ class Client:
 
     def revoke_key(self, prefix: str) -> KeySchema:
         """Revoke a key."""
-        return KeySchema.model_validate(self._call("DELETE", f"/v1/keys/{prefix}"))
+        return KeySchema.model_validate(
+            self._call("DELETE", f"/v1/keys/{_segment(_public_part(prefix))}")
+        )
 
     # Waiting
 
@@ -304,6 +314,22 @@ class Client:
                         f"the API is unreachable at {self.url} ({error}): is `vicreg up` running?"
                     ) from None
                 time.sleep(POLL_SECONDS)
+
+
+def _segment(name: str) -> str:
+    """A name that is one part of a path: ``../keys`` would name another route.
+
+    Raises:
+        InvalidRequest: it is not; the message does not repeat it, for it may be a key.
+    """
+    if not _IDENTIFIER.fullmatch(name):
+        raise InvalidRequest("an id consists of letters, digits, _ and -, 64 at most")
+    return name
+
+
+def _public_part(key: str) -> str:
+    """The part of a key that names it: the rest must not be sent where it is logged."""
+    return key.split("_")[1] if key.startswith("vk_") and key.count("_") > 1 else key
 
 
 def _json(spec: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vicreg_platform.specs.data import IMAGE_SUFFIXES
+from vicreg_platform.specs.image_files import image_files, is_hidden
 
 
 def resolve_inside(root: Path, relative: str) -> Path:
@@ -30,9 +30,8 @@ def resolve_inside(root: Path, relative: str) -> Path:
 def holds_image(folder: Path) -> bool:
     """Whether a class folder of ``folder`` contains an image file."""
     return any(
-        name.lower().endswith(IMAGE_SUFFIXES)
+        True
         for entry in os.scandir(folder)
-        if entry.is_dir()
-        for _, _, names in os.walk(entry.path, followlinks=True)
-        for name in names
+        if not is_hidden(entry.name) and entry.is_dir()
+        for _ in image_files(entry.path)
     )

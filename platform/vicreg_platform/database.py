@@ -168,7 +168,9 @@ class Database:
 
     def _upgrade(self, revision: str = "head") -> None:
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        # Alembic's configuration interpolates, and a folder's name may hold a percent sign.
+        scripts = str(Path(__file__).parent / "migrations").replace("%", "%%")
+        config.set_main_option("script_location", scripts)
         engine = self.engine.execution_options(vicreg_write=True)
         with engine.connect() as connection, _foreign_keys_off(connection), connection.begin():
             if connection.dialect.name == "postgresql":

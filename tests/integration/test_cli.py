@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tests.integration.test_api import DIGITS, Platform, platform  # noqa: F401
 from vicreg_platform.cli import commands
+from vicreg_platform.client import Client
 from vicreg_platform.cluster import SubmissionState
 
 Vicreg = Callable[..., str]
@@ -87,3 +88,22 @@ def test_the_course_of_a_job_is_shown(platform: Platform, vicreg: Vicreg) -> Non
 def test_the_cluster_is_shown(vicreg: Vicreg) -> None:
     rows = [line.split() for line in vicreg("cluster").splitlines()]
     assert rows[1:] == [["node", "0", "4", "0"], ["total", "4", "0"], ["in", "use", "0", "0"]]
+
+
+@pytest.mark.parametrize("name", ["../keys", "..", "a/b", "", "a?b", "x" * 65])
+def test_a_name_that_is_no_id_names_no_other_route(vicreg: Vicreg, name: str) -> None:
+    assert "an id consists of letters" in vicreg("show", name, code=1)
+
+
+def test_a_whole_key_is_not_repeated_in_an_error(vicreg: Vicreg) -> None:
+    secret = "vk_0123abcd_" + "s" * 43
+    assert "s" * 43 not in vicreg("keys", "revoke", secret, code=1)
+
+
+def test_a_schedule_is_changed_by_the_client(platform: Platform) -> None:  # noqa: F811
+    with Client(str(platform.http.base_url)) as client:
+        spec = {"name": "nightly", "cron": "0 2 * * *", "job": DIGITS}
+        schedule = client.create_schedule(spec)
+        changed = client.update_schedule(schedule.id, {"cron": "0 3 * * *"})
+        assert changed.spec["cron"] == "0 3 * * *"
+        assert client.schedule(schedule.id) == changed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -20,6 +20,9 @@ class Capacity:
     nodes: tuple[Bundle, ...]
     """Those that are up; for a cluster that scales, those it can grow to."""
     used: Bundle
+    """Over all nodes."""
+    free: tuple[Bundle, ...] | None = None
+    """What is free of each node; None if that is not known."""
 
     @property
     def total(self) -> Bundle:
@@ -33,6 +36,26 @@ class Capacity:
     def can_ever_hold(self, needs: Needs) -> bool:
         """Whether the job would fit on the empty cluster."""
         return self.bundles(needs.bundle) >= needs.count
+
+    def has_room(self, needs: Needs, reserved: Sequence[Needs]) -> bool:
+        """Whether a job can run beside others.
+
+        Ray's count of what is free lags by seconds, and attempts that were just submitted reserve
+        late: the job must fit both into what Ray says is free, and beside what is reserved, packed
+        onto the nodes as well as simple packing can.
+
+        Args:
+            needs: of the job.
+            reserved: of the jobs on the cluster.
+        """
+        if self.free is not None:
+            free = sum(_times(node, needs.bundle) for node in self.free)
+        else:
+            total = self.total
+            rest = Bundle(total.cpus - self.used.cpus, total.gpus - self.used.gpus)
+            free = _times(rest, needs.bundle)
+        bundles = [each.bundle for each in (*reserved, needs) for _ in range(_count(each))]
+        return free >= _count(needs) and _packed(self.nodes, bundles)
 
     def limited(self, needs: Needs) -> Needs:
         """The needs with no more groups at once than the empty cluster holds, but at least one."""
@@ -132,6 +155,23 @@ class Cluster(Protocol):
 
     def capacity(self) -> Capacity:
         """What the cluster has, and what of it is in use."""
+
+
+def _count(needs: Needs) -> int:
+    return needs.count * needs.groups
+
+
+def _packed(nodes: Sequence[Bundle], bundles: Sequence[Bundle]) -> bool:
+    """Whether all bundles fit onto the nodes, the largest first, each where least is left."""
+    left = list(nodes)
+    for bundle in sorted(bundles, key=lambda each: (each.gpus, each.cpus), reverse=True):
+        fitting = [i for i, node in enumerate(left) if _times(node, bundle)]
+        if not fitting:
+            return False
+        place = min(fitting, key=lambda i: (left[i].gpus, left[i].cpus))
+        node = left[place]
+        left[place] = Bundle(node.cpus - bundle.cpus, node.gpus - bundle.gpus)
+    return True
 
 
 def _times(node: Bundle, bundle: Bundle) -> int:

@@ -132,11 +132,18 @@ class RayCluster:
         """See ``Cluster.capacity``."""
         # /api/cluster_status has structured figures, but not with Ray's v2 autoscaler.
         used = self._parsed(self._call("GET", "/nodes?view=summary"), _used)
-        return Capacity(nodes=self._nodes or self._present_nodes(), used=used)
-
-    def _present_nodes(self) -> tuple[Bundle, ...]:
+        total = Bundle(sum(n.cpus for n in used.values()), sum(n.gpus for n in used.values()))
+        if self._nodes is not None:
+            return Capacity(self._nodes, total)
         # Ray's default limit is 100 nodes, dead ones included.
-        return self._parsed(self._call("GET", "/api/v0/nodes?detail=1&limit=10000"), _nodes)
+        present = self._parsed(self._call("GET", "/api/v0/nodes?detail=1&limit=10000"), _nodes)
+        free = tuple(
+            Bundle(node.cpus - used[name].cpus, node.gpus - used[name].gpus)
+            if name in used
+            else node
+            for name, node in present.items()
+        )
+        return Capacity(tuple(present.values()), total, free)
 
     def _details(self, submission_id: str) -> dict[str, Any] | None:
         """What Ray knows of a submission; None if it does not know it."""
@@ -186,21 +193,24 @@ def _submissions(jobs: Any) -> dict[str, SubmissionStatus]:
     }
 
 
-def _nodes(answer: Any) -> tuple[Bundle, ...]:
-    return tuple(
-        Bundle(float(resources.get("CPU", 0.0)), float(resources.get("GPU", 0.0)))
-        for resources in (
-            node["resources_total"] for node in answer["data"]["result"]["result"] if _alive(node)
+def _nodes(answer: Any) -> dict[str, Bundle]:
+    """What each node that is up has, by its id."""
+    return {
+        str(node["node_id"]): Bundle(
+            float(node["resources_total"].get("CPU", 0.0)),
+            float(node["resources_total"].get("GPU", 0.0)),
         )
-    )
+        for node in answer["data"]["result"]["result"]
+        if _alive(node)
+    }
 
 
-def _used(answer: Any) -> Bundle:
-    by_node = answer["data"]["nodeLogicalResources"].values()
-    return Bundle(
-        cpus=sum(_in_use(text, "CPU") for text in by_node),
-        gpus=sum(_in_use(text, "GPU") for text in by_node),
-    )
+def _used(answer: Any) -> dict[str, Bundle]:
+    """What is in use of each node, by its id."""
+    return {
+        str(name): Bundle(_in_use(text, "CPU"), _in_use(text, "GPU"))
+        for name, text in answer["data"]["nodeLogicalResources"].items()
+    }
 
 
 def _in_use(usage: str, resource: str) -> float:

@@ -19,8 +19,9 @@ class Assignment(BaseModel):
     """The MLflow run of the job, kept across attempts; the first attempt creates it."""
     encoder_run_id: str | None = None
     """The run with the encoder of an evaluation ``{job: …}``."""
-    resume_from: str | None = None
-    """The job whose checkpoints to resume from if this one has none: the one it retries."""
+    resume_from: tuple[str, ...] = ()
+    """The jobs whose checkpoints to resume from if this one has none: the one that it retries, the
+    one that that one retried, and so on."""
     objective: str | None = None
     """Of a trial: the metric that it reports at the end of each epoch."""
     concurrency: int = 1

@@ -28,6 +28,8 @@ from vicreg_platform.text import printable
 logger = logging.getLogger(__name__)
 
 MAX_BACKOFF_SECONDS = 300.0
+MOST_RETRIED = 100
+"""How far back a retry of a retry looks for a checkpoint."""
 REASON_LINES = 100
 """How many of a driver's last lines are searched for why it failed."""
 
@@ -136,7 +138,7 @@ class Attempts:
             concurrency=needs.groups,
             run_id=job.run_id,
             encoder_run_id=self.run_of(spec.encoder_job),
-            resume_from=job.retry_of,
+            resume_from=self._retried(job),
             tracking_uri=self._settings.mlflow_url,
             storage=self._settings.storage,
             data_root=str(self._settings.data_root),
@@ -182,6 +184,16 @@ class Attempts:
             return None
         with self._jobs.read() as jobs:
             return jobs.get(job_id).run_id
+
+    def _retried(self, job: Job) -> tuple[str, ...]:
+        """The job that a job retries, the one that that one retried, and so on."""
+        retried: list[str] = []
+        with self._jobs.read() as jobs:
+            source = job.retry_of
+            while source is not None and len(retried) < MOST_RETRIED:
+                retried.append(source)
+                source = jobs.get(source).retry_of
+        return tuple(retried)
 
     def _stop_late(self, submissions: set[str]) -> None:
         """Stop submissions whose attempt has ended.

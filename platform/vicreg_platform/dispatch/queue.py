@@ -94,7 +94,7 @@ class Queue:
                     self._follow_too_large(job, job.needs or spec.needs(), capacity)
                     continue
                 self._too_large_since.pop(job.id, None)
-                if not _fits(needs, capacity, live):
+                if not capacity.has_room(needs, live):
                     # Later jobs must not overtake: a large job would wait forever.
                     self._attempts.explain(job, f"waits for room: it needs {needs}")
                     return
@@ -170,15 +170,3 @@ class Queue:
 
 def _held(capacity: Capacity, needs: Needs) -> bool:
     return capacity.can_ever_hold(capacity.limited(needs))
-
-
-def _fits(needs: Needs, capacity: Capacity, live: list[Needs]) -> bool:
-    """Whether there is room now.
-
-    Ray's count of what is in use lags by seconds, and the attempts that this platform has on the
-    cluster reserve their resources late: the larger of the two counts is used.
-    """
-    total, used = capacity.total, capacity.used
-    free_cpus = total.cpus - max(used.cpus, sum(other.cpus for other in live))
-    free_gpus = total.gpus - max(used.gpus, sum(other.gpus for other in live))
-    return needs.cpus <= free_cpus and needs.gpus <= free_gpus

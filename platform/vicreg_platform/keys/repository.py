@@ -37,7 +37,7 @@ class KeyRepository:
         """
         key = self._session.get(ApiKey, prefix)
         if key is None:
-            raise NotFound(f"there is no key {prefix}")
+            raise NotFound("there is no key with this public part: `vicreg keys list` shows them")
         return key
 
     def live(self, prefix: str) -> ApiKey | None:

@@ -9,8 +9,6 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from vicreg_platform.specs.base import SpecModel
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-
 ImageSize = Annotated[int, Field(ge=8, le=1024)]
 
 

@@ -12,12 +12,12 @@ from sqlalchemy import text
 from tests.integration.conftest import wait_until
 from tests.unit.dispatch.test_loop import World, started, world  # noqa: F401
 from vicreg_platform.cluster import SubmissionState
-from vicreg_platform.dispatch import lease, loop
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.dispatch import attempts, lease, loop
 from vicreg_platform.dispatch.lease import LEASE_SECONDS, lease_is_held
 from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.dispatch.queue import BATCH
 from vicreg_platform.errors import ClusterUnavailable, InvalidSpec, LeaseLost
-from vicreg_platform.jobs import service
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.specs.needs import Bundle
 
@@ -209,10 +209,36 @@ def test_a_stored_spec_that_no_command_line_holds_fails_at_once(
     world: World,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service, "MAX_SPEC_BYTES", 10**9)
-    job = world.jobs.submit(large_sweep())[0].id
+    job = world.submit()
+    monkeypatch.setattr(attempts, "MAX_COMMAND_BYTES", 1000)
     world.round()
     ended = world.job(job)
     assert (ended.state, ended.failure, len(ended.attempts)) == (JobState.FAILED, "user", 1)
     assert "command line" in (ended.reason or "")
     assert world.cluster.submitted == {}
+
+
+def test_a_retry_of_a_retry_knows_them_all(world: World) -> None:  # noqa: F811
+    first, submission = started(world)
+    world.ends(submission, 65, "the loss is nan")
+    world.round()
+    second = world.jobs.retry(first).id
+    world.jobs.cancel(second)  # it never ran
+    third = world.jobs.retry(second).id
+    world.round()
+    argument = world.cluster.submitted[f"{third}-1"].arguments[-1]
+    assert Assignment.model_validate_json(argument).resume_from == (second, first)
+
+
+def test_room_is_counted_by_node(world: World) -> None:  # noqa: F811
+    world.cluster.nodes = (Bundle(4, 0), Bundle(4, 0))
+    for _ in range(2):
+        world.submit(resources={"workers": 1, "cpus_per_worker": 3})
+    world.round()
+    assert len(world.cluster.submitted) == 2  # one on each node: 2 CPUs are left, not on one
+    large = world.submit(resources={"workers": 1, "cpus_per_worker": 2})
+    world.round()
+    assert world.job(large).state is JobState.QUEUED
+    world.ends(next(iter(world.cluster.submitted)), 0)
+    world.round()
+    assert world.job(large).state is JobState.STARTING

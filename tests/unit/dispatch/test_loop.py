@@ -481,7 +481,7 @@ def test_a_retry_goes_on_from_the_ended_jobs_checkpoints(world: World) -> None:
     retry = world.jobs.retry(job)
     world.round()
     argument = world.cluster.submitted[f"{retry.id}-1"].arguments[-1]
-    assert Assignment.model_validate_json(argument).resume_from == job
+    assert Assignment.model_validate_json(argument).resume_from == (job,)
     assert retry.retry_of == job
     assert world.job(job).state is JobState.FAILED
 

@@ -25,6 +25,10 @@ SPEC = {
 }
 
 
+ADDED = {"images"}
+"""What checkpoints have held since: those of 0.2.0 resume without it."""
+
+
 class Observer(NullContext):
     """Notes the names of what a training records."""
 
@@ -76,8 +80,10 @@ def flat(node: Any, path: str = "") -> dict[str, str]:
 @pytest.mark.parametrize("version", sorted(folder.name for folder in STORED.iterdir()))
 def test_metrics_figures_and_checkpoints_keep_their_names(version: str, observed: Observer) -> None:
     before = json.loads((STORED / version / "training.json").read_text())
-    assert set(before["metrics"]) <= observed.recorded
+    # α-ReQ is recorded from 1,000 images on: of fewer it was never right.
+    assert set(before["metrics"]) - {"representation/alpha_req"} <= observed.recorded
     assert observed.figures == before["figures"]
     assert observed.state is not None
-    content = {"shared": observed.state.shared, "own": observed.state.own}
+    shared = {name: part for name, part in observed.state.shared.items() if name not in ADDED}
+    content = {"shared": shared, "own": observed.state.own}
     assert flat(content) == before["checkpoint"]

@@ -16,7 +16,7 @@ from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.selfsup.context import NullContext, State, TrainingProgress
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import rank
-from vicreg_workers.selfsup.errors import Diverged, Stopped
+from vicreg_workers.selfsup.errors import Diverged, InvalidInput, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses
 from vicreg_workers.selfsup.monitor.divergence import CollapseWatch
 from vicreg_workers.selfsup.train import Pretraining
@@ -159,7 +159,6 @@ def test_the_loop_logs_the_documented_metrics(root: Path) -> None:
         "representation/std_min",
         "representation/covariance",
         "representation/rankme",
-        "representation/alpha_req",
         "knn/top1",
         "data/corrupt_images",
     }
@@ -215,6 +214,23 @@ def test_finished_training_is_not_repeated(root: Path) -> None:
         torch.equal(weights[name], value) for name, value in train(root, again, spec).items()
     )
     assert again.points == []
+
+
+@pytest.mark.parametrize("change", ["removed", "added", "renamed", "relabelled"])
+def test_a_run_whose_data_changed_does_not_resume(root: Path, change: str) -> None:
+    train(root, Recorder(root / "storage"), spec_for(epochs=1))
+    first = sorted((root / "set").rglob("*.png"))[0]
+    if change == "removed":
+        first.unlink()
+    elif change == "added":
+        shutil.copy(first, first.with_name("new.png"))
+    elif change == "renamed":
+        first.rename(first.with_name("new.png"))
+    else:
+        other = max(path for path in (root / "set").iterdir() if path.is_dir())
+        first.rename(other / "new.png")
+    with pytest.raises(InvalidInput, match="data: the training images have changed"):
+        train(root, Recorder(root / "storage"), spec_for(epochs=2))
 
 
 def test_a_corrupt_image_is_reported_once_and_counted(root: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.tags import ATTEMPT_TAG
 from vicreg_platform.specs import EvaluateSpec, ExportProtocol, FinetuneProtocol, KnnProtocol
+from vicreg_workers.device import reserved_device
 from vicreg_workers.evaluate.evaluation import Evaluation
 from vicreg_workers.evaluate.features import export_features
 from vicreg_workers.evaluate.finetune import evaluate_finetune
@@ -30,7 +31,7 @@ def evaluate(assignment: Assignment) -> None:
     """
     spec = assignment.spec
     assert isinstance(spec, EvaluateSpec)
-    device = torch.device("cuda" if spec.resources.gpus else "cpu")
+    device = reserved_device(spec.resources.gpus)
     torch.set_num_threads(spec.resources.cpus)
     with Outbox(
         assignment.tracking_uri, run_of(assignment), resumed=assignment.attempt > 1

@@ -17,7 +17,7 @@ from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import EvaluateSpec, UntrainedEncoder
 from vicreg_workers.encoder import load_encoder
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.data.sources import Images, open_images, why_unreadable
 from vicreg_workers.selfsup.evaluation.features import (
     Features,
     calibrate_batchnorm,
@@ -124,7 +124,10 @@ class Evaluation:
             lambda done: progress.report(already_done + done),
         )
         for index in features.corrupt:
-            logger.warning("left out an image that cannot be read: %s", images.name(index))
+            reason = why_unreadable(images, index)
+            logger.warning(
+                "left out an image that cannot be read: %s: %s", images.name(index), reason
+            )
         self.corrupt += len(features.corrupt)
         if not features.representations.isfinite().all():
             raise UserFailure(

@@ -97,8 +97,10 @@ class RunContext:
         if state is not None:
             if self._outbox is not None:
                 self._outbox.restore_unsent(state.own.get(UNSENT, []))
-        elif self._assignment.resume_from is not None:
-            state = self._checkpoints.of_job(self._assignment.resume_from).load()
+        else:
+            retried = map(self._checkpoints.of_job, self._assignment.resume_from)
+            states = (checkpoints.load() for checkpoints in retried)
+            state = next((each for each in states if each is not None), None)
             if state is not None:
                 # Saved as this job's own: it may have nothing left to train, or be retried itself.
                 own = {name: value for name, value in state.own.items() if name != UNSENT}

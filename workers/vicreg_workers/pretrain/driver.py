@@ -111,14 +111,14 @@ def scaling_of(spec: PretrainSpec) -> ScalingConfig:
 def _train_on_worker(config: dict[str, Any]) -> None:
     # Imported here: the driver of several workers needs neither, and starts sooner without.
     import ray.train.torch
-    import torch
 
+    from vicreg_workers.device import reserved_device
     from vicreg_workers.pretrain.worker import train
 
     assignment = Assignment.model_validate_json(config["assignment"])
     # Ray would name a GPU of the node even if the job has not reserved it.
     gpu = _spec(assignment).resources.gpus_per_worker
-    device = ray.train.torch.get_device() if gpu else torch.device("cpu")
+    device = reserved_device(gpu, ray.train.torch.get_device() if gpu else None)
     train(assignment, device, ray.train.report if assignment.objective else None)
 
 

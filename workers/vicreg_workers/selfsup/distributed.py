@@ -83,6 +83,19 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def refuse_second_derivative(of: str) -> None:
+    """To be called first in a backward pass whose own derivative is not implemented.
+
+    torch's ``once_differentiable`` is not enough: it lets a gradient pass that does not itself
+    depend on the input, and the second derivative is then silently wrong.
+
+    Raises:
+        RuntimeError: the pass is recorded to be differentiated again (``create_graph=True``).
+    """
+    if torch.is_grad_enabled():
+        raise RuntimeError(f"the second derivative of {of} is not implemented")
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -91,6 +104,7 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        refuse_second_derivative("a batch gathered from several processes")
         gradient = gradients[0].contiguous().clone()
         dist.all_reduce(gradient)
         return gradient.narrow(0, rank() * ctx.rows, ctx.rows)

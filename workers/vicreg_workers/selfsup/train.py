@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.selfsup.context import Context, State
 from vicreg_workers.selfsup.data.corrupt_images import CorruptImages
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.fingerprint import Fingerprint
+from vicreg_workers.selfsup.data.sources import Images, why_unreadable
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
     any_over_processes,
@@ -84,6 +85,7 @@ class Pretraining:
         )
         self._measurements = Measurements(spec, images, context, self._autocast)
         self._collapse = CollapseWatch(spec.watch.collapse_std, spec.watch.collapse_steps)
+        self._fingerprint = Fingerprint(images)
         self._corrupt = CorruptImages()
         self._random = _RandomState(context.device)
 
@@ -185,8 +187,8 @@ class Pretraining:
         new = self._corrupt.gather()
         if rank() == 0:
             for index in new:
-                name = self._images.name(index)
-                self._context.warn(f"skipped an image that cannot be read: {name}")
+                name, reason = self._images.name(index), why_unreadable(self._images, index)
+                self._context.warn(f"skipped an image that cannot be read: {name}: {reason}")
         self._context.metrics(
             {"data/corrupt_images": float(len(self._corrupt))}, self.progress.step
         )
@@ -209,13 +211,14 @@ class Pretraining:
 
     def _state(self) -> State:
         shared: dict[str, Any] = {"network": self.network.state_dict()}
-        for part in (self.update, self._corrupt, self._collapse, self.progress):
+        for part in (self._fingerprint, self.update, self._corrupt, self._collapse, self.progress):
             shared |= part.state_dict()
         own = self._random.state_dict() | self._corrupt.own_state_dict()
         return State(shared.pop("step"), shared, own, world_size())
 
     def _load(self, state: State) -> None:
         content = {"step": state.step} | state.shared | state.own
+        self._fingerprint.load_state_dict(content)
         self.network.load_state_dict(content["network"])
         for part in (
             self.update,

@@ -12,7 +12,6 @@ from typing import Any
 # stopped trial may take to send what it has logged. Tune's own 2 fail trials on a busy machine.
 os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "600")
 
-import torch
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -22,6 +21,7 @@ from vicreg_platform.contract.trial import Trial, job_id_of_trial
 from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
 from vicreg_platform.tracking import Tracking
+from vicreg_workers.device import reserved_device
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.log_format import configure_logging
 from vicreg_workers.stop_signal import StopSignal
@@ -76,8 +76,7 @@ def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
     """Train in this process, which Ray Tune gave the resources of the one worker."""
     from vicreg_workers.pretrain.worker import train
 
-    device = torch.device("cuda:0" if spec.resources.gpus_per_worker else "cpu")
-    train(trial, device, tune.report)
+    train(trial, reserved_device(spec.resources.gpus_per_worker), tune.report)
 
 
 def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, Any]) -> Assignment:

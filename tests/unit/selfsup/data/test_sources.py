@@ -1,6 +1,7 @@
 """Images are opened as the spec says, and unreadable ones do not stop a run."""
 
 import os
+import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -230,6 +231,48 @@ def test_16_bits_a_pixel_are_scaled_to_8(tmp_path: Path) -> None:
     Image.fromarray(values).save(tmp_path / "16.png")
     pixels = np.asarray(read_image(str(tmp_path / "16.png")))
     assert pixels[0, :, 0].tolist() == [0, 3, 117, 255]
+
+
+@pytest.mark.parametrize(("kind", "text"), [("int32", "32 bits"), ("float32", "floating-point")])
+def test_pixels_of_an_unknown_range_are_refused(tmp_path: Path, kind: str, text: str) -> None:
+    Image.fromarray(np.full((4, 4), 200, dtype=kind)).save(tmp_path / "image.tiff")
+    with pytest.raises(OSError, match=text):
+        read_image(str(tmp_path / "image.tiff"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_and_tables_of_windows_are_read(tmp_path: Path, encoding: str) -> None:
+    make_folder(tmp_path / "set")
+    names, table = "class-0/1.png\r\nclass-1/3.png\r\n", "image,red\r\nclass-0/1.png,1\r\n"
+    (tmp_path / "names.txt").write_bytes(names.encode(encoding))
+    (tmp_path / "table.csv").write_bytes(table.encode(encoding))
+    spec = folder_spec("set").model_copy(update={"names": "names.txt"})
+    assert len(open_images(spec, under(tmp_path))) == 2
+    labelled = folder_spec("set").model_copy(update={"labels": "table.csv"})
+    assert open_images(labelled, under(tmp_path)).classes == ["red"]
+
+
+def test_a_text_that_is_none_is_refused(tmp_path: Path) -> None:
+    make_folder(tmp_path / "set")
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfe\x00")
+    spec = folder_spec("set").model_copy(update={"names": "names.txt"})
+    with pytest.raises(InvalidInput, match=r"data\.names"):
+        open_images(spec, under(tmp_path))
+
+
+def test_a_very_long_image_is_seen_through_its_middle() -> None:
+    view = PlainView(224)
+    pixels = np.random.default_rng(0).integers(0, 255, (6, 5000, 3), dtype=np.uint8)
+    tracemalloc.start()
+    whole = view(Image.fromarray(pixels))
+    turned = pixels.transpose(1, 0, 2).copy()
+    tall = view(Image.fromarray(turned))
+    # 6×96 pixels of the middle decide: what lies beyond them cannot be seen.
+    middle = view(Image.fromarray(pixels[:, 2452:2548]))
+    assert torch.equal(whole, middle)
+    assert torch.equal(tall, view(Image.fromarray(turned[2452:2548])))
+    assert tracemalloc.get_traced_memory()[1] < 2**28
+    tracemalloc.stop()
 
 
 def test_an_epoch_of_an_evaluation_leaves_no_image_out(folder: Path) -> None:

@@ -160,3 +160,11 @@ def test_the_work_of_a_rank_falls_with_the_number_of_ranks(
         VICRegLoss()(*alone).total.backward()
     for operations in four_processes.run(operations_of_a_rank, n, d):
         assert operations == counter.get_total_flops() / 4
+
+
+@pytest.mark.parametrize(("n", "d"), [(8, 32), (32, 8)])
+@pytest.mark.parametrize("loss", [VICRegLoss(), VICRegLoss(variance=0.0)])
+def test_a_second_derivative_is_refused(n: int, d: int, loss: VICRegLoss) -> None:
+    x, y = (z.requires_grad_() for z in batches(n, d))
+    with pytest.raises(RuntimeError, match="second derivative of the variance and covariance"):
+        torch.autograd.grad(loss(x, y), x, create_graph=True)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vicreg_platform.specs import AdamW, Backbone
+from vicreg_platform.specs import AdamW, Backbone, Lars, Sgd
 from vicreg_workers.selfsup.model.backbones import build_backbone
 from vicreg_workers.selfsup.optim.lars import LARS
 from vicreg_workers.selfsup.optim.learning_rate import learning_rate, peak_learning_rate
@@ -96,3 +96,37 @@ def test_a_transformers_token_and_positions_are_not_decayed() -> None:
     assert {"class_token", "encoder.pos_embedding"} <= {names[id(p)] for p in others["params"]}
     assert all(names[id(p)].endswith("weight") for p in decayed["params"])
     assert (decayed["weight_decay"], others["weight_decay"]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("spec", [Sgd(name="sgd"), AdamW(name="adamw"), Lars.model_validate({})])
+def test_a_first_step_that_is_skipped_leaves_no_trace(spec: Sgd | AdamW | Lars) -> None:
+    def after(skipped: bool) -> torch.Tensor:
+        parameter = nn.Parameter(torch.linspace(-1, 1, 20000).view(100, 200))
+        optimizer = build_optimizer(spec, [parameter], lr=0.1)
+        if skipped:
+            parameter.grad = torch.full_like(parameter, torch.inf)
+            optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
+            optimizer.step()
+            optimizer.found_inf = torch.zeros(())  # type: ignore[attr-defined]
+        for scale in (1.0, 2.0):
+            parameter.grad = scale * torch.ones_like(parameter)
+            optimizer.step()
+        return parameter.detach()
+
+    torch.full((40000,), 1e23)  # what the allocator would hand out again
+    assert torch.equal(after(skipped=True), after(skipped=False))
+
+
+def test_the_momentum_of_sgd_is_torchs_own() -> None:
+    def after(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> torch.Tensor:
+        for scale in (1.0, -2.0, 0.5):
+            parameter.grad = scale * torch.ones_like(parameter)
+            optimizer.step()
+        return parameter.detach()
+
+    ours, theirs = (nn.Parameter(torch.ones(3, 3)) for _ in range(2))
+    spec = Sgd(name="sgd")
+    expected = torch.optim.SGD(
+        [theirs], lr=0.1, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
+    )
+    assert torch.equal(after(build_optimizer(spec, [ours], lr=0.1), ours), after(expected, theirs))

@@ -70,7 +70,6 @@ def measured(
         attempt=1,
         spec=spec,
         run_id="run",
-        resume_from=None,
         tracking_uri="",
         storage=str(root),
         data_root=str(root),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from vicreg_platform.specs import Data, DigitsData, ImageFolderData, TorchvisionData
-from vicreg_platform.specs.data import IMAGE_SUFFIXES
+from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
 from vicreg_workers.selfsup.errors import InvalidInput
 
 DIGITS_TEST_SHARE = 0.2
@@ -92,8 +93,8 @@ def _listed(images: Images, file: Path) -> list[int]:
     A line is a file name, or the end of a path if several images have that name.
     """
     try:
-        lines = [line.strip() for line in file.read_text().splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line.strip() for line in _read_text(file).splitlines()]
+    except (OSError, UnicodeError) as error:
         raise InvalidInput(f"data.names: {file} cannot be read: {error}") from None
     by_name: dict[str, list[int]] = {}
     for index in range(len(images)):
@@ -220,17 +221,10 @@ class ImageFolder(_Files):
         self._files: list[str] = []
         labels: list[int] = []
         self.classes: Sequence[str] = sorted(
-            entry.name
-            for entry in os.scandir(path)
-            if entry.is_dir() and not entry.name.startswith(".")
+            entry.name for entry in os.scandir(path) if not is_hidden(entry.name) and entry.is_dir()
         )
         for label, folder in enumerate(self.classes):
-            files = sorted(
-                os.path.join(directory, file)
-                for directory, _, names in os.walk(path / folder, followlinks=True)
-                for file in names
-                if file.lower().endswith(IMAGE_SUFFIXES)
-            )
+            files = sorted(image_files(str(path / folder)))
             self._files += files
             labels += [label] * len(files)
         self.labels: Sequence[int] = labels
@@ -252,9 +246,9 @@ class LabelledFolder(_Files):
 
     def __init__(self, path: Path, table: Path, locate: Locate) -> None:
         try:
-            with table.open(newline="") as lines:
-                header, *rows = [row for row in csv.reader(lines) if row]
-        except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+            lines = _read_text(table).splitlines(keepends=True)
+            header, *rows = [row for row in csv.reader(lines) if row]
+        except (OSError, ValueError, csv.Error) as error:
             raise InvalidInput(f"data.labels: {table} is not a CSV file: {error}") from None
         self.classes: Sequence[str] = [name.strip() for name in header[1:]]
         known = {"1": 1, "0": 0, "": -1}
@@ -324,6 +318,18 @@ class TorchvisionImages:
         return f"{self._title} image {index}"
 
 
+def _read_text(file: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16; Windows marks its files with a byte order.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeError: it is in another encoding.
+    """
+    content = file.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if marked else "utf-8-sig")
+
+
 def read_image(file: str) -> Image.Image:
     """Decode an image file to RGB.
 
@@ -338,9 +344,19 @@ def read_image(file: str) -> Image.Image:
         raise OSError(str(error)) from error
 
 
+def why_unreadable(images: Images, index: int) -> str:
+    """Why an image could not be read, in one line."""
+    try:
+        images.read(index)
+    except OSError as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    return "it can be read now"
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise OSError("its pixels are floating-point numbers: save it with 8 or 16 bits")
+    if image.mode in ("F", "I"):
+        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
+        raise OSError(f"its pixels are {kind}, of an unknown range: save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         # 16 bits per pixel: Pillow's own conversion would clip at 255.
         image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))

@@ -13,7 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vicreg_workers.selfsup.distributed import gather, rank, sum_over_processes, world_size
+from vicreg_workers.selfsup.distributed import (
+    gather,
+    rank,
+    refuse_second_derivative,
+    sum_over_processes,
+    world_size,
+)
 
 
 def second_moments(z: Tensor, over_processes: bool = False) -> tuple[Tensor, Tensor]:
@@ -30,6 +36,9 @@ def second_moments(z: Tensor, over_processes: bool = False) -> tuple[Tensor, Ten
 
     Returns:
         ``[D]`` and a scalar, both at least 0; the divisor of the covariances is N - 1.
+
+    Raises:
+        RuntimeError: in a second derivative, which is not implemented.
     """
     variances, off_diagonal = _SecondMoments.apply(z, over_processes and world_size() > 1)
     return variances, off_diagonal
@@ -48,6 +57,7 @@ class _SecondMoments(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        refuse_second_derivative("the variance and covariance terms")
         # With s the diagonal of ZᵀZ: ∂‖ZᵀZ‖²/∂Z = 4 ZZᵀZ, ∂Σs²/∂Z = 4 Z diag(s), ∂s/∂Z = 2 Z.
         # All three are sums of rows of Z, so that the gradient through the mean is zero.
         by_variances = gradients[0] * (2 * ctx.copies / ctx.divisor)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vicreg_workers.selfsup.distributed import world_size
+from vicreg_workers.selfsup.distributed import refuse_second_derivative, world_size
 
 
 class SyncBatchNorm(_BatchNorm):
@@ -101,6 +101,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+        refuse_second_derivative("SyncBatchNorm")
         x, weight, mean, variance = ctx.saved_tensors
         shape = [1, -1] + [1] * (x.ndim - 2)
         input_gradient, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(

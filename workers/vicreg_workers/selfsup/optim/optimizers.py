@@ -39,9 +39,15 @@ def build_optimizer(
         {"params": [p for p in learning if not _is_matrix(p)], "weight_decay": 0.0},
     ]
     if isinstance(spec, Sgd):
-        return torch.optim.SGD(
+        sgd = torch.optim.SGD(
             groups, lr=lr, momentum=spec.momentum, weight_decay=spec.weight_decay, fused=True
         )
+        if spec.momentum:
+            # If a first step is skipped (``found_inf``), torch leaves memory that nobody has
+            # written to as its momentum.
+            for parameter in learning:
+                sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return sgd
     return torch.optim.AdamW(groups, lr=lr, weight_decay=spec.weight_decay, fused=True)
 
 

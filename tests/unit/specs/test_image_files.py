@@ -1,0 +1,47 @@
+"""Which files of a folder count as images."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from vicreg_platform.data_root import holds_image
+from vicreg_platform.specs.image_files import image_files
+
+
+def make(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def found(root: Path) -> list[str]:
+    return sorted(os.path.relpath(path, root) for path in image_files(str(root)))
+
+
+def test_hidden_files_and_those_of_a_mac_do_not_count(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "._a.jpg", ".b.png", "__MACOSX/a.jpg", ".git/c.png", "deep/d.TIFF", "e")
+    assert found(tmp_path) == ["a.jpg", "deep/d.TIFF"]
+
+
+def test_a_folder_of_hidden_files_holds_no_image(tmp_path: Path) -> None:
+    make(tmp_path, "class/._a.jpg", "__MACOSX/class/a.jpg", ".cache/a.jpg")
+    assert not holds_image(tmp_path)
+    make(tmp_path, "class/a.jpg")
+    assert holds_image(tmp_path)
+
+
+def test_a_loop_of_links_is_followed_once(tmp_path: Path) -> None:
+    make(tmp_path, "class/a.jpg")
+    (tmp_path / "class/again").symlink_to(tmp_path / "class")
+    (tmp_path / "class/up").symlink_to(tmp_path)
+    (tmp_path / "class/itself").symlink_to(tmp_path / "class/itself")
+    # Through `up`, the folder is reached once more, by another path, and left there.
+    assert found(tmp_path / "class") == ["a.jpg"]
+    assert holds_image(tmp_path)
+
+
+def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:
+    make(tmp_path, "elsewhere/a.jpg", "class/b.jpg")
+    (tmp_path / "class/more").symlink_to(tmp_path / "elsewhere")
+    assert found(tmp_path / "class") == ["b.jpg", "more/a.jpg"]
