@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import os
 import resource
 
 import uvicorn
@@ -11,7 +12,7 @@ import uvicorn
 from vicreg_api.app import MIGRATION_WAIT_SECONDS, create_app
 from vicreg_api.patience import ImpatientProtocol
 from vicreg_api.services import Services
-from vicreg_platform.errors import InvalidKey, PlatformError
+from vicreg_platform.errors import DatabaseTooNew, InvalidKey, PlatformError
 from vicreg_platform.settings import Settings
 
 GRACE_SECONDS = 3
@@ -61,16 +62,25 @@ def main() -> None:
         settings = Settings.from_environment()
         services = Services.of(settings)
         prepare(services, settings.api_key, arguments.host, loopback)
+    except DatabaseTooNew as error:
+        parser.exit(1, f"vicreg_api: {error}\n")
     except PlatformError as error:
         parser.exit(2, f"vicreg_api: {error}\n")
     _raise_file_limit()
-    app = create_app(services, loopback=loopback, per_minute=settings.posts_per_minute)
+    app = create_app(
+        services,
+        loopback=loopback,
+        per_minute=settings.posts_per_minute,
+        hosts=settings.api_hosts,
+    )
     uvicorn.run(
         app,
         host=arguments.host,
         port=arguments.port,
         log_level="info",
         http=ImpatientProtocol,
+        # X-Forwarded-For is believed of the addresses in FORWARDED_ALLOW_IPS alone.
+        forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", ""),
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
 

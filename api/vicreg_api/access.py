@@ -79,7 +79,10 @@ class Access:
             return self.keys.authenticate(key)
         if self._loopback and not self.keys.any():
             return OPEN
-        raise InvalidKey("an API key is required: `Authorization: Bearer vk_…`")
+        raise InvalidKey(
+            "an API key is required: `Authorization: Bearer vk_…`; `vicreg up` keeps one in "
+            "api-key of its home, .vicreg by default"
+        )
 
     def admit(self, caller: Caller, method: str) -> None:
         """Admit a request that changes something.

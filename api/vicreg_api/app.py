@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from vicreg_api import problems, telemetry
 from vicreg_api.access import Access, AuditStatus, RateLimit, authenticated
 from vicreg_api.body import BodyLimit
+from vicreg_api.browsers import LOOPBACK_NAMES, BrowserGuard
 from vicreg_api.routers import cluster, health, jobs, keys, schedules
 from vicreg_api.services import Services
 from vicreg_platform import __version__
@@ -17,13 +18,21 @@ from vicreg_platform import __version__
 MIGRATION_WAIT_SECONDS = 60.0
 
 
-def create_app(services: Services, *, loopback: bool = True, per_minute: int = 120) -> FastAPI:
+def create_app(
+    services: Services,
+    *,
+    loopback: bool = True,
+    per_minute: int = 120,
+    hosts: tuple[str, ...] | None = None,
+) -> FastAPI:
     """The API on ``services``; the database is migrated at its start.
 
     Args:
         services: what the routes use.
         loopback: whether only this machine reaches it; it is then open until there is a key.
         per_minute: how many POSTs per minute a key may make.
+        hosts: names by which clients may call it; default: those of this machine on loopback, else
+            any.
     """
 
     @asynccontextmanager
@@ -45,6 +54,11 @@ def create_app(services: Services, *, loopback: bool = True, per_minute: int = 1
     app.add_middleware(AuditStatus, keys=services.keys)
     problems.install(app)
     telemetry.install(app, services)
+    if loopback or hosts is not None:
+        names = LOOPBACK_NAMES | frozenset(hosts or ())
+    else:
+        names = None
+    app.add_middleware(BrowserGuard, hosts=names)
     for router in (jobs.router, schedules.router, cluster.router, keys.router):
         app.include_router(router, dependencies=[Depends(authenticated)])
     app.include_router(health.router)

@@ -8,6 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -41,7 +42,9 @@ class Client:
 
     Args:
         url: address of the API.
-        key: the API key, if the API requires one; default: that of ``VICREG_API_KEY``.
+        key: the API key, if the API requires one. Default: that of ``VICREG_API_KEY``; for an API
+            of this machine, also the one that ``vicreg up`` keeps in its home (``VICREG_HOME``, or
+            ``.vicreg`` here).
         wait_seconds: how long to retry a request that gets no answer (an API that was restarted
             is soon back). A request that must not be repeated is retried only if it cannot have
             reached the API.
@@ -60,7 +63,7 @@ class Client:
     ) -> None:
         self.url = url
         self._wait_seconds = wait_seconds
-        key = key or os.environ.get("VICREG_API_KEY")
+        key = key or _own_key(url)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._http = httpx.Client(base_url=url, timeout=30.0, headers=headers)
 
@@ -314,6 +317,17 @@ class Client:
                         f"the API is unreachable at {self.url} ({error}): is `vicreg up` running?"
                     ) from None
                 time.sleep(POLL_SECONDS)
+
+
+def _own_key(url: str) -> str | None:
+    """The key of this process's environment, or of the `vicreg up` of this folder."""
+    given = os.environ.get("VICREG_API_KEY")
+    if given or httpx.URL(url).host not in ("127.0.0.1", "localhost", "::1"):
+        return given or None
+    try:
+        return (Path(os.environ.get("VICREG_HOME") or ".vicreg") / "api-key").read_text().strip()
+    except OSError:
+        return None
 
 
 def _segment(name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import (
     JSON,
     Connection,
@@ -31,7 +33,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
-from vicreg_platform.errors import DatabaseUnavailable
+from vicreg_platform.errors import DatabaseTooNew, DatabaseUnavailable
 
 BUSY_TIMEOUT_SECONDS = 30
 CONNECT_SECONDS = 10
@@ -150,6 +152,7 @@ class Database:
 
         Raises:
             DatabaseUnavailable: it was not reachable in that time.
+            DatabaseTooNew: a newer version has migrated it.
         """
         if self.engine.dialect.name == "sqlite":
             # SQLite's own wait does not cover the switch to WAL, which several may make at once.
@@ -179,11 +182,22 @@ class Database:
                 connection.execute(text("SET LOCAL statement_timeout = 0"))
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             config.attributes["connection"] = connection
+            _refuse_newer(config, connection)
             command.upgrade(config, revision)
 
     def dispose(self) -> None:
         """Close all connections."""
         self.engine.dispose()
+
+
+def _refuse_newer(config: Config, connection: Connection) -> None:
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    for found in MigrationContext.configure(connection).get_current_heads():
+        if found not in known:
+            raise DatabaseTooNew(
+                f"the database was migrated by a newer version of the platform (to {found}; this "
+                f"version knows up to {max(known)}): run that version, or restore a backup"
+            )
 
 
 def partial_index(name: str, column: str, where: str, *, unique: bool = False) -> Index:

@@ -15,6 +15,7 @@
     │   ├── IllegalTransition      409  illegal_transition
     │   └── IdempotencyConflict    409  idempotency_conflict
     ├── BodyTooLarge               413  body_too_large
+    ├── UnsupportedMediaType       415  unsupported_media_type
     ├── TooManyRequests            429  too_many_requests
     ├── Unavailable                503  unavailable
     │   ├── DatabaseUnavailable    503  database_unavailable
@@ -23,6 +24,7 @@
     ├── LeaseLost                  (dispatcher only)
     ├── SubmissionRefused          (dispatcher only)
     ├── InvalidSettings            (at the start of a process)
+    ├── DatabaseTooNew             (at the start of a process)
     └── LocalPlatformError         (``vicreg up`` only)
 """
 
@@ -141,6 +143,14 @@ class BodyTooLarge(PlatformError):
     title = "The body is too large"
 
 
+class UnsupportedMediaType(PlatformError):
+    """The body of a request is of a type that is not read."""
+
+    status = 415
+    code = "unsupported_media_type"
+    title = "The body's type is not read"
+
+
 class TooManyRequests(PlatformError):
     """An API key has made too many requests in a short time."""
 
@@ -189,6 +199,10 @@ class SubmissionRefused(PlatformError):
 
 class InvalidSettings(PlatformError):
     """An environment variable has a value that it cannot have."""
+
+
+class DatabaseTooNew(PlatformError):
+    """A newer version of the platform has migrated the database."""
 
 
 class LocalPlatformError(PlatformError):

@@ -19,6 +19,12 @@ def _nodes(value: object) -> object:
     return nodes_of(value) if isinstance(value, str) else value
 
 
+def _names(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(name.strip().lower() for name in value.split(",") if name.strip())
+
+
 class Settings(BaseSettings):
     """The settings of a process. Each field is the variable ``VICREG_<FIELD>``, in capitals.
 
@@ -59,6 +65,9 @@ class Settings(BaseSettings):
     """Where workers find data; no path of a spec can leave it. Default: a folder in the home."""
     api_key: str | None = Field(default=None, repr=False)
     """Of the API: the first key, an administrator's. Of a client: the key that it uses."""
+    api_hosts: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_names)] = None
+    """Names by which clients may call the API, with commas. Default: those of this machine
+    (``localhost``, ``127.0.0.1``) if it listens on loopback, else any: all clients need a key."""
     posts_per_minute: int = Field(default=120, ge=1)
     """How many POSTs per minute an API key may make."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
@@ -97,6 +106,8 @@ class Settings(BaseSettings):
 def _text(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple) and all(isinstance(part, str) for part in value):
+        return ",".join(value)
     if isinstance(value, tuple):
         return ",".join(f"1x{node.cpus:g}x{node.gpus:g}" for node in value)
     return str(value)

@@ -33,6 +33,7 @@ ENCODER = {
 class Platform:
     """A platform as ``vicreg up`` runs it, with a folder of images and an encoder in training."""
 
+    home: Path
     api: str
     mlflow: str
     encoder: str
@@ -43,17 +44,21 @@ class Platform:
         urls = {
             "VICREG_API_URL": f"http://{self.api}",
             "VICREG_MLFLOW_URL": f"http://{self.mlflow}",
+            "VICREG_HOME": str(self.home),
         }
         return os.environ | urls | {"PATH": tools}
 
+    def client(self) -> Client:
+        return Client(f"http://{self.api}", key=(self.home / "api-key").read_text().strip())
+
     def wait_for_encoder(self) -> None:
-        with Client(f"http://{self.api}") as client:
+        with self.client() as client:
             done = client.wait(self.encoder, timeout=JOB_SECONDS)
             assert done.state == "succeeded", done.reason
 
     def cancel_others(self) -> None:
         """Leave the cluster to the next page."""
-        with Client(f"http://{self.api}") as client:
+        with self.client() as client:
             states = ["waiting", "queued", "starting", "running"]
             for job in list(client.find_all(state=states)):
                 if job.id != self.encoder:
@@ -75,9 +80,10 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     assert process.stdout is not None
     try:
         assert any("ready" in line for line in process.stdout), "vicreg up has stopped"
-        with Client(f"http://127.0.0.1:{api}") as client:
+        key = (home / "api-key").read_text().strip()
+        with Client(f"http://127.0.0.1:{api}", key=key) as client:
             encoder = client.submit(ENCODER).id
-        yield Platform(f"127.0.0.1:{api}", f"127.0.0.1:{mlflow}", encoder)
+        yield Platform(home, f"127.0.0.1:{api}", f"127.0.0.1:{mlflow}", encoder)
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

@@ -109,7 +109,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     platform = LocalPlatform(LocalOptions(home, data_root, api_port, mlflow_port, cpus=2))
     platform.start()
     try:
-        with Client(platform.api_url, wait_seconds=60.0) as client:
+        key = platform.settings.api_key
+        with Client(platform.api_url, wait_seconds=60.0, key=key) as client:
             yield Running(platform, client, data_root, Path(platform.settings.storage))
     finally:
         platform.end()

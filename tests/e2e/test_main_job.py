@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -121,6 +122,7 @@ def test_an_image_folder_with_a_corrupt_file_trains_from_the_command_line(
         [sys.executable, "-m", "vicreg_platform.cli", "submit", str(file),
          "--follow", "--api", running.platform.api_url],
         capture_output=True, text=True, check=False,
+        env=os.environ | {"VICREG_HOME": str(running.platform.settings.home)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "epoch 3/3" in done.stdout

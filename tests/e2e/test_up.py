@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -23,6 +24,15 @@ def up(home: Path, *arguments: str) -> subprocess.Popen[str]:
         [*VICREG, "up", "--home", str(home), *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
+
+
+def command(home: Path, *arguments: str) -> str:
+    """What a command prints that finds its key in the home."""
+    environment = os.environ | {"VICREG_HOME": str(home)}
+    done = subprocess.run(
+        [*VICREG, *arguments], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
 
 
 def refusal(home: Path, *arguments: str) -> str:
@@ -73,6 +83,14 @@ def test_it_says_when_it_is_ready_has_its_home_alone_and_leaves_nothing(tmp_path
         assert httpx.get(f"http://127.0.0.1:{api}/readyz").json()["ready"]
         assert httpx.get(f"http://127.0.0.1:{mlflow}/").status_code == 200
         assert "in use by another `vicreg up`" in refusal(home, *map(str, _other_ports()))
+        for name in ("api-key", "ray-token"):
+            assert (home / name).stat().st_mode & 0o777 == 0o600
+        assert home.stat().st_mode & 0o777 == 0o700
+        ray = re.search(r"Ray dashboard\s+(\S+)", said)
+        assert ray is not None
+        assert httpx.get(f"{ray[1]}/api/jobs/").status_code == 401
+        assert httpx.get(f"http://127.0.0.1:{api}/v1/jobs").status_code == 401
+        assert "node 0" in command(home, "cluster", "--api", f"http://127.0.0.1:{api}")
         assert {file.name for file in (home / "logs").iterdir()} == {
             "ray.log", "mlflow.log", "api.log", "dispatcher.log",
         }  # fmt: skip

@@ -47,7 +47,8 @@ def run_demo(console: Console, home: Path, keep: bool) -> None:
             platform.start()
         console.print(f"platform ready after {time.monotonic() - started:.0f} s")
         console.print(f"  API     {platform.api_url}/docs\n  MLflow  {platform.mlflow_url}\n")
-        with Client(platform.api_url, wait_seconds=30.0) as client:
+        key = platform.settings.api_key
+        with Client(platform.api_url, wait_seconds=30.0, key=key) as client:
             pretrained, evaluations = _pretrain_and_evaluate(client, console)
         console.print(_comparison(evaluations))
         assert pretrained.mlflow is not None

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import os
 import random
+import secrets
 import signal
 import socket
 import subprocess
@@ -29,6 +30,7 @@ from typing import IO
 from vicreg_platform.client import ApiUnreachable, Client
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.errors import ClusterUnavailable, LocalPlatformError
+from vicreg_platform.keys.service import new_key
 from vicreg_platform.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -176,7 +178,9 @@ class LocalPlatform:
 
     def __init__(self, options: LocalOptions) -> None:
         home = options.home.absolute()
-        home.mkdir(parents=True, exist_ok=True)
+        if "?" in str(home):
+            raise LocalPlatformError(f"--home {home}: a URL of SQLite cannot hold a question mark")
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = _lock(home)
         _refuse_port_in_use("API", options.api_port, "--api-port")
         _refuse_port_in_use("MLflow", options.mlflow_port, "--mlflow-port")
@@ -189,7 +193,9 @@ class LocalPlatform:
             home=home,
             database_url=f"sqlite:///{home}/platform.db",
             ray_url=self.ray_url,
-            ray_token=None,  # another cluster's, if the environment has one
+            # Its own, not those of another cluster that the environment may have.
+            ray_token=secret(home / "ray-token", lambda: secrets.token_urlsafe(32)),
+            api_key=secret(home / "api-key", new_key),
             mlflow_url=self.mlflow_url,
             mlflow_public_url=self.mlflow_url,
             storage=str(home / "storage"),
@@ -200,8 +206,11 @@ class LocalPlatform:
             self._child(
                 "ray",
                 _ray_command(home, options.cpus, ports),
-                _RAY_ENVIRONMENT,
-                partial(_has_node, RayCluster(self.ray_url, timeout=CHECK_SECONDS)),
+                _RAY_ENVIRONMENT | {"RAY_AUTH_TOKEN": str(self.settings.ray_token)},
+                partial(
+                    _has_node,
+                    RayCluster(self.ray_url, self.settings.ray_token, timeout=CHECK_SECONDS),
+                ),
             ),
             self._child("mlflow", _mlflow_command(home, options.mlflow_port), {}),
             self._child(
@@ -291,8 +300,8 @@ _RAY_ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     "PYTHONUNBUFFERED": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # A token file of another cluster must not decide for this one.
-    "RAY_AUTH_MODE": "disabled",
+    # Whoever reaches Ray's dashboard without it could run commands as this user.
+    "RAY_AUTH_MODE": "token",
     # When everything stops, there is nothing to drain for.
     "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
@@ -303,7 +312,8 @@ _RAY_ENVIRONMENT = {
 def _ray_command(home: Path, cpus: int | None, ports: list[int]) -> list[str]:
     # Ray's sockets lie under its folder, and a socket's path is at most 107 bytes long.
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:8]
-    folder = Path(tempfile.gettempdir()) / f"vicreg-{os.getuid()}-{digest}"
+    # Ray opens its folder to everyone, so it lies in one that is not.
+    folder = _private(Path(tempfile.gettempdir()) / f"vicreg-{os.getuid()}-{digest}") / "ray"
     dashboard, gcs, client, agent, metrics = ports
     return [
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block",
@@ -333,6 +343,36 @@ def _mlflow_command(home: Path, port: int) -> list[str]:
         "--artifacts-destination", str(home / "artifacts"),
         "--serve-artifacts",
     ]  # fmt: skip
+
+
+def secret(file: Path, make: Callable[[], str]) -> str:
+    """The secret in a file that only this user can read; made if there is none.
+
+    Raises:
+        LocalPlatformError: others can read the file.
+    """
+    try:
+        with open(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as written:
+            written.write(f"{make()}\n")
+    except FileExistsError:
+        if file.stat().st_mode & 0o077:
+            raise LocalPlatformError(
+                f"others can read the secret in {file}: delete the file, and a new one is made"
+            ) from None
+    return file.read_text().strip()
+
+
+def _private(folder: Path) -> Path:
+    """A folder that only this user can enter.
+
+    Raises:
+        LocalPlatformError: another user has made it.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise LocalPlatformError(f"{folder} belongs to another user")
+    folder.chmod(0o700)
+    return folder
 
 
 def free_ports(count: int) -> list[int]:
