@@ -315,3 +315,19 @@ def test_what_a_key_may_not_do_fills_no_log(platform: Platform, admin: Holder) -
     assert admin.ask("GET", "/v1/audit").json()["items"] == before
     admin.ask("POST", f"/v1/jobs/{'x' * 3000}/cancel")
     assert len(admin.ask("GET", "/v1/audit").json()["items"][0]["path"]) == 200
+
+
+def test_a_first_key_that_was_rotated_is_of_no_more_use(platform: Platform) -> None:  # noqa: F811
+    keys = KeyService(platform.database)
+    old, new = new_key(), new_key()
+    keys.ensure(old)
+    keys.ensure(old)
+    assert keys.authenticate(old).role is Role.ADMIN
+    keys.ensure(new)
+    assert keys.authenticate(new).role is Role.ADMIN
+    with pytest.raises(InvalidKey):
+        keys.authenticate(old)
+    keys.ensure(old)  # a replica that was not told: it revives nothing, and revokes nothing
+    assert keys.authenticate(new).role is Role.ADMIN
+    with pytest.raises(InvalidKey):
+        keys.authenticate(old)

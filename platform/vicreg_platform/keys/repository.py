@@ -87,6 +87,14 @@ class KeyRepository:
             .values(revoked_at=self._now)
         )
 
+    def revoke_others(self, name: str, prefix: str) -> None:
+        """Revoke the keys of a name, except one."""
+        self._session.execute(
+            update(ApiKey)
+            .where(ApiKey.name == name, ApiKey.prefix != prefix, ApiKey.revoked_at.is_(None))
+            .values(revoked_at=self._now)
+        )
+
     def begin_audit(self, **values: Any) -> int:
         """Record a request before it is acted on."""
         entry = AuditEntry(at=self._now, **values)

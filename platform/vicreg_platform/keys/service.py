@@ -34,6 +34,8 @@ class Caller:
     """The key's public part."""
 
 
+FIRST = "first"
+"""The name of the key that comes from ``VICREG_API_KEY``."""
 OPEN = Caller(None, Role.ADMIN)
 """Everyone, if the API has no keys and listens on loopback."""
 
@@ -106,6 +108,8 @@ class KeyService:
     def ensure(self, key: str) -> None:
         """Store a key that was made elsewhere as an administrator's, unless it is stored already.
 
+        It replaces the one before: a key that was rotated is of no more use.
+
         Raises:
             InvalidKey: it does not have the form of a key.
         """
@@ -114,7 +118,9 @@ class KeyService:
                 "VICREG_API_KEY must be vk_, 8 hex digits, _ and at least 32 random characters: "
                 "`make compose-env` makes one"
             )
-        self._add(key, "first", Role.ADMIN)
+        if self._add(key, FIRST, Role.ADMIN):
+            with self._database.write() as session:
+                KeyRepository(session, self._now()).revoke_others(FIRST, _prefix(key))
 
     def all(self) -> Page[KeySchema]:
         """All keys, newest first, on one page."""
@@ -172,9 +178,10 @@ class KeyService:
         expires_at: datetime | None = None,
         max_jobs: int | None = None,
         max_gpus: int | None = None,
-    ) -> None:
+    ) -> bool:
+        """Store a key; False if it is stored already."""
         with self._database.write() as session:
-            KeyRepository(session, self._now()).add(
+            return KeyRepository(session, self._now()).add(
                 prefix=_prefix(key),
                 digest=_digest(key),
                 name=name,

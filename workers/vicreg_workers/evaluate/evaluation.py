@@ -124,9 +124,8 @@ class Evaluation:
             lambda done: progress.report(already_done + done),
         )
         for index in features.corrupt:
-            reason = why_unreadable(images, index)
             logger.warning(
-                "left out an image that cannot be read: %s: %s", images.name(index), reason
+                "left out an image that cannot be read: %s", why_unreadable(images, index)
             )
         self.corrupt += len(features.corrupt)
         if not features.representations.isfinite().all():

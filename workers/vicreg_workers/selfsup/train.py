@@ -187,8 +187,8 @@ class Pretraining:
         new = self._corrupt.gather()
         if rank() == 0:
             for index in new:
-                name, reason = self._images.name(index), why_unreadable(self._images, index)
-                self._context.warn(f"skipped an image that cannot be read: {name}: {reason}")
+                reason = why_unreadable(self._images, index)
+                self._context.warn(f"skipped an image that cannot be read: {reason}")
         self._context.metrics(
             {"data/corrupt_images": float(len(self._corrupt))}, self.progress.step
         )

@@ -345,12 +345,13 @@ def read_image(file: str) -> Image.Image:
 
 
 def why_unreadable(images: Images, index: int) -> str:
-    """Why an image could not be read, in one line."""
+    """Which image could not be read and why, in one line that names it once."""
+    name, reason = images.name(index), "it can be read now"
     try:
         images.read(index)
     except OSError as error:
-        return " ".join(str(error).split()) or type(error).__name__
-    return "it can be read now"
+        reason = " ".join(str(error).split()) or type(error).__name__
+    return reason if name in reason else f"{name}: {reason}"
 
 
 def _rgb(image: Image.Image) -> Image.Image:
