@@ -1,5 +1,6 @@
 """Trials stop early as under Tune's schedulers, and as if the driver had never been lost."""
 
+import math
 import pickle
 import random
 import threading
@@ -179,6 +180,30 @@ def test_a_failure_stops_its_trial_and_does_not_count_for_others(tmp_path: Path)
     assert judging.report(0, result) == TrialScheduler.STOP
     assert judging.ledger[0].reason == "the loss is nan"
     assert judging.train(1, 0.1, 0.2) is TrialState.SUCCEEDED
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_objective_that_is_no_number_fails_its_trial_alone(tmp_path: Path, value: float) -> None:
+    spec = sweep(scheduler={"name": "median", "min_trials": 1})
+    judging = Judging(spec, tmp_path)
+    judging.ledger.add(Entry(number=0, parameters={}, epochs=8))
+    assert judging.report(0, {"epoch": 1, "objective": 0.5}) == TrialScheduler.CONTINUE
+    assert judging.report(0, {"epoch": 2, "objective": value}) == TrialScheduler.STOP
+    assert (judging.ledger[0].state, judging.ledger[0].failure) == (TrialState.FAILED, "diverged")
+    assert "after epoch 2" in (judging.ledger[0].reason or "")
+    assert judging.train(1, 0.5, 0.6) is TrialState.SUCCEEDED
+    again = Ledger(str(tmp_path), "sweep", spec.objective)  # another driver reads it all
+    assert [entry.number for entry in again] == [0, 1]
+    best = again.best()
+    assert best is not None
+    assert best.number == 1
+
+
+def test_a_long_reason_fits_into_the_tag_of_its_trial(tmp_path: Path) -> None:
+    judging = Judging(sweep(), tmp_path)
+    judging.ledger.add(Entry(number=0, parameters={}, epochs=8))
+    judging.report(0, {"epoch": 0, "failure": "user", "reason": "x\x00" * 9000})
+    assert len(judging.ledger[0].model_dump_json()) < 8000
 
 
 def test_best_counts_the_whole_curve_and_last_its_end(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -27,6 +28,8 @@ from vicreg_platform.specs.space import Choice, Distribution, Grid
 
 FieldPath = Annotated[str, StringConstraints(pattern=r"^[a-z_0-9]+(\.[a-z_0-9]+)*$")]
 
+MAX_CONFIGURATION = 6000
+"""Characters of a trial's values as JSON: MLflow's tags hold 8,000, the trial's state included."""
 MEASURED = ("knn/", "representation/")
 """Metrics that a training logs every ``watch.knn_every_epochs`` epochs."""
 
@@ -136,7 +139,7 @@ class SweepSpec(JobSpec):
         faults = self._base_faults()
         if not faults:
             faults = [fault for path in self.space for fault in self._field_faults(path)]
-            faults += self._search_faults() + self._objective_faults()
+            faults += self._search_faults() + self._size_faults() + self._objective_faults()
         if not faults:
             faults = self._resource_faults()
         if faults:
@@ -244,6 +247,19 @@ class SweepSpec(JobSpec):
         return [
             ((f"space.{path}", "search.algorithm"), "grid needs search.algorithm grid; use choice")
             for path in grids
+        ]
+
+    def _size_faults(self) -> list[tuple[tuple[str, ...], str]]:
+        """Why a trial cannot be shown: a tag of its run holds its values."""
+        longest = {
+            path: len(path) + max(len(json.dumps(value)) for value in each.probes())
+            for path, each in self.space.items()
+        }
+        if sum(longest.values()) <= MAX_CONFIGURATION:
+            return []
+        path = max(longest, key=lambda each: longest[each])
+        return [
+            ((f"space.{path}",), f"the values of a trial exceed {MAX_CONFIGURATION} characters")
         ]
 
     def _objective_faults(self) -> list[tuple[tuple[str, ...], str]]:

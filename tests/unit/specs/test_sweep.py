@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from vicreg_platform.errors import InvalidSpec
-from vicreg_platform.specs import SweepSpec, parse_spec
+from vicreg_platform.specs import Choice, SweepSpec, parse_spec
 
 BASE = {"data": {"source": "digits"}, "training": {"epochs": 4, "batch_size": 64}}
 
@@ -148,3 +148,15 @@ def test_steps_that_nobody_can_count_are_refused(quniform: list[float]) -> None:
     }
     with pytest.raises(InvalidSpec, match="more than 1e\\+09 multiples"):
         parse_spec(request)
+
+
+def test_values_that_no_tag_holds_are_refused() -> None:
+    paths = [f"{'z' * 1000}{number}" for number in range(2)]
+    space = {f"data.{name}": {"choice": paths} for name in ("path", "labels", "names")}
+    base = BASE | {"data": {"source": "image_folder", "path": "a"}}
+    spec = parse_spec({"kind": "sweep", "base": base, "space": space})
+    assert isinstance(spec, SweepSpec)
+    longer = spec.space | {"training.seed": Choice(choice=("w" * 4000,))}
+    ((fields, text),) = spec.model_copy(update={"space": longer})._size_faults()
+    assert fields == ("space.training.seed",)
+    assert "exceed 6000 characters" in text

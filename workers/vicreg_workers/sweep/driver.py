@@ -7,6 +7,7 @@ Tune run of the trials that have not ended and of those still to be drawn.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import tempfile
 from collections import deque
@@ -156,6 +157,15 @@ class Trials:
             )
             return False
         epoch = result["epoch"]
+        if not math.isfinite(result["objective"]):
+            self._ledger.end(
+                number,
+                TrialState.FAILED,
+                failure=FailureClass.DIVERGED.value,
+                reason=f"its objective was {result['objective']} after epoch {epoch}",
+                run_id=result["run_id"],
+            )
+            return False
         self._ledger.report(number, epoch, result["objective"], result["run_id"])
         entry = self._ledger[number]
         self._reporter.changed(entry)

@@ -13,7 +13,10 @@ from pydantic import Field
 
 from vicreg_platform.contract.trial import Trial, TrialState, ranked
 from vicreg_platform.specs import Objective
+from vicreg_platform.text import printable
 from vicreg_workers.storage import Folder
+
+REASON_LENGTH = 1000
 
 
 class Entry(Trial):
@@ -86,7 +89,8 @@ class Ledger:
         """Record that the trial has ended, and how."""
         entry = self._entries[number]
         entry.state = state
-        entry.failure, entry.reason = failure, reason
+        # MLflow's limit on a tag holds the configuration too.
+        entry.failure, entry.reason = failure, reason and printable(reason)[:REASON_LENGTH]
         entry.run_id = run_id or entry.run_id
         self._write(entry)
 
