@@ -8,6 +8,7 @@ import time
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.conftest import STEPS_PER_EPOCH, Running, logged_steps
+from tests.integration.conftest import wait_until
 from vicreg_platform.jobs.states import JobState
 
 OUTAGE_SECONDS = 30.0
@@ -111,6 +112,25 @@ def test_a_cancelled_job_leaves_nothing_on_the_cluster(running: Running) -> None
     assert "resuming from the checkpoint after step" in running.client.logs(retried.id)
     running.client.cancel(retried.id)
     assert running.wait(retried).state is JobState.CANCELLED
+
+
+def test_jobs_cancelled_as_they_start_leave_no_process(running: Running) -> None:
+    jobs = []
+    for _ in range(4):
+        job = running.submit(training={"epochs": 200, "batch_size": 128})
+        running.until(job, lambda current: current.state is not JobState.QUEUED)
+        running.client.cancel(job.id)
+        jobs.append(job)
+    for job in jobs:
+        assert running.wait(job).state is JobState.CANCELLED
+    # Ray stops a submission's process and the children that it has at that moment: there is one
+    # process, without a shell between.
+    wait_until(lambda: not any(running.processes(f'"{job.id}"') for job in jobs), 30)
+    job = running.submit(training={"epochs": 200, "batch_size": 128})
+    running.until(job, lambda current: current.state is JobState.RUNNING)
+    assert len(running.processes(f'"{job.id}"')) == 1
+    running.client.cancel(job.id)
+    assert running.wait(job).state is JobState.CANCELLED
 
 
 def test_a_job_whose_time_is_over_is_stopped_and_can_go_on(running: Running) -> None:

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from tests.integration.conftest import MlflowServer, wait_until
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.tracking.outbox import Outbox
@@ -130,3 +131,42 @@ def test_an_error_without_a_message_does_not_stop_the_sending(
     outbox.metrics({"train/loss": 1.0}, 1)
     outbox.close(60)
     assert steps(mlflow_server, run_id, "train/loss") == [1]
+
+
+def test_a_run_deleted_while_it_is_written_to_fails_the_job_at_once(
+    mlflow_server: MlflowServer, run_id: str
+) -> None:
+    outbox = Outbox(mlflow_server.url, run_id)
+    outbox.metrics({"train/loss": 1.0}, 1)
+    wait_until(lambda: not outbox.unsent())
+    MlflowClient(mlflow_server.url).delete_run(run_id)
+    outbox.metrics({"train/loss": 1.0}, 2)
+
+    def refused() -> bool:
+        try:
+            outbox.metrics({"train/loss": 1.0}, 3)
+        except UserFailure:
+            return True
+        return False
+
+    wait_until(refused, 30)
+    with pytest.raises(UserFailure, match="MLflow refuses what this job records"):
+        outbox.close(5)
+
+
+def test_the_run_is_created_when_mlflow_is_there(mlflow_server: MlflowServer) -> None:
+    tracking = Tracking(mlflow_server.url)
+    job, tries = f"job-{time.time_ns()}", []
+
+    def create() -> str:
+        tries.append(time.monotonic())
+        if len(tries) < 3:
+            raise TrackingUnavailable("not yet")
+        return tracking.ensure_run(job, "run", "outbox", {"kind": "pretrain"}, None)[0]
+
+    with Outbox(mlflow_server.url, create, resumed=True) as outbox:
+        for step in range(20):
+            outbox.metrics({"train/loss": float(step)}, step)
+    run = tracking.run_of_job(job, "outbox")
+    assert run is not None
+    assert steps(mlflow_server, run[0], "train/loss") == list(range(20))

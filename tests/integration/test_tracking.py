@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.fakes import FakeTracking
 from tests.integration.conftest import MlflowServer
-from vicreg_platform.contract.tags import PROGRESS_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG, JOB_TAG, PROGRESS_TAG, TRIAL_TAG
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.errors import NotFound
 from vicreg_platform.tracking import Tracking
@@ -97,3 +97,52 @@ def test_progress_that_was_edited_by_hand_is_no_progress(
     run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
     MlflowClient(mlflow_server.url).set_tag(run_id, PROGRESS_TAG, tag)
     assert tracking.read(run_id).progress is None
+
+
+def test_of_two_runs_of_a_job_the_one_written_to_counts_and_the_other_goes(
+    mlflow_server: MlflowServer, job: str
+) -> None:
+    tracking, client = Tracking(mlflow_server.url), MlflowClient(mlflow_server.url)
+    first, experiment = tracking.ensure_run(job, "name", "contract", SPEC, None)
+    # As when a request that timed out is executed after all.
+    late = client.create_run(experiment, tags={JOB_TAG: job}).info.run_id
+    assert tracking.run_of_job(job, "contract") == (first, experiment)
+    client.set_tag(late, ATTEMPT_TAG, "1")  # its driver writes to this one
+    assert tracking.run_of_job(job, "contract") == (late, experiment)
+    tracking.remove_duplicates(job, "contract", late)
+    assert client.get_run(first).info.lifecycle_stage == "deleted"
+    assert client.get_run(late).info.lifecycle_stage == "active"
+
+
+@pytest.mark.parametrize("tag", ["not json", '{"number": 1}', "[]"])
+def test_a_trial_that_was_edited_by_hand_is_left_out(
+    mlflow_server: MlflowServer, job: str, tag: str
+) -> None:
+    tracking, client = Tracking(mlflow_server.url), MlflowClient(mlflow_server.url)
+    sweep, _ = tracking.ensure_run(job, "sweep", "contract", SPEC | {"kind": "sweep"}, None)
+    runs = []
+    for number in range(2):
+        run, _ = tracking.ensure_run(f"{job}/trials/{number}", "trial", "contract", SPEC, sweep)
+        tracking.begin_trial(run, Trial(number=number, parameters={}, epochs=4))
+        runs.append(run)
+    client.set_tag(runs[0], TRIAL_TAG, tag)
+    assert [trial.number for trial, *_ in tracking.trials(sweep)] == [1]
+
+
+def test_a_log_of_any_bytes_is_kept_as_it_is(mlflow_server: MlflowServer, job: str) -> None:
+    tracking = Tracking(mlflow_server.url)
+    run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
+    pieces = [b"caf\xe9 \xff\x00\n", b"x" * 200_000]
+    tracking.store_log(run_id, 1, pieces)
+    assert b"".join(tracking.log(run_id, 1)) == b"".join(pieces)
+
+
+def test_a_log_beyond_all_measure_is_cut(
+    mlflow_server: MlflowServer, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vicreg_platform.tracking.LOG_BYTES", 1000)
+    tracking = Tracking(mlflow_server.url)
+    run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
+    tracking.store_log(run_id, 1, (b"x" * 600 for _ in range(10)))
+    log = b"".join(tracking.log(run_id, 1))
+    assert log.startswith(b"x" * 1000 + b"\n[the rest")

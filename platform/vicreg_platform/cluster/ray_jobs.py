@@ -67,7 +67,10 @@ class RayCluster:
             "/api/jobs/",
             json={
                 "submission_id": submission.id,
-                "entrypoint": shlex.join(submission.arguments),
+                # Ray starts a shell, and stops it and the children that it has just then. Without
+                # `exec`, a stop that comes before the shell has forked leaves the process running,
+                # and Ray says that it has stopped.
+                "entrypoint": f"exec {shlex.join(submission.arguments)}",
                 "entrypoint_num_cpus": submission.driver.cpus,
                 "entrypoint_num_gpus": submission.driver.gpus,
                 "metadata": submission.metadata,

@@ -18,11 +18,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.contract.trial import Trial, job_id_of_trial
-from vicreg_platform.errors import TrackingUnavailable
+from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.device import reserved_device
-from vicreg_workers.failures import InfrastructureFailure, JobFailure
+from vicreg_workers.failures import InfrastructureFailure, JobFailure, UserFailure
 from vicreg_workers.log_format import configure_logging
 from vicreg_workers.stop_signal import StopSignal
 
@@ -45,10 +45,11 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
     """
     configure_logging()
     sweep = Assignment.model_validate_json(assignment)
-    trial = _assignment_of_trial(sweep, config["number"], config["parameters"])
-    spec = trial.spec
-    assert isinstance(spec, PretrainSpec)
+    trial: Assignment | None = None
     try:
+        trial = _assignment_of_trial(sweep, config["number"], config["parameters"])
+        spec = trial.spec
+        assert isinstance(spec, PretrainSpec)
         if spec.resources.workers == 1:
             _train_here(trial, spec)
         else:
@@ -63,11 +64,12 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
                 "epoch": 0,
                 "failure": failure.failure_class.value,
                 "reason": " ".join(str(failure).split()),
-                "run_id": trial.run_id,
+                "run_id": trial and trial.run_id,
             }
         )
     finally:
-        StopSignal(trial.storage, trial.job_id, trial.attempt).clear()
+        if trial is not None:
+            StopSignal(trial.storage, trial.job_id, trial.attempt).clear()
         # The process trains the next trial too, and networks hold reference cycles.
         gc.collect()
 
@@ -99,6 +101,7 @@ def _run_of_trial(
 
     Raises:
         InfrastructureFailure: MLflow is unreachable for 10 minutes.
+        UserFailure: MLflow refuses the run.
     """
     assert isinstance(sweep.spec, SweepSpec)
     tracking = Tracking(sweep.tracking_uri)
@@ -116,6 +119,8 @@ def _run_of_trial(
             begun = Trial(number=number, parameters=parameters, epochs=spec.training.epochs)
             tracking.begin_trial(run_id, begun)
             return run_id
+        except (TrackingRefused, NotFound) as error:
+            raise UserFailure(str(error)) from None
         except TrackingUnavailable as error:
             if time.monotonic() > deadline:
                 raise InfrastructureFailure(str(error)) from None
