@@ -71,3 +71,10 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICREG_API_KEY", "hidden-key")
     monkeypatch.setenv("VICREG_RAY_TOKEN", "hidden-token")
     assert "hidden" not in repr(Settings.from_environment())
+
+
+def test_the_names_of_the_api_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VICREG_API_HOSTS", "api.example, API.lan ,")
+    settings = Settings.from_environment()
+    assert settings.api_hosts == ("api.example", "api.lan")
+    assert settings.environment()["VICREG_API_HOSTS"] == "api.example,api.lan"
