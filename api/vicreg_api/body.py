@@ -14,6 +14,7 @@ from vicreg_platform.errors import BodyTooLarge
 
 MAX_BYTES = 1024 * 1024
 _YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
+BODY_TYPES = ("application/json", "application/merge-patch+json", *_YAML_TYPES)
 
 
 async def parsed_body(request: Request) -> Any:

@@ -11,14 +11,11 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vicreg_api import problems
+from vicreg_api.access import SAFE_METHODS
+from vicreg_api.body import BODY_TYPES
 from vicreg_platform.errors import Forbidden, PlatformError, UnsupportedMediaType
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-BODY_TYPES = frozenset({
-    "application/json", "application/merge-patch+json",
-    "application/yaml", "application/x-yaml", "text/yaml",
-})  # fmt: skip
-SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class BrowserGuard:

@@ -33,6 +33,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import DeclarativeBase, Session
 from sqlalchemy.types import TypeDecorator
 
+from vicreg_platform.clock import Clock
 from vicreg_platform.errors import DatabaseTooNew, DatabaseUnavailable
 
 BUSY_TIMEOUT_SECONDS = 30
@@ -206,11 +207,12 @@ def partial_index(name: str, column: str, where: str, *, unique: bool = False) -
     return Index(name, column, unique=unique, sqlite_where=condition, postgresql_where=condition)
 
 
-def database_time(session: Session) -> datetime | None:
-    """The clock of the database server; None for SQLite, which has none of its own."""
+def database_time(session: Session, now: Clock) -> datetime:
+    """The clock of the database server; ``now`` for SQLite, which has none of its own."""
     if session.get_bind().dialect.name != "postgresql":
-        return None
-    return session.scalar(select(func.clock_timestamp()))
+        return now()
+    moment: datetime = session.scalars(select(func.clock_timestamp())).one()
+    return moment
 
 
 def insert_if_absent(session: Session, table: type[Base], values: dict[str, Any]) -> bool:

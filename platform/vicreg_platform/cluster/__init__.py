@@ -31,7 +31,7 @@ class Capacity:
 
     def bundles(self, bundle: Bundle) -> int:
         """How many of ``bundle`` the empty cluster holds."""
-        return sum(_times(node, bundle) for node in self.nodes)
+        return _held(self.nodes, bundle)
 
     def can_ever_hold(self, needs: Needs) -> bool:
         """Whether the job would fit on the empty cluster."""
@@ -49,13 +49,13 @@ class Capacity:
             reserved: of the jobs on the cluster.
         """
         if self.free is not None:
-            free = sum(_times(node, needs.bundle) for node in self.free)
+            free = _held(self.free, needs.bundle)
         else:
             total = self.total
             rest = Bundle(total.cpus - self.used.cpus, total.gpus - self.used.gpus)
             free = _times(rest, needs.bundle)
-        bundles = [each.bundle for each in (*reserved, needs) for _ in range(_count(each))]
-        return free >= _count(needs) and _packed(self.nodes, bundles)
+        bundles = [each.bundle for each in (*reserved, needs) for _ in range(each.bundles)]
+        return free >= needs.bundles and _packed(self.nodes, bundles)
 
     def limited(self, needs: Needs) -> Needs:
         """The needs with no more groups at once than the empty cluster holds, but at least one."""
@@ -157,8 +157,9 @@ class Cluster(Protocol):
         """What the cluster has, and what of it is in use."""
 
 
-def _count(needs: Needs) -> int:
-    return needs.count * needs.groups
+def _held(nodes: Sequence[Bundle], bundle: Bundle) -> int:
+    """How many of ``bundle`` the nodes hold."""
+    return sum(_times(node, bundle) for node in nodes)
 
 
 def _packed(nodes: Sequence[Bundle], bundles: Sequence[Bundle]) -> bool:

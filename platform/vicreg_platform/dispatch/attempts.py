@@ -131,13 +131,15 @@ class Attempts:
         needs = spec.needs()
         if needs.groups > 1:
             needs = self._cluster.capacity().limited(needs)
+        with self._jobs.read() as jobs:
+            encoder_run_id = jobs.run_of(spec.encoder_job)
         assignment = Assignment(
             job_id=job.id,
             attempt=attempt.number,
             spec=spec,
             concurrency=needs.groups,
             run_id=job.run_id,
-            encoder_run_id=self.run_of(spec.encoder_job),
+            encoder_run_id=encoder_run_id,
             resume_from=self._retried(job),
             tracking_uri=self._settings.mlflow_url,
             storage=self._settings.storage,
@@ -177,13 +179,6 @@ class Attempts:
         if job.reason != reason:
             with self._jobs.write() as jobs:
                 jobs.set_reason(job.id, reason)
-
-    def run_of(self, job_id: str | None) -> str | None:
-        """The MLflow run of a job, if it is known already."""
-        if job_id is None:
-            return None
-        with self._jobs.read() as jobs:
-            return jobs.get(job_id).run_id
 
     def _retried(self, job: Job) -> tuple[str, ...]:
         """The job that a job retries, the one that that one retried, and so on."""

@@ -23,6 +23,7 @@ from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Attempt, Job
+from vicreg_platform.specs.stored import Unreadable, read_spec
 from vicreg_platform.tracking import Tracking
 
 logger = logging.getLogger(__name__)
@@ -112,22 +113,14 @@ class Closing:
         """The job's run; created here if its driver did not get as far."""
         if job.run_id is not None:
             return job.run_id
-        parent = None
-        if job.kind == "evaluate":
-            parent = self._run_of_encoder(job)
+        spec = read_spec(job.spec, job.spec_version)
+        with self._jobs.read() as jobs:
+            parent = None if isinstance(spec, Unreadable) else jobs.run_of(spec.encoder_job)
         run = self._tracking.ensure_run(job.id, job.name, job.experiment, job.spec, parent)
         with self._jobs.write() as jobs:
             jobs.set_run(job.id, *run)
         job.run_id = run[0]
         return run[0]
-
-    def _run_of_encoder(self, job: Job) -> str | None:
-        encoder = job.spec.get("encoder")
-        source = encoder.get("job") if isinstance(encoder, dict) else None
-        if not isinstance(source, str):
-            return None
-        with self._jobs.read() as jobs:
-            return jobs.get(source).run_id
 
     def _store_log(self, run_id: str, attempt: Attempt) -> None:
         try:

@@ -66,7 +66,7 @@ class Lease:
         """
         asked = time.monotonic()
         with self._database.write() as session:
-            now = database_time(session) or self._now()
+            now = database_time(session, self._now)
             expires_at = now + timedelta(seconds=LEASE_SECONDS)
             values = {"name": NAME, "holder": self._holder, "expires_at": expires_at, "token": 1}
             token = 1
@@ -106,7 +106,7 @@ class Lease:
         row = session.scalars(
             select(LeaseRow).where(LeaseRow.name == NAME).with_for_update(read=True)
         ).one_or_none()
-        now = database_time(session) or self._now()
+        now = database_time(session, self._now)
         mine = row is not None and row.holder == self._holder
         if row is None or not mine or row.token != self._token_of_round() or row.expires_at < now:
             raise LeaseLost("the lease of this dispatcher has ended: its round is dropped")
@@ -121,7 +121,7 @@ class Lease:
             session.execute(
                 update(LeaseRow)
                 .where(LeaseRow.name == NAME, LeaseRow.holder == self._holder)
-                .values(expires_at=(database_time(session) or self._now()) - timedelta(seconds=1))
+                .values(expires_at=database_time(session, self._now) - timedelta(seconds=1))
             )
 
 
@@ -129,4 +129,4 @@ def lease_is_held(database: Database, now: Clock = utc_now) -> bool:
     """Whether a dispatcher is running on a database."""
     with database.read() as session:
         expires_at = session.scalar(select(LeaseRow.expires_at).where(LeaseRow.name == NAME))
-        return expires_at is not None and expires_at >= (database_time(session) or now())
+        return expires_at is not None and expires_at >= database_time(session, now)

@@ -20,6 +20,7 @@ from vicreg_platform.telemetry import QUEUE_WAIT
 TOO_LARGE_SECONDS = 600.0
 """How long a job too large for the whole cluster waits: nodes come back, or are added."""
 REMEMBERED = 100
+"""Sets of nodes that the cluster has had, of which a job may fit one that is not there now."""
 BATCH = 100
 """Waiting or overdue jobs looked at in one round; queued jobs read at a time."""
 
@@ -91,7 +92,7 @@ class Queue:
                     continue
                 needs = capacity.limited(job.needs or spec.needs())
                 if not capacity.can_ever_hold(needs):
-                    self._follow_too_large(job, job.needs or spec.needs(), capacity)
+                    self._follow_too_large(job, needs, capacity)
                     continue
                 self._too_large_since.pop(job.id, None)
                 if not capacity.has_room(needs, live):
@@ -99,7 +100,7 @@ class Queue:
                     self._attempts.explain(job, f"waits for room: it needs {needs}")
                     return
                 encoder = spec.encoder_job
-                if encoder is not None and self._attempts.run_of(encoder) is None:
+                if encoder is not None and self._run_of(encoder) is None:
                     self._attempts.explain(
                         job, f"waits until MLflow is reachable: the run of job {encoder}"
                     )
@@ -138,7 +139,7 @@ class Queue:
         A cluster that has lost nodes is not one that the job is too large for.
         """
         reason = f"it needs {needs}, and the cluster has {capacity}"
-        once = [known for known in self._had.values() if _held(known, needs)]
+        once = [known for known in self._had.values() if known.can_ever_hold(needs)]
         if once or not capacity.nodes:
             self._too_large_since.pop(job.id, None)
             had = f", and had {once[-1]}" if once else ""
@@ -161,12 +162,12 @@ class Queue:
             QUEUE_WAIT.observe((self._now() - job.created_at).total_seconds())
         self._attempts.submit(attempt, job)
 
+    def _run_of(self, job_id: str) -> str | None:
+        with self._jobs.read() as jobs:
+            return jobs.run_of(job_id)
+
     def _move(
         self, job: Job, state: JobState, message: str | None, failure: FailureClass | None = None
     ) -> None:
         with self._jobs.write() as jobs:
             jobs.transition(job.id, state, message=message, failure=failure and failure.value)
-
-
-def _held(capacity: Capacity, needs: Needs) -> bool:
-    return capacity.can_ever_hold(capacity.limited(needs))

@@ -355,6 +355,12 @@ class JobRepository:
         if before == JobState.WAITING.value and after in TERMINAL:
             self._pass_on_dependencies(job_id)
 
+    def run_of(self, job_id: str | None) -> str | None:
+        """The MLflow run of a job, if there is a job and its run is known."""
+        if job_id is None:
+            return None
+        return self._session.scalar(select(Job.run_id).where(Job.id == job_id))
+
     def set_run(self, job_id: str, run_id: str, experiment_id: str) -> None:
         """Store the MLflow run of a job."""
         self._update(job_id, run_id=run_id, experiment_id=experiment_id)

@@ -24,21 +24,25 @@ class Needs:
     """Trainings at once, at most: the trials of a sweep. One is enough to run."""
 
     @property
+    def bundles(self) -> int:
+        """Over all groups."""
+        return self.count * self.groups
+
+    @property
     def cpus(self) -> float:
         """Over all bundles."""
-        return self.bundle.cpus * self.count * self.groups
+        return self.bundle.cpus * self.bundles
 
     @property
     def gpus(self) -> float:
         """Over all bundles."""
-        return self.bundle.gpus * self.count * self.groups
+        return self.bundle.gpus * self.bundles
 
     def __str__(self) -> str:
         each = amount(self.bundle.cpus, "CPU")
         if self.bundle.gpus:
             each += f" and {amount(self.bundle.gpus, 'GPU')}"
-        bundles = self.count * self.groups
-        return each if bundles == 1 else f"{bundles} × {each}"
+        return each if self.bundles == 1 else f"{self.bundles} × {each}"
 
 
 def amount(number: float, unit: str) -> str:
