@@ -1,3 +1,3 @@
-from tests.databases import database_url, postgres_url
+from tests.databases import database, database_url, postgres_url
 
-__all__ = ["database_url", "postgres_url"]
+__all__ = ["database", "database_url", "postgres_url"]

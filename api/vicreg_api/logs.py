@@ -31,16 +31,13 @@ async def read_log(services: Services, job: JobSchema, number: int | None) -> As
         LogUnavailable: Ray cannot give it, and it is not stored.
         Unavailable: neither Ray nor MLflow is reachable.
     """
-    if number is None:
-        if not job.attempts:
-            return _nothing()
-        attempt = job.attempts[-1]
+    wanted = [each for each in job.attempts if number in (None, each.number)]
+    if wanted:
+        pieces = await in_thread(LOGS, lambda: _open(services, job, wanted[-1]))
+    elif number is None:
+        pieces = iter(())
     else:
-        known = {attempt.number: attempt for attempt in job.attempts}
-        if number not in known:
-            raise InvalidRequest(f"job {job.id} has no attempt {number}")
-        attempt = known[number]
-    pieces = await in_thread(LOGS, lambda: _open(services, job, attempt))
+        raise InvalidRequest(f"job {job.id} has no attempt {number}")
     return _decoded(_each(pieces))
 
 
@@ -100,11 +97,6 @@ async def _decoded(pieces: AsyncIterator[bytes]) -> AsyncIterator[str]:
     decoder = _decoder()
     async for piece in pieces:
         yield decoder.decode(piece)
-
-
-async def _nothing() -> AsyncIterator[str]:
-    return
-    yield
 
 
 def _decoder() -> codecs.IncrementalDecoder:

@@ -44,7 +44,7 @@ def load_json(text: str | bytes) -> Any:
     try:
         data = json.loads(text, object_pairs_hook=_mapping)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+        raise InvalidRequest(f"this is not valid JSON: {error}") from None
     check_plain(data)
     return data
 
@@ -53,7 +53,7 @@ def load_yaml(text: str | bytes) -> Any:
     """The data of a YAML document; see ``load_yaml_all``."""
     documents = load_yaml_all(text)
     if len(documents) > 1:
-        raise InvalidRequest(f"it holds {len(documents)} YAML documents instead of one")
+        raise InvalidRequest(f"this holds {len(documents)} YAML documents instead of one")
     return documents[0] if documents else None
 
 
@@ -67,7 +67,7 @@ def load_yaml_all(text: str | bytes) -> list[Any]:
     try:
         documents = list(yaml.load_all(text, _Loader))
     except _SYNTAX_ERRORS as error:
-        raise InvalidRequest(f"it is not valid YAML: {error}") from None
+        raise InvalidRequest(f"this is not valid YAML: {error}") from None
     for data in documents:
         check_plain(data)
     return documents

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -14,14 +13,6 @@ from vicreg_platform.clock import utc_now
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.lease import LEASE_SECONDS, Lease, LeaseRow, lease_is_held
 from vicreg_platform.errors import DatabaseUnavailable, LeaseLost
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    database = Database(database_url)
-    database.migrate()
-    yield database
-    database.dispose()
 
 
 def expire(database: Database) -> None:

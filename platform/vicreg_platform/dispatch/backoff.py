@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from vicreg_platform.clock import Clock
@@ -23,6 +24,14 @@ FIRST_SECONDS = 2.0
 MAX_SECONDS = 300.0
 
 
+@dataclass(frozen=True)
+class _Failed:
+    times: int
+    """In a row."""
+    until: datetime
+    """It is skipped until then."""
+
+
 class Backoff:
     """The items that are skipped for now.
 
@@ -34,16 +43,15 @@ class Backoff:
     def __init__(self, now: Clock, ping: Callable[[], None]) -> None:
         self._now = now
         self._ping = ping
-        self._failures: dict[str, int] = {}
-        self._until: dict[str, datetime] = {}
+        self._failed: dict[str, _Failed] = {}
 
     def __len__(self) -> int:
         """How many items have failed and have not succeeded since."""
-        return len(self._until)
+        return len(self._failed)
 
     def skips(self, item: str) -> bool:
         """Whether an item is not to be tried yet."""
-        return item in self._until and self._now() < self._until[item]
+        return item in self._failed and self._now() < self._failed[item].until
 
     @contextmanager
     def attempt(self, item: str) -> Iterator[None]:
@@ -62,21 +70,19 @@ class Backoff:
         except Exception as error:
             if isinstance(error, TrackingUnavailable):
                 self._ping()
-            self._failed(item, error)
+            self._note(item, error)
         else:
-            self._failures.pop(item, None)
-            self._until.pop(item, None)
+            self._failed.pop(item, None)
 
     def keep(self, items: set[str]) -> None:
         """Forget all other items: they are no longer there to be tried."""
-        for item in self._until.keys() - items:
-            del self._until[item], self._failures[item]
+        for item in self._failed.keys() - items:
+            del self._failed[item]
 
-    def _failed(self, item: str, error: Exception) -> None:
-        count = self._failures.get(item, 0)
-        seconds = min(MAX_SECONDS, FIRST_SECONDS * 2.0**count)
-        self._failures[item] = count + 1
-        self._until[item] = self._now() + timedelta(seconds=seconds)
-        if count == 0:
+    def _note(self, item: str, error: Exception) -> None:
+        times = self._failed[item].times if item in self._failed else 0
+        seconds = min(MAX_SECONDS, FIRST_SECONDS * 2.0**times)
+        self._failed[item] = _Failed(times + 1, self._now() + timedelta(seconds=seconds))
+        if times == 0:
             stated = isinstance(error, PlatformError)
             logger.warning("%s: %s; retrying", item, error, exc_info=None if stated else error)
