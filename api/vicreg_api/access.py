@@ -80,8 +80,8 @@ class Access:
         if self._loopback and not self.keys.any():
             return OPEN
         raise InvalidKey(
-            "an API key is required: `Authorization: Bearer vk_…`; `vicreg up` keeps one in "
-            "api-key of its home, .vicreg by default"
+            "an API key is required: `Authorization: Bearer vk_…`; `vicreg up` keeps one in its "
+            "home, .vicreg/api-key: run `vicreg` in the folder that holds it, or set VICREG_HOME"
         )
 
     def admit(self, caller: Caller, method: str) -> None:

@@ -525,7 +525,7 @@ def _read_specs(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise PlatformError(f"cannot read {file}: {error.strerror}") from None
     except (InvalidRequest, UnicodeDecodeError) as error:
-        raise PlatformError(f"{file} is neither YAML nor JSON: {error}") from None
+        raise PlatformError(f"{file}: {error}") from None
     if not specs or not all(isinstance(spec, dict) for spec in specs):
         raise PlatformError(f"{file} holds no spec: it must be a mapping of fields")
     return specs
