@@ -21,7 +21,7 @@ from vicreg_platform.errors import (
     SubmissionRefused,
     TrackingUnavailable,
 )
-from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.needs import Bundle
 from vicreg_platform.tracking import RunReading, Tracking
 
 

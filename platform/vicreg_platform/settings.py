@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from vicreg_platform.cluster import nodes_of
 from vicreg_platform.errors import InvalidSettings
-from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.needs import Bundle
 
 PREFIX = "VICREG_"
 

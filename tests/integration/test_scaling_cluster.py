@@ -15,7 +15,7 @@ from vicreg_platform.cli.local import Child, free_ports
 from vicreg_platform.cluster import Submission, SubmissionState, nodes_of
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.errors import ClusterUnavailable
-from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.needs import Bundle
 
 WAIT_SECONDS = 90.0
 ENVIRONMENT = {

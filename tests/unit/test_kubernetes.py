@@ -13,8 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from vicreg_platform.needs import Bundle
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs.needs import Bundle
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes"
 SECRET = {"POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}

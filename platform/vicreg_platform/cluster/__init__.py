@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from vicreg_platform.specs.needs import Bundle, Needs, amount
+from vicreg_platform.needs import Bundle, Needs, amount
 
 _NODES = re.compile(r"(\d+)x(\d+)(?:x(\d+))?")
 

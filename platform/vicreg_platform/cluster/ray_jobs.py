@@ -20,7 +20,7 @@ from vicreg_platform.cluster import (
     SubmissionStatus,
 )
 from vicreg_platform.errors import ClusterUnavailable, LogUnavailable, SubmissionRefused
-from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.needs import Bundle
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
 
 T = TypeVar("T")

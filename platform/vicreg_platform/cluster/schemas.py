@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from vicreg_platform.needs import Bundle
 from vicreg_platform.schema import Schema
-from vicreg_platform.specs.needs import Bundle
 
 
 class Amount(Schema):

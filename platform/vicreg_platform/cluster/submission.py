@@ -6,7 +6,7 @@ import shlex
 
 from vicreg_platform.cluster import Submission
 from vicreg_platform.contract.assignment import Assignment
-from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.needs import Bundle
 
 NOTHING = Bundle(cpus=0, gpus=0)
 MAX_COMMAND_BYTES = 120_000

@@ -13,7 +13,7 @@ from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
-from vicreg_platform.specs.needs import Bundle, Needs
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.stored import Unreadable, read_spec
 from vicreg_platform.telemetry import QUEUE_WAIT
 

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from vicreg_platform.database import Base, partial_index
-from vicreg_platform.specs.needs import Bundle, Needs
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.stored import Unreadable, read_spec
 
 

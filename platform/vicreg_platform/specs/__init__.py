@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter, ValidationError
 
 from vicreg_platform.errors import InvalidSpec
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.augmentation import Augmentation
 from vicreg_platform.specs.backbone import Backbone
 from vicreg_platform.specs.base import (
@@ -43,7 +44,6 @@ from vicreg_platform.specs.method import (
     SimSiam,
     VICReg,
 )
-from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.protocol import (

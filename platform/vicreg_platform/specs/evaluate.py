@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, Tag, model_validator
 
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.backbone import Backbone, image_faults
 from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel, by_field
 from vicreg_platform.specs.data import Data, EvaluationData, RelativePath
 from vicreg_platform.specs.job import Identifier, JobSpec
-from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.protocol import Protocol
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
+from vicreg_platform.needs import Needs
 from vicreg_platform.specs.base import CrossFieldError, Labels, Moment, Name, SpecModel, TimeSpan
 from vicreg_platform.specs.data import Data
-from vicreg_platform.specs.needs import Needs
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 Duration = Annotated[TimeSpan, Field(gt=timedelta(0), le=timedelta(days=365))]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.augmentation import Augmentation
 from vicreg_platform.specs.backbone import Backbone, image_faults
 from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel
@@ -20,7 +21,6 @@ from vicreg_platform.specs.method import (
     VICReg,
     method_defaults,
 )
-from vicreg_platform.specs.needs import Bundle, Needs
 from vicreg_platform.specs.optimizer import Lars, Optimizer
 from vicreg_platform.specs.protocol import Protocol
 

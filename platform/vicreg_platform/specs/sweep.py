@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
+from vicreg_platform.needs import Needs
 from vicreg_platform.specs.base import (
     UNKNOWN_FIELD,
     CrossFieldError,
@@ -21,7 +22,6 @@ from vicreg_platform.specs.base import (
 )
 from vicreg_platform.specs.data import Data
 from vicreg_platform.specs.job import OF_THE_JOB, WHEN, JobSpec
-from vicreg_platform.specs.needs import Needs
 from vicreg_platform.specs.overrides import overridden, without_values
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.space import Choice, Distribution, Grid

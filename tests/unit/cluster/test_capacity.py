@@ -6,8 +6,8 @@ import pytest
 
 from vicreg_platform.cluster import Capacity, nodes_of
 from vicreg_platform.cluster.ray_jobs import _in_use
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs.needs import Bundle, Needs
 
 
 def test_nodes_are_written_as_counts_of_cpus_and_gpus() -> None:

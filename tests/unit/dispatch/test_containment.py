@@ -19,7 +19,7 @@ from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.dispatch.queue import BATCH
 from vicreg_platform.errors import ClusterUnavailable, InvalidSpec, LeaseLost
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.specs.needs import Bundle
+from vicreg_platform.needs import Bundle
 
 
 def test_a_log_that_ray_cannot_give_costs_its_job_the_reason_alone(world: World) -> None:  # noqa: F811

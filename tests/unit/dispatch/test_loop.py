@@ -26,9 +26,9 @@ from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import KeyService
+from vicreg_platform.needs import Bundle
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
-from vicreg_platform.specs.needs import Bundle
 from vicreg_platform.specs.stored import VERSION
 
 DIGITS = {"kind": "pretrain", "data": {"source": "digits"}}
