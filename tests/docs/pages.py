@@ -21,7 +21,7 @@ PAGES = [
 ]
 
 _BLOCK = re.compile(
-    r"(?:^<!-- (?P<comment>file|not run): (?P<name>\S+) -->\n)?"
+    r"(?:^<!-- (?P<comment>file|not run): (?P<name>[^\n]+) -->\n)?"
     r"^```(?P<language>\w+)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )

@@ -20,6 +20,7 @@ NOT_RUN = {
     "readme-up": "installs, and runs until Ctrl-C: the fixture starts a platform instead",
     "readme-up-images": "runs until Ctrl-C",
     "tutorial-up": "installs, and runs until Ctrl-C",
+    "backup": "needs the databases of a cluster of containers",
     "compose": "needs Docker Engine with Compose: tests/compose runs it",
     "compose-gpu": "needs GPUs and the NVIDIA container toolkit",
     "kubernetes": "needs a Kubernetes cluster",

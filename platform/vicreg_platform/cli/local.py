@@ -80,6 +80,8 @@ class Child:
     """Whether it does its work. A process may be there and do nothing: Ray's stays when its node
     has ended itself."""
     idle_since: float | None = None
+    ends_with_parent_by: signal.Signals = signal.SIGTERM
+    """What the kernel sends it when this process is killed (Linux only)."""
 
     def start(self) -> None:
         """Start the process in its own session, with its output appended to the log."""
@@ -92,7 +94,7 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent(),
+                preexec_fn=_end_with_parent(self.ends_with_parent_by),
             )
         self.started = time.monotonic()
 
@@ -211,6 +213,9 @@ class LocalPlatform:
                     _has_node,
                     RayCluster(self.ray_url, self.settings.ray_token, timeout=CHECK_SECONDS),
                 ),
+                # Its processes end with it. At a SIGTERM while it starts, it waits a minute for
+                # those of them that have ended.
+                ends_with_parent_by=signal.SIGKILL,
             ),
             self._child("mlflow", _mlflow_command(home, options.mlflow_port), {}),
             self._child(
@@ -231,8 +236,17 @@ class LocalPlatform:
         command: list[str],
         environment: dict[str, str],
         works: Callable[[], bool] = lambda: True,
+        ends_with_parent_by: signal.Signals = signal.SIGTERM,
     ) -> Child:
-        return Child(name, command, environment, self.logs / f"{name}.log", works=works)
+        log = self.logs / f"{name}.log"
+        return Child(
+            name,
+            command,
+            environment,
+            log,
+            works=works,
+            ends_with_parent_by=ends_with_parent_by,
+        )
 
     def start(self, report: Callable[[dict[str, str]], None] = lambda checks: None) -> None:
         """Start everything and wait until it is ready.
@@ -434,7 +448,7 @@ def _lock(home: Path) -> IO[str]:
     return file
 
 
-def _end_with_parent() -> Callable[[], None] | None:
+def _end_with_parent(by: signal.Signals) -> Callable[[], None] | None:
     """Make the kernel stop a child whose parent was killed (Linux only)."""
     if sys.platform != "linux":
         return None
@@ -443,7 +457,7 @@ def _end_with_parent() -> Callable[[], None] | None:
     parent = os.getpid()
 
     def end_with_parent() -> None:
-        libc.prctl(set_parent_death_signal, signal.SIGTERM)
+        libc.prctl(set_parent_death_signal, by)
         if os.getppid() != parent:  # it was killed before this line
             os._exit(1)
 
