@@ -12,6 +12,7 @@ import pytest
 import torch
 from moto.server import ThreadedMotoServer
 
+from tests.integration.conftest import wait_until
 from tests.unit.selfsup.data.test_sources import make_folder
 from tests.unit.selfsup.test_train import Recorder, assert_same, spec_for, train
 from vicreg_platform.specs import Objective
@@ -70,13 +71,13 @@ def test_a_run_killed_and_resumed_there_is_the_same_bit_for_bit(
     assert Checkpoints(bucket, "job", 2).load() is None
 
 
-def test_what_one_process_marks_another_sees(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vicreg_workers.stop_signal.LOOK_SECONDS", 0.0)
+def test_what_one_process_marks_another_sees(bucket: str) -> None:
     driver, worker = StopSignal(bucket, "job", 1), StopSignal(bucket, "job", 1)
     worker.training()
-    assert not worker.requested()
-    driver.request()
-    assert worker.requested()
+    with worker.watched():
+        assert not worker.requested()
+        driver.request()
+        wait_until(worker.requested)
     driver.clear()
 
 

@@ -1,7 +1,7 @@
 """How workers save their state when their driver is told to stop (SIGTERM).
 
 The driver writes a mark into the job's folder, which every worker reaches; the first worker looks
-for it between steps. Ray sends SIGKILL ``RAY_JOB_STOP_WAIT_TIME_S`` seconds after SIGTERM.
+for it every second. Ray sends SIGKILL ``RAY_JOB_STOP_WAIT_TIME_S`` seconds after SIGTERM.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import logging
 import os
 import signal
 import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_workers.storage import Folder
@@ -18,7 +19,7 @@ from vicreg_workers.storage import Folder
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
-"""Shortest time between two looks for the mark."""
+"""Time between two looks for the mark."""
 TRAINING = "training"
 STOP = "stop"
 
@@ -34,8 +35,8 @@ class StopSignal:
 
     def __init__(self, storage: str, job_id: str, attempt: int) -> None:
         self._folder = Folder.of_job(storage, job_id) / f"attempt-{attempt}"
-        self._looked = 0.0
-        self._requested = False
+        self._requested = threading.Event()
+        self._ended = threading.Event()
 
     def on_sigterm(self) -> None:
         """From now on, SIGTERM asks the workers to save and stop. For the driver's main thread.
@@ -62,13 +63,32 @@ class StopSignal:
         """Ask the workers to save their state and stop. For the driver."""
         self._folder.write(STOP)
 
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Look for the request meanwhile, once a second. For a worker.
+
+        A thread of its own does it: a storage that is slow or unreachable delays no step.
+        """
+        watch = threading.Thread(target=self._watch, name="stop signal", daemon=True)
+        watch.start()
+        try:
+            yield
+        finally:
+            self._ended.set()
+
     def requested(self) -> bool:
-        """Whether the driver has been told to stop. For a worker; looks once a second at most."""
-        now = time.monotonic()
-        if not self._requested and now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            self._requested = self._folder.holds(STOP)
-        return self._requested
+        """Whether a stop has been requested, by the last look for it."""
+        return self._requested.is_set()
+
+    def _watch(self) -> None:
+        while not self._ended.is_set():
+            try:
+                if self._folder.holds(STOP):
+                    self._requested.set()
+                    return
+            except Exception as error:  # whatever the storage's library raises
+                logger.warning("cannot look for a request to stop in %s: %s", self._folder, error)
+            self._ended.wait(LOOK_SECONDS)
 
     def clear(self) -> None:
         """Remove the marks. For the driver, when the attempt has ended."""

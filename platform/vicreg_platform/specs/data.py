@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, StringConstraints
 
 from vicreg_platform.specs.base import SpecModel
 
+Interpolation = Literal["bicubic", "bilinear"]
 ImageSize = Annotated[int, Field(ge=8, le=1024)]
 
 
@@ -99,3 +100,6 @@ class EvaluationData(SpecModel):
 
     train: Data
     test: Data
+    interpolation: Interpolation = "bicubic"
+    """How images are resized: ``bicubic``, as for training, or ``bilinear``, as in the authors'
+    ``evaluate.py``."""

@@ -35,10 +35,11 @@ class Training(SpecModel):
     warmup_epochs: int = Field(ge=0, le=100_000)
     """Default: 10, or half the epochs if there are fewer than 20."""
     precision: Literal["fp32", "bf16", "fp16"]
-    """Default: bf16 on GPUs, fp32 on CPUs."""
+    """Default: bf16 on GPUs, fp32 on CPUs. With fp32, a GPU's convolutions use TF32, and its matrix
+    products do not. The loss is computed in float32 always."""
     compile: bool = False
-    """Compile the network with ``torch.compile``. If it cannot be compiled, the run continues
-    without, with a warning."""
+    """Compile the network with ``torch.compile``. If any worker cannot, the run continues without,
+    with a warning. Needs a C compiler on every node."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the initial weights, and of the order, crops and colours of the images."""
 

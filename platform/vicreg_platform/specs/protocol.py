@@ -22,6 +22,11 @@ class KnnProtocol(SpecModel):
 class LinearProtocol(SpecModel):
     """A linear classifier on the frozen representation, trained with SGD, on a cosine.
 
+    The authors' protocol is ``augment: true``, ``standardize: false``, ``learning_rates: [0.02]``
+    and ``weight_decay: 1.0e-6`` with ``data.interpolation: bilinear`` (Appendix C.2;
+    ``evaluate.py``). One thing differs: their classifier's weights start at random (standard
+    deviation 0.01), these at zero.
+
     On images with several labels (``data.train.labels``) each class has a logistic classifier,
     and the metric is mean average precision.
     """
@@ -38,7 +43,11 @@ class LinearProtocol(SpecModel):
     """Share of the training set held out to choose the learning rate; none if there is only one."""
     augment: bool = False
     """``false``: every training image passes the encoder once, and its representation is cached;
-    ``true``: the authors' protocol, with new random crops and flips in every epoch."""
+    ``true``: new random crops and flips in every epoch, as in the authors' ``evaluate.py``."""
+    standardize: bool = True
+    """``true``: the features are shifted to a mean of 0 and scaled, all by one number, to a mean
+    square of 1, so that the same learning rates suit every encoder; ``false``: they are taken as
+    they are, as in ``evaluate.py``."""
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 

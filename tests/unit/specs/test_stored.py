@@ -26,15 +26,21 @@ def pretrain() -> dict[str, Any]:
     return parse_spec({"kind": "pretrain", "data": {"source": "digits"}}).model_dump(mode="json")
 
 
+def as_far_as(before: Any, after: Any) -> Any:
+    """``after``, without the fields that ``before`` does not have."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return {name: as_far_as(before[name], after[name]) for name in before if name in after}
+    return after
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_that_a_version_has_stored_is_read(version: str, kind: str) -> None:
     before = stored(version, kind)
     spec = read_spec(before, None)
     assert isinstance(spec, AnySpec)
-    after = spec.model_dump(mode="json")
-    # Nothing is lost, and nothing changes.
-    assert {name: after[name] for name in before} == before
+    # Nothing is lost, and nothing changes; fields of later versions have their defaults.
+    assert as_far_as(before, spec.model_dump(mode="json")) == before
     assert spec.needs().cpus >= 1
 
 

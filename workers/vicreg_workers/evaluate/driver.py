@@ -16,6 +16,7 @@ from vicreg_workers.evaluate.finetune import evaluate_finetune
 from vicreg_workers.evaluate.knn import evaluate_knn
 from vicreg_workers.evaluate.linear import evaluate_linear
 from vicreg_workers.failures import as_job_failures
+from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import Outbox
 from vicreg_workers.tracking.run import run_of
@@ -33,6 +34,8 @@ def evaluate(assignment: Assignment) -> None:
     assert isinstance(spec, EvaluateSpec)
     device = reserved_device(spec.resources.gpus)
     torch.set_num_threads(spec.resources.cpus)
+    if device.type == "cuda":
+        set_gpu_arithmetic()
     with Outbox(
         assignment.tracking_uri, run_of(assignment), resumed=assignment.attempt > 1
     ) as outbox:

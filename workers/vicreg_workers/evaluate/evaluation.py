@@ -52,6 +52,7 @@ class Evaluation:
         self.device = device
         self.train_images = open_images(spec.data.train, locate)
         self.test_images = open_images(spec.data.test, locate)
+        self.interpolation = spec.data.interpolation
         self.image_size = spec.data.train.image_size
         # With one CPU, this process reads the images itself.
         self.loaders = spec.resources.cpus - 1
@@ -64,7 +65,12 @@ class Evaluation:
         ).to(device)
         if isinstance(spec.encoder, UntrainedEncoder):
             calibrate_batchnorm(
-                self.encoder, self.train_images, self.image_size, device, self.loaders
+                self.encoder,
+                self.train_images,
+                self.image_size,
+                device,
+                self.loaders,
+                self.interpolation,
             )
 
     def progress(self, total: int) -> ImagesDone:
@@ -122,6 +128,7 @@ class Evaluation:
             self.device,
             self.loaders,
             lambda done: progress.report(already_done + done),
+            self.interpolation,
         )
         for index in features.corrupt:
             logger.warning(

@@ -23,6 +23,7 @@ def evaluate_finetune(evaluation: Evaluation, protocol: FinetuneProtocol) -> dic
         image_size=evaluation.image_size,
         device=evaluation.device,
         loaders=evaluation.loaders,
+        interpolation=evaluation.interpolation,
         progress=progress.report,
     )
     test = evaluation.outputs_on_test(network, progress, already_done=trained)

@@ -68,6 +68,7 @@ def _augmented(
         device=evaluation.device,
         loaders=evaluation.loaders,
         drop_last=False,
+        interpolation=evaluation.interpolation,
     )
     progress = evaluation.progress(protocol.epochs * len(places))
     place_of = torch.tensor(places)
@@ -79,6 +80,6 @@ def _augmented(
             done += len(batch.indices)
             progress.report(done)
             representations: Tensor = evaluation.encoder(batch.views[0]).float()
-            yield representations, place_of[batch.indices]
+            yield representations, place_of[batch.indices].to(evaluation.device, non_blocking=True)
 
     return epoch

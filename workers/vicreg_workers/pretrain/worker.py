@@ -21,6 +21,7 @@ from vicreg_workers.log_format import configure_logging
 from vicreg_workers.pretrain.context import Report, RunContext
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import gather_objects, rank
+from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
 from vicreg_workers.selfsup.train import Pretraining
 from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.tracking.machine import environment_tags
@@ -49,6 +50,7 @@ def train(assignment: Assignment, device: torch.device, report: Report | None = 
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     torch.set_num_threads(spec.resources.cpus_per_worker)
     if device.type == "cuda":
+        set_gpu_arithmetic()
         torch.cuda.set_device(device)  # NCCL's object collectives use the current device
     with as_job_failures("lower training.batch_size or the expander's widths"):
         _train(assignment, spec, device, report)
@@ -69,8 +71,11 @@ def _train(
             )
             outbox.tags(tags)
         stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
-        stopping = stop.requested if rank() == 0 else lambda: False
-        context = RunContext(assignment, checkpoints, outbox, device, loaders, stopping, report)
+        if rank() == 0:
+            stack.enter_context(stop.watched())
+        context = RunContext(
+            assignment, checkpoints, outbox, device, loaders, stop.requested, report
+        )
         images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))
         pretraining = Pretraining(spec, images, context)
         stop.training()

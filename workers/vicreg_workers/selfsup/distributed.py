@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -17,6 +18,11 @@ def world_size() -> int:
 def rank() -> int:
     """Index of this process, in [0, world_size)."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def processes_on_node() -> int:
+    """Number of processes that train together on this machine, as Ray Train says (torchrun too)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
 
 
 def barrier() -> None:

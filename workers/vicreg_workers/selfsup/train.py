@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ from vicreg_workers.selfsup.distributed import (
 )
 from vicreg_workers.selfsup.errors import Diverged, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses, MethodLoss
-from vicreg_workers.selfsup.model.compile import Compiled
+from vicreg_workers.selfsup.model.compile import Forward, compiled_or_plain
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
@@ -59,7 +59,8 @@ class Pretraining:
         self._context = context
         self._autocast = partial(autocast, spec.training.precision, context.device)
         torch.manual_seed(spec.training.seed)
-        self.network, self.forward = _build_network(spec, context)
+        self.network, model = _build_network(spec, context.device)
+        self.forward: Forward = model
         # From here on, layers that draw at random draw differently on each worker.
         torch.manual_seed(spec.training.seed + rank())
         self.loss = MethodLoss(spec.method, spec.expander.normalization)
@@ -88,6 +89,8 @@ class Pretraining:
         self._fingerprint = Fingerprint(images)
         self._corrupt = CorruptImages()
         self._random = _RandomState(context.device)
+        if spec.training.compile:
+            self.forward = compiled_or_plain(model, self._rehearse, context.device, context.warn)
 
     def run(self) -> nn.Module:
         """Train from the last checkpoint, or from the beginning, to the last step.
@@ -102,8 +105,6 @@ class Pretraining:
         state = self._context.restore()
         if state is not None:
             self._load(state)
-        elif rank() == 0:
-            self._plot_views()
         while self.progress.epochs_ended < self.progress.epochs:
             self._train_epoch()
             self._end_epoch()
@@ -142,11 +143,30 @@ class Pretraining:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
         return stopping
 
+    def _rehearse(self, forward: Forward) -> None:
+        """Pass blank views forward and backward through the network, which stays as it is."""
+        size = self._spec.data.image_size
+        count = self._spec.training.batch_size // world_size()
+        blank = torch.zeros(2, count, 3, size, size, device=self._context.device)
+        views = (view.contiguous(memory_format=torch.channels_last) for view in blank)
+        before = {name: value.clone() for name, value in self.network.named_buffers()}
+        random = self._random.state_dict()
+        with self._autocast():
+            embeddings = forward(*views)
+        self.loss(*embeddings).terms["loss"].backward()  # type: ignore[no-untyped-call]
+        self.network.zero_grad(set_to_none=True)
+        self._random.load_state_dict(random)
+        with torch.no_grad():
+            for name, value in self.network.named_buffers():
+                value.copy_(before[name])
+
     def _train_epoch(self) -> None:
         self.network.train()
         self.progress.restart_clock()
         batches = self.batches.epoch(self.progress.epochs_ended, self.progress.steps_into_epoch())
         for batch in batches:
+            if self.progress.step == 0 and rank() == 0:
+                self._plot(batch.views)
             self._corrupt.skipped(batch.skipped)
             losses, gradient_norm = self.step(batch)
             logs = self.progress.every_steps(RECORD_EVERY)
@@ -193,8 +213,7 @@ class Pretraining:
             {"data/corrupt_images": float(len(self._corrupt))}, self.progress.step
         )
 
-    def _plot_views(self) -> None:
-        views = next(self.batches.epoch(0)).views
+    def _plot(self, views: tuple[Tensor, ...]) -> None:
         first, second = (view[:PLOTTED_PAIRS].cpu().contiguous() for view in views)
         self._context.figure("pictures/views.png", plots.view_pairs(first, second))
 
@@ -236,24 +255,25 @@ class Pretraining:
             )
 
 
-def _build_network(
-    spec: PretrainSpec, context: Context
-) -> tuple[JointEmbedding, Callable[..., Any]]:
-    """The network, and what to call for a forward pass that trains it."""
-    device = context.device
-    network = JointEmbedding(spec).to(device)
+def _build_network(spec: PretrainSpec, device: torch.device) -> tuple[JointEmbedding, nn.Module]:
+    """The network, and the module whose forward pass trains it."""
+    network = JointEmbedding(spec)
     if device.type == "cuda":
-        network = network.to(memory_format=torch.channels_last)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
         # On CPUs the views' layout is enough, and the gradients of plain weights need no copy.
         multiply_small_maps(network)
-    model: nn.Module = network
-    if world_size() > 1:
-        synchronise_batchnorm(network, device)
-        model = DistributedDataParallel(
-            network, device_ids=[device] if device.type == "cuda" else None
-        )
-    return network, Compiled(model, context.warn) if spec.training.compile else model
+    if world_size() == 1:
+        return network, network
+    synchronise_batchnorm(network)
+    model = DistributedDataParallel(
+        network,
+        device_ids=[device] if device.type == "cuda" else None,
+        # Synchronised, the statistics are the same everywhere.
+        forward_sync_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+    return network, model
 
 
 class _RandomState:

@@ -1,24 +1,34 @@
 """Images are opened as the spec says, and unreadable ones do not stop a run."""
 
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
 from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
 from vicreg_workers.selfsup.data.crops import _hold
 from vicreg_workers.selfsup.data.evaluation_batches import plain_batches
+from vicreg_workers.selfsup.data.shared_memory import loaders_within
 from vicreg_workers.selfsup.data.sources import Images, open_images, read_image
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
-from vicreg_workers.selfsup.data.transforms import PlainView
+from vicreg_workers.selfsup.data.transforms import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PlainView,
+    normalised,
+)
 from vicreg_workers.selfsup.errors import InvalidInput
 
 
@@ -178,6 +188,58 @@ def test_an_evaluation_leaves_corrupt_images_out(tmp_path: Path) -> None:
     assert passed.tolist() == [0, 1, 2, 3, 5, 6, 7]
     left_out = [i for _, _, some in plain_batches(images, PlainView(16), 3, 0) for i in some]
     assert left_out == [4]
+
+
+def test_images_go_to_the_encoder_as_bytes(tmp_path: Path) -> None:
+    """A quarter of what float32 takes in shared memory."""
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), under(tmp_path))
+    ((views, _, _),) = plain_batches(images, PlainView(16), 8, loaders=1)
+    assert (views.dtype, views.shape) == (torch.uint8, (8, 3, 16, 16))
+    plain = transforms.Compose(
+        [
+            transforms.Resize((16, 16), InterpolationMode.BICUBIC),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+    wanted = torch.stack([plain(images.read(index)) for index in range(8)])
+    torch.testing.assert_close(normalised(views, torch.device("cpu")), wanted)
+
+
+def test_loaders_live_from_epoch_to_epoch(tmp_path: Path) -> None:
+    make_folder(tmp_path / "set")
+    Image.new("RGB", (20, 14)).save(tmp_path / "set" / "class-1" / "3.png")
+    batches = batches_of(open_images(folder_spec("set"), under(tmp_path)), 2, loaders=2)
+    alone = batches_of(open_images(folder_spec("set"), under(tmp_path)), 2)
+
+    def children() -> set[psutil.Process]:
+        return set(psutil.Process().children())
+
+    before = children()
+    next(batches.epoch(0))  # an epoch that is given up leaves nothing to the next
+    loaders = children() - before
+    assert len(loaders) == 2
+    for epoch in (1, 2):
+        for made, wanted in zip(batches.epoch(epoch), alone.epoch(epoch), strict=True):
+            assert made.indices == wanted.indices
+            assert torch.equal(made.views[0], wanted.views[0])
+        assert children() - before == loaders
+    del batches, made
+    assert psutil.wait_procs(loaders, timeout=20)[1] == []
+
+
+def test_loaders_are_as_many_as_shared_memory_has_room_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    free = shutil.disk_usage("/dev/shm").free
+    # Half of what is free, with two batches for each.
+    assert loaders_within(8, free // (2 * 2 * 100)) == 8
+    assert caplog.records == []
+    assert loaders_within(8, int(free / (2 * 2 * 3.5))) == 3
+    assert "3 of 8 loaders are used: /dev/shm has" in caplog.text
+    assert loaders_within(8, free) == 0
+    assert loaders_within(0, free) == 0
 
 
 def test_batches_are_reshuffled_each_epoch_and_repeat_for_a_seed(folder: Path) -> None:

@@ -12,6 +12,7 @@ from torchvision.transforms import v2 as transforms
 from torchvision.transforms.v2 import functional
 
 from vicreg_platform.specs import Augmentation
+from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.random_parameters import (
     Colours,
     draw_colours,
@@ -123,16 +124,17 @@ def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 12, 48])
-def test_crops_are_pils(size: int) -> None:
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_crops_are_pils(size: int, interpolation: Interpolation) -> None:
     images = photographs(64)
     crops = draw_crops(preset("vicreg"), 64, 32, 32, generator_for(6))
     flips = draw_flips(preset("vicreg"), 64, generator_for(7))
-    made = crop_batch(images.transpose(1, 2).contiguous(), crops, flips, size)
+    made = crop_batch(images.transpose(1, 2).contiguous(), crops, flips, size, interpolation)
     for image, (top, left, height, width), flip, ours in zip(
         images, crops.tolist(), flips, made, strict=True
     ):
         view = functional.resized_crop(
-            pil(image), top, left, height, width, [size, size], InterpolationMode.BICUBIC
+            pil(image), top, left, height, width, [size, size], InterpolationMode(interpolation)
         )
         if flip:
             view = functional.horizontal_flip(view)

@@ -51,12 +51,13 @@ def test_separable_classes_are_told_apart() -> None:
     assert set(result.holdout) == set(protocol.learning_rates)
 
 
-def test_each_learning_rate_is_plain_sgd() -> None:
+@pytest.mark.parametrize("standardize", [True, False])
+def test_each_learning_rate_is_plain_sgd(standardize: bool) -> None:
     """The joint training of all rates equals torch's SGD with one of them."""
     train = blobs(40, 0)
     protocol = LinearProtocol(
         name="linear", epochs=3, batch_size=8, learning_rates=(0.5, 0.02), weight_decay=0.01,
-        holdout=0.25,
+        holdout=0.25, standardize=standardize,
     )  # fmt: skip
     joint = {
         rate: linear_probe(
@@ -71,9 +72,10 @@ def test_each_learning_rate_is_plain_sgd() -> None:
     generator = torch.Generator().manual_seed(0)
     order = torch.randperm(40, generator=generator)
     rest = order[10:]
-    mean = train.representations[rest].mean(0)
-    features = train.representations - mean
-    features = features / features[rest].pow(2).mean().sqrt()
+    features = train.representations
+    if standardize:
+        features = features - features[rest].mean(0)
+        features = features / features[rest].pow(2).mean().sqrt()
     shuffles = [torch.randperm(30, generator=generator) for _ in range(3)]
     for rate, scores in joint.items():
         layer = torch.nn.Linear(6, 3)

@@ -14,7 +14,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from vicreg_platform.specs import Augmentation
+from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
+from vicreg_workers.selfsup.data.shared_memory import loaders_within
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.transforms import crop_batch
 from vicreg_workers.selfsup.distributed import world_size
@@ -72,11 +74,23 @@ def open_crops(
     image_size: int,
     device: torch.device,
     loaders: int,
+    batch_size: int,
+    interpolation: Interpolation,
 ) -> Crops:
     """Choose the fastest way to crop ``images``.
 
     Images of one size that fit into the device's memory are decoded into it once, and cropped
     there in whole batches. Others are decoded and cropped one by one, by the loader processes.
+
+    Args:
+        images: what to read.
+        spec: how crops are drawn.
+        views: crops per image.
+        image_size: side of a crop, in pixels.
+        device: where the crops go.
+        loaders: processes that read images; with 0, this process reads them.
+        batch_size: images of a step in this process.
+        interpolation: how crops are resized.
 
     Raises:
         InvalidInput: the images cannot be read.
@@ -86,8 +100,11 @@ def open_crops(
         held = _hold(images, shape, loaders)
         if held is not None:
             pixels, sources, broken = held
-            return _HeldCrops(pixels.to(device), sources, broken, spec, views, image_size)
-    return _ReadCrops(images, spec, views, image_size, device, loaders)
+            return _HeldCrops(
+                pixels.to(device), sources, broken, spec, views, image_size, interpolation
+            )
+    loaders = loaders_within(loaders, batch_size * views * 3 * image_size**2)
+    return _ReadCrops(images, spec, views, image_size, device, loaders, interpolation)
 
 
 class _HeldCrops:
@@ -101,6 +118,7 @@ class _HeldCrops:
         spec: Augmentation,
         views: int,
         image_size: int,
+        interpolation: Interpolation,
     ) -> None:
         self._pixels = pixels
         self._sources = sources
@@ -108,6 +126,7 @@ class _HeldCrops:
         self._spec = spec
         self._views = views
         self._image_size = image_size
+        self._interpolation = interpolation
 
     def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
         """See ``Crops``."""
@@ -123,7 +142,11 @@ class _HeldCrops:
                 crops = draw_crops(self._spec, total, height, width, generator)
                 flips = draw_flips(self._spec, total, generator)
                 mine = slice(first, first + len(indices))
-                views.append(crop_batch(images, crops[mine], flips[mine], self._image_size))
+                views.append(
+                    crop_batch(
+                        images, crops[mine], flips[mine], self._image_size, self._interpolation
+                    )
+                )
             skipped = tuple(index for index in indices if index in self._broken)
             yield Cropped(tuple(views), sources, skipped)
 
@@ -139,24 +162,27 @@ class _ReadCrops:
         image_size: int,
         device: torch.device,
         loaders: int,
+        interpolation: Interpolation,
     ) -> None:
-        self._dataset = _CropDataset(images, spec, views, image_size)
         self._device = device
-        self._loaders = loaders
-
-    def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
-        """See ``Crops``."""
-        loader: DataLoader[_CroppedImage] = DataLoader(
-            self._dataset,
-            batch_sampler=_Places(steps),
-            num_workers=self._loaders,
+        self._places = _Places()
+        self._loader: DataLoader[_CroppedImage] = DataLoader(
+            _CropDataset(images, spec, views, image_size, interpolation),
+            batch_sampler=self._places,
+            num_workers=loaders,
+            # They start once, not at every epoch.
+            persistent_workers=loaders > 0,
             collate_fn=_collate,
-            pin_memory=self._device.type == "cuda",
+            pin_memory=device.type == "cuda",
             # Its own generator: a loader would draw a seed from the global one when it starts.
             generator=torch.Generator().manual_seed(0),
         )
+
+    def of(self, steps: Iterable[Chosen]) -> Iterator[Cropped]:
+        """See ``Crops``."""
+        self._places.steps = steps
         try:
-            for pixels, indices, skipped in loader:
+            for pixels, indices, skipped in self._loader:
                 moved = (view.to(self._device, non_blocking=True) for view in pixels)
                 yield Cropped(tuple(view.float().div_(255) for view in moved), indices, skipped)
         except InvalidInput as error:
@@ -177,11 +203,10 @@ class _Place(NamedTuple):
 class _Places:
     """The images of each step, for a loader's ``batch_sampler``."""
 
-    def __init__(self, steps: Iterable[Chosen]) -> None:
-        self._steps = steps
+    steps: Iterable[Chosen] = ()
 
     def __iter__(self) -> Iterator[list[_Place]]:
-        for indices, key, first, _ in self._steps:
+        for indices, key, first, _ in self.steps:
             yield [_Place(index, (*key, first + n)) for n, index in enumerate(indices)]
 
 
@@ -192,11 +217,19 @@ class _CroppedImage(NamedTuple):
 
 
 class _CropDataset(Dataset[_CroppedImage]):
-    def __init__(self, images: Images, spec: Augmentation, views: int, image_size: int) -> None:
+    def __init__(
+        self,
+        images: Images,
+        spec: Augmentation,
+        views: int,
+        image_size: int,
+        interpolation: Interpolation,
+    ) -> None:
         self._images = images
         self._spec = spec
         self._views = views
         self._size = (image_size, image_size)
+        self._filter = Image.Resampling[interpolation.upper()]
 
     def __getitem__(self, place: _Place) -> _CroppedImage:
         image, index, skipped = read_or_next(self._images, place.image)
@@ -207,7 +240,7 @@ class _CropDataset(Dataset[_CroppedImage]):
                 self._spec, 1, image.height, image.width, generator
             ).tolist()
             box = (left, top, left + width, top + height)
-            view = image.crop(box).resize(self._size, Image.Resampling.BICUBIC)
+            view = image.crop(box).resize(self._size, self._filter)
             if draw_flips(self._spec, 1, generator).item():
                 view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             views.append(torch.from_numpy(np.array(view)).permute(2, 0, 1))

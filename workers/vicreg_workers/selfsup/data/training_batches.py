@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vicreg_platform.specs import Augmentation
+from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.crops import Chosen, open_crops
 from vicreg_workers.selfsup.data.random_parameters import draw_colours, generator_for
 from vicreg_workers.selfsup.data.sources import Images
@@ -47,6 +48,7 @@ class ViewBatches:
         loaders: processes that read images; with 0, this process reads them.
         drop_last: whether an epoch leaves out an incomplete last batch. A single image is always
             left out, because BatchNorm cannot normalise it.
+        interpolation: how crops are resized.
 
     Raises:
         InvalidInput: there are fewer images than ``batch_size``, or they cannot be read.
@@ -64,6 +66,7 @@ class ViewBatches:
         device: torch.device,
         loaders: int,
         drop_last: bool = True,
+        interpolation: Interpolation = "bicubic",
     ) -> None:
         if len(images) < batch_size:
             raise InvalidInput(
@@ -75,7 +78,9 @@ class ViewBatches:
         self._share = batch_size // world_size()
         self._drop_last = drop_last
         self._seed = seed
-        self._crops = open_crops(images, spec, views, image_size, device, loaders)
+        self._crops = open_crops(
+            images, spec, views, image_size, device, loaders, self._share, interpolation
+        )
 
     def __len__(self) -> int:
         """Steps per epoch."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import v2 as transforms
 
+from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.random_parameters import (
     BRIGHTNESS,
     CONTRAST,
@@ -33,26 +34,34 @@ BLUR_RADIUS = 8
 """In pixels: four standard deviations of the widest blur."""
 
 
-def crop_batch(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Tensor:
+def crop_batch(
+    images: Tensor,
+    crops: Tensor,
+    flips: Tensor,
+    size: int,
+    interpolation: Interpolation = "bicubic",
+) -> Tensor:
     """Crop each image, resize the crop to a square, and mirror it if ``flips`` says so.
 
-    Bicubic with antialiasing, the filter of PIL and so of the authors' code. The resize is linear
-    in the pixels, and is computed as one matrix product per axis.
+    With antialiasing, as PIL and so the authors' code. The resize is linear in the pixels, and is
+    computed as one matrix product per axis.
 
     Args:
         images: uint8 ``[n, H, 3, W]``: with rows outermost, both products need no transpose.
         crops: top, left, height, width, ``[n, 4]``.
         flips: bool ``[n]``.
         size: S, the side of a view in pixels.
+        interpolation: the filter.
 
     Returns:
         ``[n, 3, S, S]`` float32 in [0, 1].
     """
+    kernel = _KERNELS[interpolation]
     count, height, channels, width = images.shape
     top, left, tall, wide = crops.float().to(images.device, non_blocking=True).unbind(dim=1)
     flips = flips.to(images.device, non_blocking=True)
-    rows = _resize_matrix(top, tall, torch.zeros_like(flips), height, size)
-    columns = _resize_matrix(left, wide, flips, width, size)
+    rows = _resize_matrix(top, tall, torch.zeros_like(flips), height, size, kernel)
+    columns = _resize_matrix(left, wide, flips, width, size, kernel)
     pixels = images.float().view(count, height * channels, width) @ columns.mT
     pixels.clamp_(0, 255)  # PIL stores bytes between the two axes
     pixels = rows @ pixels.view(count, height, channels * size)
@@ -60,7 +69,14 @@ def crop_batch(images: Tensor, crops: Tensor, flips: Tensor, size: int) -> Tenso
     return planes.div(255).clamp_(0, 1)
 
 
-def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, size: int) -> Tensor:
+def _resize_matrix(
+    start: Tensor,
+    length: Tensor,
+    flip: Tensor,
+    source: int,
+    size: int,
+    kernel: Callable[[Tensor], Tensor],
+) -> Tensor:
     """The weights ``[n, size, source]`` that resize pixels [start, start + length) to ``size``."""
     device = start.device
     scale = length / size
@@ -71,7 +87,7 @@ def _resize_matrix(start: Tensor, length: Tensor, flip: Tensor, source: int, siz
     # Antialiasing: when shrinking, the filter widens to cover all pixels that fall into one.
     distance = position[:, None, :] - centre[:, :, None]
     distance = (distance / scale.clamp_min(1)[:, None, None]).abs_()
-    weights = _bicubic(distance).mul_(inside[:, None, :])
+    weights = kernel(distance).mul_(inside[:, None, :])
     return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
@@ -80,6 +96,14 @@ def _bicubic(x: Tensor) -> Tensor:
     near = (1.5 * x - 2.5) * x * x + 1
     far = ((-0.5 * x + 2.5) * x - 4) * x + 2
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def _bilinear(x: Tensor) -> Tensor:
+    """A triangle, for x at least 0."""
+    return (1 - x).clamp_min(0)
+
+
+_KERNELS = {"bicubic": _bicubic, "bilinear": _bilinear}
 
 
 def recolour(views: Tensor, colours: Colours) -> Tensor:
@@ -107,6 +131,11 @@ def normalise(views: Tensor) -> Tensor:
     )
 
 
+def normalised(pixels: Tensor, device: torch.device) -> Tensor:
+    """Views of uint8 ``[n, 3, S, S]`` on ``device``, normalised to float32; channels last."""
+    return normalise(pixels.to(device, non_blocking=True).float().div_(255))
+
+
 def denormalise(views: Tensor) -> Tensor:
     """Undo ``normalise``: views ``[..., 3, S, S]`` to RGB in [0, 1]."""
     mean, std = (_channels(each, views.device) for each in (IMAGENET_MEAN, IMAGENET_STD))
@@ -118,26 +147,26 @@ MAX_ASPECT = 16
 
 
 class PlainView:
-    """The view of an image for evaluation: resized, centre-cropped, normalised.
+    """The view of an image for evaluation: resized and centre-cropped.
 
     Above 64 pixels, the shorter side is first resized to 8/7 of the crop (256 for 224), the usual
     ImageNet protocol (the authors' ``evaluate.py``). Smaller images are resized to the crop.
     """
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, interpolation: Interpolation = "bicubic") -> None:
+        self.bytes = 3 * image_size**2
+        """Of a view."""
         resized = image_size if image_size <= 64 else round(image_size * 256 / 224)
         self._transform = transforms.Compose(
             [
-                transforms.Resize(resized, InterpolationMode.BICUBIC),
+                transforms.Resize(resized, InterpolationMode(interpolation)),
                 transforms.CenterCrop(image_size),
-                transforms.ToImage(),
-                transforms.ToDtype(torch.float32, scale=True),
-                transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+                transforms.PILToTensor(),
             ]
         )
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """One normalised view, ``[3, S, S]`` float32."""
+        """One view, ``[3, S, S]`` uint8."""
         view: Tensor = self._transform(_without_ends(image))
         return view
 

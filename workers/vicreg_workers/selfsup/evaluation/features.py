@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
 from vicreg_workers.selfsup.data.sources import Images
-from vicreg_workers.selfsup.data.transforms import PlainView
+from vicreg_workers.selfsup.data.transforms import PlainView, normalised
 from vicreg_workers.selfsup.errors import InvalidInput
 
 BATCH_SIZE = 256
@@ -41,6 +42,7 @@ def extract_features(
     device: torch.device,
     loaders: int = 0,
     progress: Callable[[int], None] = lambda done: None,
+    interpolation: Interpolation = "bicubic",
 ) -> Features:
     """Compute the representation of every image, in eval mode, without augmentation.
 
@@ -51,11 +53,12 @@ def extract_features(
         device: where the backbone is and the features will be.
         loaders: processes that read images; with 0, this process reads them.
         progress: called with the number of images done.
+        interpolation: how images are resized.
 
     Raises:
         InvalidInput: no image could be read.
     """
-    batches = plain_batches(images, PlainView(image_size), BATCH_SIZE, loaders)
+    batches = plain_batches(images, PlainView(image_size, interpolation), BATCH_SIZE, loaders)
     return features_of(backbone, batches, images.labels, device, progress)
 
 
@@ -85,8 +88,7 @@ def features_of(
     corrupt: list[int] = []
     for views, some, unreadable in batches:
         if len(views):
-            views = views.to(device, memory_format=torch.channels_last)
-            representations.append(backbone(views).float())
+            representations.append(backbone(normalised(views, device)).float())
             indices.append(some)
         corrupt += unreadable
         done += len(views) + len(unreadable)
@@ -104,7 +106,12 @@ def features_of(
 
 @torch.no_grad()
 def calibrate_batchnorm(
-    backbone: nn.Module, images: Images, image_size: int, device: torch.device, loaders: int = 0
+    backbone: nn.Module,
+    images: Images,
+    image_size: int,
+    device: torch.device,
+    loaders: int = 0,
+    interpolation: Interpolation = "bicubic",
 ) -> None:
     """Set an untrained network's BatchNorm statistics to those of ``images``. Weights stay.
 
@@ -117,9 +124,10 @@ def calibrate_batchnorm(
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
     backbone.train()
-    for views, _, _ in plain_batches(images, PlainView(image_size), BATCH_SIZE, loaders):
+    view = PlainView(image_size, interpolation)
+    for views, _, _ in plain_batches(images, view, BATCH_SIZE, loaders):
         if len(views) > 1:
-            backbone(views.to(device))
+            backbone(normalised(views, device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     backbone.eval()

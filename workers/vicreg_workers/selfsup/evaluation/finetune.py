@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from vicreg_platform.specs import Augmentation, FinetuneProtocol
+from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.sources import Images
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
 
@@ -33,6 +34,7 @@ def finetune(
     image_size: int,
     device: torch.device,
     loaders: int,
+    interpolation: Interpolation = "bicubic",
     progress: Callable[[int], None] = lambda done: None,
 ) -> nn.Module:
     """Train the backbone with a classifier on top, by SGD with a cosine to zero, epoch by epoch.
@@ -44,6 +46,7 @@ def finetune(
         image_size: side of a view, in pixels.
         device: where the backbone is.
         loaders: processes that read images; with 0, this process reads them.
+        interpolation: how crops are resized.
         progress: called with the number of images done.
 
     Returns:
@@ -76,8 +79,9 @@ def finetune(
         device=device,
         loaders=loaders,
         drop_last=False,
+        interpolation=interpolation,
     )
-    labels = torch.tensor(images.labels)
+    labels = torch.tensor(images.labels).to(device)
     network = nn.Sequential(backbone, head).train()
     done = 0
     for epoch in range(protocol.epochs):
@@ -85,9 +89,8 @@ def finetune(
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * cosine
         for batch in batches.epoch(epoch):
-            loss = functional.cross_entropy(
-                network(batch.views[0]), labels[batch.indices].to(device)
-            )
+            rows = torch.tensor(batch.indices).to(device, non_blocking=True)
+            loss = functional.cross_entropy(network(batch.views[0]), labels.index_select(0, rows))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

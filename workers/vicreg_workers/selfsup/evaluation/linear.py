@@ -21,7 +21,8 @@ from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, to
 MOMENTUM = 0.9
 
 Epoch = Iterator[tuple[Tensor, Tensor]]
-"""Batches of representations ``[n, F]`` and their indices in the training features, ``[n]``."""
+"""Batches of representations ``[n, F]`` and their indices in the training features, ``[n]``, both
+on the features' device."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +68,17 @@ def linear_probe(
             "choose the learning rate by, or nothing to train on"
         )
     holdout, rest = order[:held], order[held:]
-    # With one scale for all features, the same learning rates suit every encoder.
-    mean, scale = _standardisation(train.representations[rest])
+    if protocol.standardize:
+        mean, scale = _standardisation(train.representations[rest])
+    else:
+        mean, scale = test.new_zeros(test.shape[1]), test.new_ones(())
 
     def cached(epoch: int) -> Epoch:
         shuffled = rest[torch.randperm(len(rest), generator=generator)]
+        # Once an epoch: every copy to a GPU may wait for it.
+        shuffled = shuffled.to(test.device, non_blocking=True)
         for places in torch.split(shuffled, protocol.batch_size):
-            yield train.representations[places], places
+            yield train.representations.index_select(0, places), places
 
     epochs = cached if fresh is None else fresh(rest.tolist())
     classifiers = _Classifiers(protocol, test.shape[1], classes, test.device)
@@ -134,7 +139,7 @@ def _residual(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if targets.ndim == 1:
         residual = logits.softmax(dim=-1)
-        residual[:, torch.arange(len(targets)), targets] -= 1
+        residual[:, torch.arange(len(targets), device=targets.device), targets] -= 1
         return residual
     return (logits.sigmoid() - targets.clamp_min(0)) * (targets >= 0)
 

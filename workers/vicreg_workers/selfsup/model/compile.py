@@ -1,4 +1,8 @@
-"""``torch.compile``, falling back to the plain module if compiling fails."""
+"""``torch.compile``, falling back to the plain module if compiling fails.
+
+Compiling can fail forward or backward, and on one machine only: a node without a C compiler. So it
+is tried before the training, and all processes agree; from then on, no error is caught.
+"""
 
 from __future__ import annotations
 
@@ -8,36 +12,55 @@ from typing import Any
 import torch
 from torch import nn
 
+from vicreg_workers.selfsup.distributed import gather_objects, world_size
 
-class Compiled:
-    """A module that is compiled at its first call, or called uncompiled if that fails.
+Forward = Callable[..., Any]
 
-    The module's own errors are raised unchanged.
+
+def compiled_or_plain(
+    module: nn.Module,
+    rehearse: Callable[[Forward], None],
+    device: torch.device,
+    warn: Callable[[str], None],
+) -> Forward:
+    """Compile a module, unless that fails on any process. Every process calls it.
 
     Args:
         module: what to compile.
+        rehearse: calls what it is given, forward and backward, as the training will. The module's
+            own errors are raised unchanged.
+        device: where the module is.
         warn: called with one line that says why the module was not compiled.
+
+    Returns:
+        What to call for a forward pass.
     """
+    # If only one process cannot compile, it must say so where no other one waits for it: the
+    # module's own collectives come later.
+    failure = _failure(lambda: _compile_anything(device)) if world_size() > 1 else None
+    if failure is None:
+        forward: Forward = torch.compile(module)
+        failure = _failure(lambda: rehearse(forward))
+        if failure is None:
+            return forward
+    warn(f"training.compile: the network runs uncompiled because torch.compile failed: {failure}")
+    return module
 
-    def __init__(self, module: nn.Module, warn: Callable[[str], None]) -> None:
-        # Importing the compiler takes seconds, and only a run that compiles needs it.
-        from torch._dynamo.exc import TorchDynamoException
 
-        self._failure = TorchDynamoException
-        self._module = module
-        self._warn = warn
-        self._call: Callable[..., Any] = torch.compile(module)
+def _failure(attempt: Callable[[], None]) -> str | None:
+    """Why compiling has failed on any process, or None."""
+    # Importing the compiler takes seconds, and only a run that compiles needs it.
+    from torch._dynamo.exc import TorchDynamoException
 
-    def __call__(self, *arguments: Any) -> Any:
-        """The module's output."""
-        try:
-            return self._call(*arguments)
-        except self._failure as error:
-            self._call = self._module
-            output = self._module(*arguments)  # raises if the fault is the module's
-            reason = " ".join(str(error).split("\n", 2)[:2])
-            self._warn(
-                "training.compile: the network runs uncompiled because torch.compile failed: "
-                f"{type(error).__name__}: {reason[:200]}"
-            )
-            return output
+    reason = None
+    try:
+        attempt()
+    except TorchDynamoException as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split(chr(10), 2)[:2])[:200]}"
+    return next((each for each in gather_objects(reason) if each is not None), None)
+
+
+def _compile_anything(device: torch.device) -> None:
+    """Compile a function and its gradient, which needs all that a network's needs."""
+    x = torch.ones(2, device=device, requires_grad=True)
+    torch.compile(torch.sin)(x).sum().backward()  # type: ignore[no-untyped-call]

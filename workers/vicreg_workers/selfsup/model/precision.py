@@ -13,3 +13,16 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return torch.autocast(device.type, dtype)
+
+
+def set_gpu_arithmetic() -> None:
+    """Set how this process's GPUs compute. Does nothing to what runs on CPUs.
+
+    What float32 means there: convolutions round their inputs to TF32 (10 bits of mantissa), as in
+    the authors' code and by torch's default; matrix products, and so the losses, do not. Images
+    have one size, so cuDNN tries its algorithms once and keeps the fastest. They may sum in
+    another order in another process: a run is repeated up to rounding, not bit for bit.
+    """
+    torch.backends.cudnn.conv.fp32_precision = "tf32"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.benchmark = True

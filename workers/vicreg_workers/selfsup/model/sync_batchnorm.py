@@ -1,8 +1,9 @@
-"""Batch normalisation over the batch of all processes, on any device.
+"""Batch normalisation over the batch of all processes.
 
-torch's ``SyncBatchNorm`` works on GPUs only. This one needs only a process group: one all-gather
-forward, one all-reduce backward. Parameters are named as in ``BatchNorm``, so that weights can be
-exchanged with it.
+torch's ``SyncBatchNorm`` works on GPUs only, and in every layer waits for the device to leave out
+processes without images. Here every process has the same number of images, so there is nothing to
+leave out: one all-gather forward, one all-reduce backward. Parameters are named as in
+``BatchNorm``, so that weights can be exchanged with it.
 """
 
 from __future__ import annotations
@@ -14,30 +15,35 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from vicreg_workers.selfsup.distributed import refuse_second_derivative, world_size
+from vicreg_workers.selfsup.distributed import gather, refuse_second_derivative, world_size
+
+Gradients = tuple[Tensor, Tensor | None, Tensor | None, None, None, None, None]
 
 
 class SyncBatchNorm(_BatchNorm):
-    """BatchNorm whose training statistics are those of all processes' concatenated batch."""
+    """BatchNorm whose training statistics are those of all processes' concatenated batch.
+
+    Every process must have as many values per channel as every other.
+    """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
         """Normalise ``[N, C, ...]`` over every dimension but C."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        assert self.running_mean is not None
-        assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
+        assert self.momentum is not None
         with torch.no_grad():
             self.num_batches_tracked += 1
-            momentum = (
-                self.momentum
-                if self.momentum is not None
-                else 1.0 / float(self.num_batches_tracked)
-            )
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), momentum)
-        normalised: Tensor = output
+        normalise = NormaliseOnGpu if input.is_cuda else NormaliseOnCpu
+        normalised: Tensor = normalise.apply(
+            input,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            self.momentum,
+            self.eps,
+        )
         return normalised
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
@@ -45,29 +51,22 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected [N, C, ...], got {input.ndim} dimension(s)")
 
 
-def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every BatchNorm in ``module`` by one synchronised over the processes.
-
-    On GPUs by torch's own, elsewhere by this file's.
-    """
-    if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(  # type: ignore[no-untyped-call]
-            module
-        )
-        return converted
+def synchronise_batchnorm(module: nn.Module) -> nn.Module:
+    """Replace every BatchNorm in ``module`` by one synchronised over the processes."""
     for name, child in module.named_children():
-        setattr(module, name, synchronise_batchnorm(child, device))
+        setattr(module, name, synchronise_batchnorm(child))
     if not isinstance(module, _BatchNorm) or isinstance(module, SyncBatchNorm):
         return module
     synchronised = SyncBatchNorm(
         module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
     )
+    synchronised.to(module.running_mean.device if module.running_mean is not None else None)
     synchronised.load_state_dict(module.state_dict())
     synchronised.training = module.training
-    return synchronised.to(device)
+    return synchronised
 
 
-class _Normalise(torch.autograd.Function):
+class NormaliseOnCpu(torch.autograd.Function):
     """Ioffe & Szegedy 2015, Algorithm 1 and its gradient, with sums over all processes.
 
     torch's own kernels for fixed statistics do the passes over the images. They leave out the
@@ -76,38 +75,42 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, float]:
-        channels = x.shape[1]
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        """Normalise ``x`` ``[N, C, ...]`` and update the running statistics ``[C]``."""
         local_variance, local_mean = torch.var_mean(
             x.float(), dim=_all_but_channel(x), correction=0
         )
-        local_count = local_mean.new_full((1,), x.numel() / channels)
-        packed = torch.cat([local_mean, local_variance, local_count])
-        gathered = packed.new_empty(world_size() * packed.numel())
-        dist.all_gather_into_tensor(gathered, packed)
-        means, variances, counts = torch.split(
-            gathered.view(world_size(), -1), [channels, channels, 1], dim=1
-        )
-        count = counts.sum()
+        means, variances = _gathered(local_mean, local_variance)
         # Chan et al. 1979: combining means and variances avoids cancellation.
-        mean = (means * counts).sum(0) / count
-        variance = ((variances + (means - mean).pow(2)) * counts).sum(0) / count
-        output = torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
+        count = world_size() * _count(x)
+        running_mean.lerp_(mean, momentum)
+        running_var.lerp_(variance * (count / (count - 1)), momentum)
         ctx.save_for_backward(x, weight, mean, variance)
-        ctx.eps, ctx.count = eps, float(count)
-        ctx.mark_non_differentiable(mean, variance)
-        return output, mean, variance, ctx.count
+        ctx.eps, ctx.count = eps, count
+        return torch.batch_norm(x, weight, bias, mean, variance, False, 0.0, eps, False)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        """The gradients of input, weight and bias.
+
+        Those of weight and bias are of this process alone: DistributedDataParallel averages them.
+        """
         refuse_second_derivative("SyncBatchNorm")
         x, weight, mean, variance = ctx.saved_tensors
         shape = [1, -1] + [1] * (x.ndim - 2)
         input_gradient, weight_gradient, bias_gradient = torch.ops.aten.native_batch_norm_backward(
             gradients[0], x, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
         )
-        # The parameters' gradients stay local: DistributedDataParallel averages them.
         sums = torch.cat([bias_gradient, weight_gradient])
         dist.all_reduce(sums)
         mean_gradient, mean_projection = (sums / ctx.count).chunk(2)
@@ -118,9 +121,73 @@ class _Normalise(torch.autograd.Function):
         input_gradient = input_gradient + (x * slope.view(shape) + offset.view(shape))
         input_gradient = input_gradient.to(x.dtype)
         if weight is None:
-            return input_gradient, None, None, None
-        return input_gradient, weight_gradient, bias_gradient, None
+            return input_gradient, None, None, None, None, None, None
+        return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+class NormaliseOnGpu(torch.autograd.Function):
+    """The same by the kernels that torch has for it on GPUs. Nothing waits for the device."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        eps: float,
+    ) -> Tensor:
+        """Normalise ``x`` ``[N, C, ...]`` and update the running statistics ``[C]``."""
+        x = _dense(x)
+        means, inverse_stds = _gathered(*torch.batch_norm_stats(x, eps))
+        counts = means.new_full((world_size(),), _count(x))
+        mean, inverse_std = torch.batch_norm_gather_stats_with_counts(
+            x, means, inverse_stds, running_mean, running_var, momentum, eps, counts
+        )
+        ctx.save_for_backward(x, weight, mean, inverse_std)
+        return torch.batch_norm_elemt(x, weight, bias, mean, inverse_std, eps)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Gradients:
+        """As ``NormaliseOnCpu.backward``."""
+        refuse_second_derivative("SyncBatchNorm")
+        x, weight, mean, inverse_std = ctx.saved_tensors
+        gradient = _dense(gradients[0])
+        affine = weight is not None
+        *local, weight_gradient, bias_gradient = torch.batch_norm_backward_reduce(
+            gradient, x, mean, inverse_std, weight, True, affine, affine
+        )
+        sums = torch.cat(local)
+        dist.all_reduce(sums)
+        sum_gradient, sum_product = sums.chunk(2)
+        counts = mean.new_full((world_size(),), _count(x), dtype=torch.int32)
+        input_gradient = torch.batch_norm_backward_elemt(
+            gradient, x, mean, inverse_std, weight, sum_gradient, sum_product, counts
+        )
+        if not affine:
+            return input_gradient, None, None, None, None, None, None
+        return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+
+
+def _gathered(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Two statistics ``[C]`` of each process, as ``[processes, C]`` each."""
+    both = gather(torch.stack([first, second])).view(world_size(), 2, -1)
+    return both[:, 0], both[:, 1]
+
+
+def _count(x: Tensor) -> int:
+    """Values per channel in this process."""
+    return x.numel() // x.shape[1]
 
 
 def _all_but_channel(x: Tensor) -> list[int]:
     return [dimension for dimension in range(x.ndim) if dimension != 1]
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The values in a layout that the kernels are fast with: channels last, or first."""
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        return x
+    return x.contiguous()

@@ -31,7 +31,7 @@ up the training, but not the figure and hardly the eigenvalues."""
 FEWEST = 5
 """Fewest measurements of a training: even a short one needs a curve, whatever it costs."""
 KEPT_BYTES = 2**29
-"""Views are kept in memory if they need no more bytes: up to 105 pixels, they do not."""
+"""Views are kept in memory if they need no more bytes: up to 211 pixels, they do not."""
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 FITTED_RANKS = (3, 100)
 FEWEST_SAMPLES = 1000
@@ -87,7 +87,6 @@ class Diagnostics:
         self._has_classes = len(images.classes) > 1 and images.several is None
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
         self._images = Subset(images, order[: MEASURED if self._has_classes else SAMPLE])
-        self._image_size = image_size
         self._device = device
         self._loaders = loaders
         self._autocast = autocast
@@ -95,8 +94,8 @@ class Diagnostics:
         # While one worker measures, the others wait.
         cheap = ceil(TRAINED_PER_MEASURED * measured * world_size() / len(images))
         self.every_epochs = min(cheap, max(1, epochs // FEWEST))
-        view_bytes = 3 * image_size**2 * 4
-        self._keeps = measured * view_bytes <= KEPT_BYTES
+        self._view = PlainView(image_size)
+        self._keeps = measured * self._view.bytes <= KEPT_BYTES
         self._kept: list[PlainBatch] = []
 
     @torch.no_grad()
@@ -138,7 +137,7 @@ class Diagnostics:
         return self._kept[: ceil(count / BATCH_SIZE)]
 
     def _made(self, images: Images) -> Iterable[PlainBatch]:
-        return plain_batches(images, PlainView(self._image_size), BATCH_SIZE, self._loaders)
+        return plain_batches(images, self._view, BATCH_SIZE, self._loaders)
 
     def _knn(self, features: Features) -> float | None:
         asked = features.indices < len(self._images) // 4
