@@ -33,8 +33,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: install
 	@$(BIN)/vicreg demo
 
+# Unit tests share nothing and run side by side; the others share one Ray cluster.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist load tests/unit
+	$(BIN)/python -m pytest tests/integration tests/e2e tests/docs
 
 # Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly
