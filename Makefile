@@ -70,7 +70,7 @@ reference: install
 # What each image contains, at the versions of requirements.lock: a change elsewhere in
 # pyproject.toml must not reinstall torch.
 IMAGE_LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \
-	--no-header --no-annotate --constraint requirements.lock pyproject.toml
+	--no-header --no-annotate --generate-hashes --constraint requirements.lock pyproject.toml
 lock:
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -13,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.compose.conftest import Cluster, brought_up
 from tests.e2e.conftest import STEPS_PER_EPOCH, logged_steps
+from vicreg_platform.client import ApiError, Client
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.states import JobState
 
@@ -48,6 +50,44 @@ def test_two_workers_in_different_containers_and_its_run_in_a_browser(cluster: C
     mlflow = MlflowClient(address)  # by the public address, as a browser would
     assert mlflow.get_run(ended.mlflow.run_id).info.status == "FINISHED"
     assert "encoder" in {file.path for file in mlflow.list_artifacts(ended.mlflow.run_id)}
+
+
+def test_containers_can_change_and_do_little(cluster: Cluster) -> None:
+    for name in cluster.compose("ps", "--quiet").split():
+        (container,) = json.loads(cluster.docker("inspect", name))
+        host = container["HostConfig"]
+        assert host["ReadonlyRootfs"], container["Name"]
+        assert host["CapDrop"] == ["ALL"]
+        assert host["SecurityOpt"] == ["no-new-privileges:true"]
+        assert host["PidsLimit"] >= 1024
+        assert host["Memory"] > 0
+
+
+def sql(cluster: Cluster, statement: str, role: str = "vicreg", database: str = "vicreg") -> str:
+    return cluster.docker(
+        "exec", cluster.container("postgres"),
+        "psql", "-U", role, "-d", database, "-v", "ON_ERROR_STOP=1", "-tAc", statement,
+    )  # fmt: skip
+
+
+def test_mlflow_can_do_nothing_to_the_platforms_database(cluster: Cluster) -> None:
+    rights = "rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls"
+    asked = f"SELECT {rights} FROM pg_roles WHERE rolname = 'mlflow'"
+    assert sql(cluster, asked, "mlflow", "mlflow").strip() == "f"
+    with pytest.raises(AssertionError, match="permission denied for database"):
+        sql(cluster, "SELECT 1", "mlflow", "vicreg")
+
+
+def test_a_network_is_compiled_in_the_image(cluster: Cluster) -> None:
+    job = cluster.submit(
+        name="compiled",
+        resources={"workers": 1},
+        training={"epochs": 1, "batch_size": 128, "compile": True},
+    )
+    ended = cluster.client.wait(job.id, timeout=420)
+    log = cluster.client.logs(job.id)
+    assert ended.state is JobState.SUCCEEDED, log
+    assert "uncompiled" not in log
 
 
 def kill(service: str) -> Callable[[Cluster], None]:
@@ -145,6 +185,28 @@ def test_training_resumes_after(cluster: Cluster, fault: Fault, table: list[str]
     resumed = re.findall(r"from the checkpoint after step (\d+)", logs(cluster, ended))
     again = max(0, at - int(resumed[-1])) if resumed else 0
     table.append(f"| {fault.what} | {len(ended.attempts)} | {again} | {seconds:.0f} |")
+
+
+def test_every_secret_can_be_rotated(cluster: Cluster) -> None:
+    """As docs/guides/upgrading.md says."""
+    before = cluster.client
+    for role, name in (("vicreg", "POSTGRES_PASSWORD"), ("mlflow", "MLFLOW_POSTGRES_PASSWORD")):
+        sql(cluster, f"ALTER ROLE {role} PASSWORD 'another-one'")
+        cluster.environment[name] = "another-one"
+    cluster.environment["RAY_AUTH_TOKEN"] = "another-token-that-is-long-enough"
+    cluster.environment["VICREG_API_KEY"] = f"vk_{'0' * 8}_{'another' * 6}"
+    cluster.up()
+    cluster.client = Client(
+        before.url, wait_seconds=60.0, key=cluster.environment["VICREG_API_KEY"]
+    )
+    with pytest.raises(ApiError, match="key"):
+        before.find(limit=1)
+    job = cluster.submit(name="rotated", evaluations=[{"protocol": {"name": "knn"}}])
+    assert cluster.client.wait(job.id, timeout=420).state is JobState.SUCCEEDED
+    (evaluation,) = [
+        e for e in cluster.client.find_all(kind="evaluate") if e.depends_on == [job.id]
+    ]
+    assert cluster.client.wait(evaluation.id, timeout=420).state is JobState.SUCCEEDED
 
 
 def watch(cluster: Cluster, job_id: str, end: threading.Event, statuses: list[int]) -> None:

@@ -17,7 +17,7 @@ from vicreg_platform.needs import Bundle
 from vicreg_platform.settings import Settings
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes"
-SECRET = {"POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
+SECRET = {"POSTGRES_PASSWORD", "MLFLOW_POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
 """The variables that ``make compose-env`` writes, and so those of the secret."""
 
 
@@ -67,6 +67,72 @@ def test_every_object_and_every_ray_pod_is_as_the_schema_says(
     for each in [*objects, *pods]:
         if each["kind"] != "RayCluster":
             kubernetes_validate.validate(each, "1.34", strict=True)
+
+
+def test_pods_are_admitted_as_restricted(objects: list[dict[str, Any]]) -> None:
+    """The rules of Kubernetes' Pod Security Standards, level restricted."""
+    (namespace,) = of_kind(objects, "Namespace")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    for pod in pod_templates(objects):
+        spec = pod["spec"]
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for volume in spec["volumes"]:
+            kinds = volume.keys() - {"name"}
+            assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
+        for container in containers(pod):
+            confined = container["securityContext"]
+            assert confined["allowPrivilegeEscalation"] is False
+            assert confined["capabilities"] == {"drop": ["ALL"]}
+            assert confined["readOnlyRootFilesystem"]
+            assert all("hostPort" not in port for port in container.get("ports", []))
+    (cluster,) = of_kind(objects, "RayCluster")
+    autoscaler = cluster["spec"]["autoscalerOptions"]["securityContext"]
+    assert autoscaler["allowPrivilegeEscalation"] is False
+    assert autoscaler["capabilities"] == {"drop": ["ALL"]}
+
+
+def admitted(policy: dict[str, Any], labels: dict[str, str]) -> bool:
+    """Whether a policy lets pods of this namespace with some labels in."""
+    for rule in policy["spec"].get("ingress", []):
+        if "from" not in rule:
+            return True
+        for peer in rule["from"]:
+            selector = peer["podSelector"]
+            if all(
+                labels.get(name) == value for name, value in selector.get("matchLabels", {}).items()
+            ) and all(
+                labels.get(each["key"]) in each["values"]
+                for each in selector.get("matchExpressions", [])
+            ):
+                return True
+    return False
+
+
+def test_mlflow_and_ray_answer_the_platform_alone(objects: list[dict[str, Any]]) -> None:
+    policies = {each["metadata"]["name"]: each for each in of_kind(objects, "NetworkPolicy")}
+    assert policies["nobody"]["spec"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    platform = [{"app": "api"}, {"app": "dispatcher"}]
+    ray = {"ray.io/cluster": "vicreg"}
+    for name in ("mlflow", "ray"):
+        assert all(admitted(policies[name], labels) for labels in [*platform, ray])
+        assert not admitted(policies[name], {"app": "somebody"})
+    assert admitted(policies["api"], {"app": "somebody"})
+    if "postgres" in policies:
+        assert all(admitted(policies["postgres"], labels) for labels in platform)
+        assert not admitted(policies["postgres"], ray)
+
+
+def test_a_drained_node_leaves_one_of_two(objects: list[dict[str, Any]]) -> None:
+    replicas = {
+        each["metadata"]["name"]: each["spec"]["replicas"]
+        for each in of_kind(objects, "Deployment")
+    }
+    for budget in of_kind(objects, "PodDisruptionBudget"):
+        name = budget["metadata"]["name"]
+        if "minAvailable" in budget["spec"]:
+            assert budget["spec"]["minAvailable"] == replicas[name] - 1 == 1
 
 
 def test_what_a_pod_refers_to_is_there(objects: list[dict[str, Any]]) -> None:

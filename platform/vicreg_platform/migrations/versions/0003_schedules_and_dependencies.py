@@ -1,4 +1,7 @@
-"""Jobs wait for several others and for moments, and schedules make jobs"""
+"""Jobs wait for several others and for moments, and schedules make jobs
+
+The column ``jobs.depends_on`` stays: processes of the version before read and write it.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -9,6 +12,19 @@ branch_labels = None
 depends_on = None
 
 UNFINISHED = sa.text("finished_at IS NULL")
+FUNCTION = """
+CREATE FUNCTION add_dependency() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO dependencies (job_id, depends_on, condition)
+    VALUES (NEW.id, NEW.depends_on, 'succeeded');
+    RETURN NULL;
+END $$
+"""
+TRIGGER = """
+CREATE TRIGGER add_dependency AFTER INSERT ON jobs
+FOR EACH ROW WHEN (NEW.depends_on IS NOT NULL) EXECUTE FUNCTION add_dependency()
+"""
+"""The dependency of a job that a process of the version before has stored."""
 
 
 def upgrade() -> None:
@@ -27,9 +43,11 @@ def upgrade() -> None:
         "SELECT id, depends_on, 'succeeded' FROM jobs WHERE depends_on IS NOT NULL"
     )
     _change_answers()
+    if op.get_bind().dialect.name == "postgresql":
+        # SQLite's only processes are those of one machine, which are replaced together.
+        op.execute(FUNCTION)
+        op.execute(TRIGGER)
     with op.batch_alter_table("jobs", schema=None) as batch_op:
-        batch_op.drop_index("ix_jobs_depends_on")
-        batch_op.drop_column("depends_on")
         batch_op.add_column(sa.Column("schedule_id", sa.String(length=64), nullable=True))
         batch_op.add_column(sa.Column("start_after", sa.DateTime(timezone=True), nullable=True))
         batch_op.add_column(sa.Column("deadline", sa.DateTime(timezone=True), nullable=True))
@@ -87,9 +105,9 @@ def downgrade() -> None:
         batch_op.drop_index("ix_jobs_schedule_id")
         for column in ("max_runtime", "deadline", "start_after", "schedule_id"):
             batch_op.drop_column(column)
-        batch_op.add_column(sa.Column("depends_on", sa.String(length=64), nullable=True))
-        batch_op.create_foreign_key("fk_jobs_depends_on", "jobs", ["depends_on"], ["id"])
-        batch_op.create_index("ix_jobs_depends_on", ["depends_on"])
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP TRIGGER add_dependency ON jobs")
+        op.execute("DROP FUNCTION add_dependency")
     # A job of several dependencies keeps one: there was no room for more.
     op.execute(
         "UPDATE jobs SET depends_on = (SELECT min(d.depends_on) FROM dependencies d "
