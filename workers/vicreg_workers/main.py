@@ -1,58 +1,25 @@
-"""The entry point of a Ray job: takes an assignment, exits with a code."""
+"""The entry point of a Ray job: ``python -m vicreg_workers.main ASSIGNMENT [--cold]``.
+
+Runs the driver in a fork of this node's warm process if there is one; else here, leaving a warm
+process to the jobs after it. With ``--cold``, always here.
+"""
 
 from __future__ import annotations
 
-import logging
 import sys
 
-from vicreg_platform.contract.assignment import Assignment
-from vicreg_platform.contract.failure_class import FAILURE_LINE
-from vicreg_platform.specs import EvaluateSpec, SweepSpec
-from vicreg_workers.failures import InfrastructureFailure, JobFailure
-from vicreg_workers.log_format import configure_logging
-
-logger = logging.getLogger(__name__)
+COLD = "--cold"
 
 
 def main() -> None:
-    """Run the attempt that the only argument describes.
+    """Run the attempt that the first argument describes, and exit as its driver does."""
+    if COLD not in sys.argv:
+        from vicreg_workers import warm_process
 
-    Exits with 0, or with the code of the failure's class after a last line with the reason.
-    """
-    assignment = Assignment.model_validate_json(sys.argv[1])
-    configure_logging()
-    logger.info(
-        "attempt %d of job %s: %s", assignment.attempt, assignment.job_id, assignment.spec.name
-    )
-    try:
-        _run(assignment)
-    except JobFailure as failure:
-        _fail(failure)
-    except Exception as error:
-        logger.exception("unexpected error")
-        _fail(InfrastructureFailure(f"{type(error).__name__}: {error}"))
+        warm_process.drive_if_there_is_one()
+    from vicreg_workers.driver import drive
 
-
-def _run(assignment: Assignment) -> None:
-    # Each kind imports only what it needs: Ray Train alone takes seconds.
-    if isinstance(assignment.spec, EvaluateSpec):
-        from vicreg_workers.evaluate.driver import evaluate
-
-        evaluate(assignment)
-    elif isinstance(assignment.spec, SweepSpec):
-        from vicreg_workers.sweep.driver import sweep
-
-        sweep(assignment)
-    else:
-        from vicreg_workers.pretrain.driver import pretrain
-
-        pretrain(assignment)
-
-
-def _fail(failure: JobFailure) -> None:
-    reason = " ".join(str(failure).split())
-    print(f"{FAILURE_LINE}{reason}", flush=True)
-    sys.exit(failure.failure_class.exit_code)
+    drive(sys.argv[1])
 
 
 if __name__ == "__main__":

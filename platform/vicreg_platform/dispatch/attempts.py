@@ -145,8 +145,8 @@ class Attempts:
             storage=self._settings.storage,
             data_root=str(self._settings.data_root),
         )
-        submission = submission_of(assignment, attempt.submission_id)
-        size = command_bytes(submission.arguments[-1])
+        submission = submission_of(assignment, attempt.submission_id, self._settings.warm_start)
+        size = max(map(command_bytes, submission.arguments))
         if size > MAX_COMMAND_BYTES:
             reason = f"its spec makes a command line of {size} bytes; {MAX_COMMAND_BYTES} can start"
             self._end(attempt, job, FailureClass.USER, reason)

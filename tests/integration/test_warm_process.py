@@ -1,0 +1,255 @@
+"""A driver that is forked from a warm process is as its own process would be, and alone.
+
+The raylet here is a small program: it is a parent that starts drivers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.integration.conftest import MlflowServer, wait_until
+from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
+from vicreg_platform.specs import parse_spec
+
+KNN = {"name": "knn", "k": 5}
+LONG = {"name": "linear", "epochs": 10_000, "batch_size": 8}
+ROOT = Path(__file__).parents[2]
+RAYLET = """
+import json, subprocess, sys, threading
+
+def run(task):
+    with open(task["output"], "w") as output:
+        driver = subprocess.Popen(
+            task["command"], env=task["environment"], stdout=output, stderr=subprocess.STDOUT
+        )
+    print(json.dumps({"task": task["task"], "pid": driver.pid}), flush=True)
+    code = driver.wait()
+    print(json.dumps({"task": task["task"], "code": code}), flush=True)
+
+for line in sys.stdin:
+    threading.Thread(target=run, args=(json.loads(line),), daemon=True).start()
+"""
+
+
+class Driver:
+    """A driver, as the process that has started it knows it."""
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.pid = 0
+        self.code: int | None = None
+
+    def wait(self, seconds: float = 120.0) -> int:
+        wait_until(lambda: self.code is not None, seconds)
+        assert self.code is not None
+        return self.code
+
+    def said(self) -> str:
+        return self.output.read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        wait_until(lambda: self.pid)
+        os.kill(self.pid, number)
+
+
+class Node:
+    """A Ray node: its raylet starts drivers."""
+
+    def __init__(self, folder: Path, mlflow: str) -> None:
+        self.folder = folder
+        self.mlflow = mlflow
+        self.drivers: list[Driver] = []
+        raylet = folder / "raylet"
+        raylet.symlink_to(sys.executable)
+        self.raylet = subprocess.Popen(
+            [raylet, "-c", RAYLET], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.raylet.stdout is not None
+        for line in self.raylet.stdout:
+            news = json.loads(line)
+            driver = self.drivers[news["task"]]
+            driver.pid = news.get("pid", driver.pid)
+            driver.code = news.get("code")
+
+    def start(
+        self, protocol: dict[str, Any], *options: str, sources: Path = ROOT, data: str = "digits"
+    ) -> Driver:
+        """Start a driver as Ray does."""
+        train: dict[str, Any] = {"source": data} | ({"path": "none"} if data != "digits" else {})
+        spec = parse_spec(
+            {
+                "kind": "evaluate",
+                "encoder": {"untrained": {"name": "resnet10", "stem": "cifar"}},
+                "protocol": protocol,
+                "data": {"train": train | {"share": 0.1}, "test": train | {"share": 0.1}},
+            }
+        )
+        number = len(self.drivers)
+        assignment = Assignment(
+            job_id=f"{self.folder.name}-{number}",
+            attempt=1,
+            spec=spec,
+            tracking_uri=self.mlflow,
+            storage=str(self.folder),
+            data_root=str(self.folder),
+        )
+        driver = Driver(self.folder / f"driver-{number}.log")
+        self.drivers.append(driver)
+        packages = os.pathsep.join(str(sources / name) for name in ("platform", "workers"))
+        command = [sys.executable, "-m", "vicreg_workers.main", assignment.model_dump_json()]
+        task = {
+            "task": number,
+            "command": [*command, *options],
+            "environment": os.environ | {"TMPDIR": str(self.folder), "PYTHONPATH": packages},
+            "output": str(driver.output),
+        }
+        assert self.raylet.stdin is not None
+        self.raylet.stdin.write(json.dumps(task) + "\n")
+        self.raylet.stdin.flush()
+        return driver
+
+    def warm(self) -> list[psutil.Process]:
+        """The warm processes, without their forks."""
+        found = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if f"serve('{self.folder}" in " ".join(process.cmdline()):
+                    found[process.pid] = process
+        return [each for each in found.values() if each.ppid() not in found]
+
+    def sockets(self) -> list[Path]:
+        return [file for file in self.folder.glob("vicreg-warm-*/*") if file.is_socket()]
+
+    def warm_one(self) -> psutil.Process:
+        """Wait until one listens."""
+        wait_until(self.sockets, seconds=120)
+        (process,) = self.warm()
+        return process
+
+    def end(self) -> None:
+        for driver in self.drivers:
+            if driver.code is None and driver.pid:
+                os.kill(driver.pid, signal.SIGKILL)
+        self.raylet.kill()
+        self.raylet.wait()
+        wait_until(lambda: not self.warm(), seconds=20)
+
+
+@pytest.fixture
+def node(tmp_path: Path, mlflow_server: MlflowServer) -> Iterator[Node]:
+    made = Node(tmp_path, mlflow_server.url)
+    yield made
+    made.end()
+
+
+def forks_of(warm: psutil.Process, count: int = 1) -> list[psutil.Process]:
+    """The drivers that are forks of it."""
+    wait_until(lambda: len(warm.children()) == count)
+    return warm.children()
+
+
+def test_a_forked_driver_does_what_its_own_process_does(node: Node) -> None:
+    cold = node.start(KNN)
+    assert cold.wait() == 0, cold.said()
+    warm = node.warm_one()
+    forked = node.start(KNN)
+    forks_of(warm)
+    assert forked.wait() == 0, forked.said()
+    results = [re.findall(r"knn/top\d [\d.]+", driver.said()) for driver in (cold, forked)]
+    assert results[0] == results[1] != []
+    assert f"attempt 1 of job {node.folder.name}-1" in forked.said()
+    asked = node.start(KNN, "--cold")
+    assert asked.wait() == 0
+    assert warm.children() == []
+
+
+def test_a_failure_keeps_its_code_and_its_reason(node: Node) -> None:
+    node.start(KNN).wait()
+    node.warm_one()
+    failed = node.start(KNN, data="image_folder")
+    assert failed.wait() == FailureClass.USER.exit_code
+    assert re.search(rf"^{re.escape(FAILURE_LINE)}.*none", failed.said(), re.MULTILINE)
+
+
+def test_each_ends_alone(node: Node) -> None:
+    node.start(KNN).wait()
+    warm = node.warm_one()
+    killed, stopped, lost, left = (node.start(LONG) for _ in range(4))
+    forks = forks_of(warm, 4)
+
+    def fork(driver: Driver) -> psutil.Process:
+        (found,) = [
+            each for each in forks if os.readlink(f"/proc/{each.pid}/fd/1") == str(driver.output)
+        ]
+        return found
+
+    # What Ray kills is gone.
+    of_killed, of_lost, of_left = fork(killed), fork(lost), fork(left)
+    killed.send(signal.SIGKILL)
+    of_killed.wait(20)
+    # What is told to stop stops.
+    stopped.send(signal.SIGTERM)
+    assert stopped.wait(30) == -signal.SIGKILL
+    # What the system kills looks killed to Ray.
+    of_lost.kill()
+    assert lost.wait(20) == -signal.SIGKILL
+    # The last one runs on, also without the warm process.
+    warm.kill()
+    warm.wait(10)
+    assert of_left.is_running()
+    assert left.code is None
+    # The next one starts by itself, and leaves another.
+    assert node.start(KNN).wait() == 0
+    wait_until(lambda: any(each.pid not in {warm.pid, of_left.pid} for each in node.warm()))
+
+
+def test_other_sources_have_a_warm_process_of_their_own(node: Node, tmp_path: Path) -> None:
+    node.start(KNN).wait()
+    node.warm_one()
+    other = tmp_path / "other"
+    for package in ("platform", "workers"):
+        shutil.copytree(ROOT / package, other / package)
+    changed = other / "workers/vicreg_workers/log_format.py"
+    changed.write_text(changed.read_text().replace("def ", "print('changed')\n\n\ndef ", 1))
+    new = node.start(KNN, sources=other)
+    assert new.wait() == 0, new.said()
+    assert "changed" in new.said()
+    wait_until(lambda: len(node.sockets()) == 2, seconds=120)
+    old = node.start(KNN)
+    assert old.wait() == 0
+    assert "changed" not in old.said()
+
+
+def test_it_ends_with_its_node(node: Node) -> None:
+    node.start(KNN).wait()
+    warm = node.warm_one()
+    node.raylet.kill()
+    node.raylet.wait()
+    warm.wait(20)
+    assert node.sockets() == []
+
+
+def test_a_folder_that_others_can_enter_is_not_used(node: Node) -> None:
+    folder = node.folder / f"vicreg-warm-{os.getuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    assert node.start(KNN).wait() == 0
+    assert list(folder.iterdir()) == []

@@ -1,0 +1,297 @@
+"""Processes that have imported what a driver needs before its job is there.
+
+Importing torch, Ray and MLflow takes a driver seconds. The first driver on a Ray node leaves a warm
+process there, which imports them and waits; the drivers of later jobs are forks of it.
+
+* The warm process runs no job, has made no CUDA context, and holds nothing of any job. Each fork
+  is the driver of one job, and ends with it.
+* A fork gets the arguments, environment, folder and standard files of the process that Ray has
+  started. That one waits for it, passes signals on, and ends as it ends. If it is killed, so is
+  the fork, with all that the fork has started.
+* If the warm process is killed, its forks run on, and the next driver leaves another.
+* Other sources, another interpreter, another Ray node on the machine or another user have a warm
+  process of their own. It ends with its node.
+
+Until a fork is asked for, nothing but the standard library is imported: it is all that a warm start
+waits for.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import hashlib
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NoReturn
+
+IMPORTED = (
+    "matplotlib.figure",
+    "ray.train.torch",
+    "sklearn.datasets",
+    "torchvision.transforms.v2",
+    "vicreg_platform.tracking",
+    "vicreg_workers.evaluate.driver",
+    "vicreg_workers.pretrain.driver",
+    "vicreg_workers.pretrain.worker",
+)
+PACKAGES = ("vicreg_platform", "vicreg_workers")
+CONNECT_SECONDS = 1.0
+FORK_SECONDS = 10.0
+"""How long a warm process may take to fork before the driver starts without it."""
+LOOK_SECONDS = 1.0
+"""How often a warm process looks whether its Ray node is still there."""
+_LENGTH = struct.Struct("!I")
+
+
+def drive_if_there_is_one() -> None:
+    """Have this node's warm process fork the driver, and exit as it does.
+
+    Returns if there is no warm process, after it has started one for later drivers. Does nothing
+    outside a Ray job.
+    """
+    address = _address()
+    if address is None:
+        return
+    fork = _ask(address)
+    if fork is not None:
+        _wait(*fork)
+    _leave_one(address)
+
+
+def _ask(address: Path) -> tuple[int, int] | None:
+    """Ask for a fork.
+
+    Returns:
+        Its process id, and a pipe in which it writes its exit code; None if nobody answers.
+    """
+    code, write_code = os.pipe()
+    alive, stay_alive = os.pipe()
+    task = {"arguments": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}
+    content = json.dumps(task).encode()
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(CONNECT_SECONDS)
+            connection.connect(str(address))
+            connection.settimeout(FORK_SECONDS)
+            files = [0, 1, 2, write_code, alive]
+            socket.send_fds(connection, [_LENGTH.pack(len(content))], files)
+            connection.sendall(content)
+            (process_id,) = _LENGTH.unpack(_received(connection, _LENGTH.size))
+            return process_id, code
+    except OSError:
+        # Should it fork after all, the fork ends at once.
+        os.close(stay_alive)
+        os.close(code)
+        return None
+    finally:
+        os.close(write_code)
+        os.close(alive)
+
+
+def _wait(process_id: int, code: int) -> NoReturn:
+    """Wait for the driver, passing signals on, and exit as it does."""
+
+    def pass_on(number: int, _: Any) -> None:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(process, number)
+
+    with suppress(ProcessLookupError):
+        process = os.pidfd_open(process_id)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, pass_on)
+        select.select([process], [], [])
+    # What the driver has started may hold the pipe open: it is not waited for.
+    os.set_blocking(code, False)
+    with suppress(BlockingIOError):
+        if said := os.read(code, 1):
+            sys.exit(said[0])
+    # It was killed, by the system when there was no memory perhaps.
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def _leave_one(address: Path) -> None:
+    """Start a warm process, which outlives this one."""
+    serve = f"from vicreg_workers.warm_process import serve; serve({str(address)!r})"
+    with suppress(OSError):
+        subprocess.Popen(
+            [sys.executable, "-c", serve],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+        )
+
+
+def serve(address: str) -> None:
+    """Be a warm process: fork a driver for each that asks, until the Ray node is gone.
+
+    Args:
+        address: the path of the socket; its name begins with the process id of the node's raylet.
+    """
+    path = Path(address)
+    raylet = int(path.name.partition("-")[0])
+    with path.with_suffix(".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return  # another one is there
+        before = dict(os.environ)
+        for module in IMPORTED:
+            importlib.import_module(module)
+        # Some modules set variables when they are imported, which a fork has to have too.
+        set_by_imports = {k: v for k, v in os.environ.items() if before.get(k) != v}
+        gc.freeze()  # a collection in a fork would copy what is shared
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(address)
+            listener.listen(64)
+            listener.settimeout(LOOK_SECONDS)
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for the forks
+            driver = None
+            while driver is None and _lives(raylet):
+                with suppress(TimeoutError):
+                    driver = _accept(listener)
+        if driver is None:
+            path.unlink(missing_ok=True)
+            Path(lock.name).unlink(missing_ok=True)
+    if driver is not None:
+        driver(set_by_imports)
+
+
+def _accept(listener: socket.socket) -> Callable[[dict[str, str]], None] | None:
+    """Fork for the next one that asks.
+
+    Returns:
+        In the fork the driver, to be called with further environment variables when all else is
+        closed; else None.
+    """
+    connection, _ = listener.accept()
+    files: list[int] = []
+    with connection, suppress(OSError, ValueError):
+        connection.settimeout(CONNECT_SECONDS)
+        length, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 5)
+        task = json.loads(_received(connection, *_LENGTH.unpack(length)))
+        process_id = os.fork()
+        if not process_id:
+            return lambda variables: _drive(task, files, variables)
+        connection.sendall(_LENGTH.pack(process_id))
+    for file in files:
+        os.close(file)
+    return None
+
+
+def _drive(task: dict[str, Any], files: list[int], variables: dict[str, str]) -> NoReturn:
+    """Be the driver of a job."""
+    *standard, write_code, alive = files
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, file in enumerate(standard):
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(task["folder"])
+    os.environ.clear()
+    os.environ.update(variables | task["environment"])
+    sys.argv[1:] = task["arguments"]
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    threading.Thread(target=_end_with, args=(alive,), name="end with Ray's", daemon=True).start()
+    import numpy as np
+
+    from vicreg_workers.driver import drive
+
+    np.random.seed()  # else each fork would draw what the others do
+    code = 1
+    try:
+        drive(task["arguments"][0])
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+        raise
+    finally:
+        os.write(write_code, bytes([code]))
+        gc.unfreeze()
+    sys.exit()
+
+
+def _end_with(alive: int) -> None:
+    """End this process, and what it has started, when the one that Ray has started is gone."""
+    os.read(alive, 1)
+    os.killpg(0, signal.SIGKILL)
+
+
+def _received(connection: socket.socket, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        piece = connection.recv(min(2**16, count - len(content)))
+        if not piece:
+            raise OSError("the connection was closed")
+        content += piece
+    return content
+
+
+def _lives(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _address() -> Path | None:
+    """Where the warm process of this node, user, interpreter and sources listens, if it may."""
+    raylet = _raylet()
+    if raylet is None:
+        return None
+    folder = Path(tempfile.gettempdir()) / f"vicreg-warm-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        state = folder.lstat()
+    except OSError:
+        return None
+    if state.st_uid != os.getuid() or state.st_mode & 0o077:
+        return None  # somebody else has made it
+    return folder / f"{raylet}-{_digest()}"
+
+
+def _raylet() -> int | None:
+    """The process id of the raylet that this process descends from, on Linux."""
+    process_id = os.getppid()
+    with suppress(OSError, ValueError):
+        while process_id > 1:
+            # "4711 (raylet) S 4710 …": a name may contain blanks and brackets.
+            _, _, rest = Path(f"/proc/{process_id}/stat").read_text().partition("(")
+            name, _, rest = rest.rpartition(")")
+            if name == "raylet":
+                return process_id
+            process_id = int(rest.split()[1])
+    return None
+
+
+def _digest() -> str:
+    """Of the interpreter and of the sources, as far as their names, sizes and times tell."""
+    digest = hashlib.sha256(sys.executable.encode())
+    for package in PACKAGES:
+        spec = find_spec(package)
+        assert spec is not None
+        assert spec.origin is not None
+        for file in sorted(Path(spec.origin).parent.rglob("*.py")):
+            state = file.stat()
+            digest.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
