@@ -48,6 +48,7 @@ bench: install
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
+	$(BIN)/python -m tests.benchmarks.startup
 
 check: install
 	$(BIN)/ruff check .
