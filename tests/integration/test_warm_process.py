@@ -253,3 +253,23 @@ def test_a_folder_that_others_can_enter_is_not_used(node: Node) -> None:
     folder.chmod(0o777)
     assert node.start(KNN).wait() == 0
     assert list(folder.iterdir()) == []
+
+
+NO_CUDA = """
+import importlib
+import torch
+
+def refuse():
+    raise SystemExit("a fork could not use CUDA: it was asked for devices before")
+
+torch._C._cuda_getDeviceCount = torch._C._cuda_init = refuse
+from vicreg_workers.warm_process import IMPORTED
+for module in IMPORTED:
+    importlib.import_module(module)
+assert not torch.cuda.is_initialized()
+"""
+
+
+def test_what_it_imports_does_not_touch_cuda() -> None:
+    done = subprocess.run([sys.executable, "-c", NO_CUDA], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
