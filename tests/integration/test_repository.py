@@ -18,6 +18,12 @@ from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+_VALUES = "'pretrain', 'n', 'e', 0, '{}', '{}', 3, 'queued', '{}', '2026-01-01'"
+OF_VERSION_0_2 = text(
+    "INSERT INTO jobs (id, kind, name, experiment, priority, spec, request, max_attempts, state, "
+    f"summary, created_at, depends_on) VALUES ('one', {_VALUES}, NULL), ('two', {_VALUES}, 'one')"
+)
+"""Two jobs, the second of which waits for the first."""
 
 
 def add(database: Database, **fields: object) -> str:
@@ -71,15 +77,8 @@ def test_the_migrations_make_the_tables_of_the_models(database: Database) -> Non
 def test_a_database_in_use_keeps_its_rows_when_it_is_migrated(database_url: str) -> None:
     database = Database(database_url)
     database._upgrade("0001")
-    columns = "id, kind, name, experiment, priority, spec, request, max_attempts, state, summary"
-    values = "'pretrain', 'n', 'e', 0, '{}', '{}', 3, 'queued', '{}', '2026-01-01'"
     with database.write() as session:
-        session.execute(
-            text(
-                f"INSERT INTO jobs ({columns}, created_at, depends_on) "
-                f"VALUES ('one', {values}, NULL), ('two', {values}, 'one')"
-            )
-        )
+        session.execute(OF_VERSION_0_2)
         session.execute(
             text(
                 "INSERT INTO idempotency_keys (key, request_digest, answer, created_at) "
@@ -148,15 +147,8 @@ def test_every_revision_is_tested_so(database: Database) -> None:
 def test_a_job_that_the_version_before_has_stored_waits(database: Database) -> None:
     if database.engine.dialect.name == "sqlite":
         pytest.skip("SQLite is one machine's: its processes are replaced together")
-    columns = "id, kind, name, experiment, priority, spec, request, max_attempts, state, summary"
-    values = "'pretrain', 'n', 'e', 0, '{}', '{}', 3, 'queued', '{}', '2026-01-01'"
     with database.write() as session:
-        session.execute(
-            text(
-                f"INSERT INTO jobs ({columns}, created_at, depends_on) "
-                f"VALUES ('one', {values}, NULL), ('two', {values}, 'one')"
-            )
-        )
+        session.execute(OF_VERSION_0_2)
     with database.read() as session:
         (dependency,) = JobRepository(session, NOW).get("two").dependencies
         assert (dependency.depends_on, dependency.condition) == ("one", "succeeded")

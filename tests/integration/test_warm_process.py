@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -188,8 +189,13 @@ def test_a_forked_driver_does_what_its_own_process_does(node: Node) -> None:
 
 def test_a_failure_keeps_its_code_and_its_reason(node: Node) -> None:
     node.start(KNN).wait()
-    node.warm_one()
+    warm = node.warm_one()
+    for nonsense in (b"", b"\0\0\0\4null"):
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(node.sockets()[0]))
+            connection.sendall(nonsense)
     failed = node.start(KNN, data="image_folder")
+    forks_of(warm)
     assert failed.wait() == FailureClass.USER.exit_code
     assert re.search(rf"^{re.escape(FAILURE_LINE)}.*none", failed.said(), re.MULTILINE)
 

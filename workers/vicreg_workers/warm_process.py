@@ -183,7 +183,8 @@ def _accept(listener: socket.socket) -> Callable[[dict[str, str]], None] | None:
     """
     connection, _ = listener.accept()
     files: list[int] = []
-    with connection, suppress(OSError, ValueError):
+    # Whatever is sent here, the next one is answered.
+    with connection, suppress(OSError, ValueError, struct.error):
         connection.settimeout(CONNECT_SECONDS)
         length, files, _, _ = socket.recv_fds(connection, _LENGTH.size, 5)
         task = json.loads(_received(connection, *_LENGTH.unpack(length)))
@@ -245,13 +246,7 @@ def _received(connection: socket.socket, count: int) -> bytes:
 
 
 def _lives(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return Path(f"/proc/{process_id}").exists()
 
 
 def _address() -> Path | None:
@@ -261,13 +256,14 @@ def _address() -> Path | None:
         return None
     folder = Path(tempfile.gettempdir()) / f"vicreg-warm-{os.getuid()}"
     try:
+        os.close(os.pidfd_open(os.getpid()))  # kernels before 5.3 have none
         folder.mkdir(mode=0o700, exist_ok=True)
         state = folder.lstat()
+        if state.st_uid != os.getuid() or state.st_mode & 0o077:
+            return None  # somebody else has made it
+        return folder / f"{raylet}-{_digest()}"
     except OSError:
         return None
-    if state.st_uid != os.getuid() or state.st_mode & 0o077:
-        return None  # somebody else has made it
-    return folder / f"{raylet}-{_digest()}"
 
 
 def _raylet() -> int | None:

@@ -14,16 +14,6 @@ from tests.integration.conftest import wait_until
 from vicreg_workers.stop_signal import StopSignal
 
 
-def test_a_request_is_seen_by_the_worker(tmp_path: Path) -> None:
-    driver, worker = (StopSignal(str(tmp_path), "job", 1) for _ in range(2))
-    worker.training()
-    with worker.watched():
-        assert not worker.requested()
-        driver.request()
-        wait_until(worker.requested)
-    driver.clear()
-
-
 class Hanging(LocalFileSystem):  # type: ignore[misc]
     """A storage that accepts every request, and answers when told to."""
 

@@ -120,9 +120,7 @@ class NormaliseOnCpu(torch.autograd.Function):
         offset = -scale * mean_gradient - slope * mean
         input_gradient = input_gradient + (x * slope.view(shape) + offset.view(shape))
         input_gradient = input_gradient.to(x.dtype)
-        if weight is None:
-            return input_gradient, None, None, None, None, None, None
-        return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+        return _returned(weight, input_gradient, weight_gradient, bias_gradient)
 
 
 class NormaliseOnGpu(torch.autograd.Function):
@@ -166,9 +164,16 @@ class NormaliseOnGpu(torch.autograd.Function):
         input_gradient = torch.batch_norm_backward_elemt(
             gradient, x, mean, inverse_std, weight, sum_gradient, sum_product, counts
         )
-        if not affine:
-            return input_gradient, None, None, None, None, None, None
-        return input_gradient, weight_gradient, bias_gradient, None, None, None, None
+        return _returned(weight, input_gradient, weight_gradient, bias_gradient)
+
+
+def _returned(
+    weight: Tensor | None, of_input: Tensor, of_weight: Tensor, of_bias: Tensor
+) -> Gradients:
+    """What a backward pass returns: without a weight, there are no gradients of it and the bias."""
+    if weight is None:
+        return of_input, None, None, None, None, None, None
+    return of_input, of_weight, of_bias, None, None, None, None
 
 
 def _gathered(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
