@@ -13,6 +13,7 @@ from vicreg_platform.cluster import (
     SubmissionState,
     SubmissionStatus,
 )
+from vicreg_platform.contract.timeline import AttemptTimeline
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.errors import (
     ClusterUnavailable,
@@ -110,6 +111,8 @@ class FakeTracking(Tracking):
         """Runs whose artifacts cannot be written."""
         self.metrics: dict[str, float] = {}
         """Of every run."""
+        self.timeline: AttemptTimeline | None = None
+        """Of every run."""
         self.tried: dict[str, Trial] = {}
         """Trials by their run; one whose run has no parent is of every sweep."""
 
@@ -133,7 +136,7 @@ class FakeTracking(Tracking):
 
     def read(self, run_id: str) -> RunReading:
         self._check(run_id)
-        return RunReading(None, dict(self.metrics))
+        return RunReading(None, self.timeline, dict(self.metrics))
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         self._check(run_id)

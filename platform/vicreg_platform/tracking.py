@@ -26,9 +26,11 @@ from vicreg_platform.contract.tags import (
     LABEL_PREFIX,
     PARENT_TAG,
     PROGRESS_TAG,
+    TIMELINE_TAG,
     TRIAL_TAG,
     USER_TAG,
 )
+from vicreg_platform.contract.timeline import AttemptTimeline, read_timeline
 from vicreg_platform.contract.trial import Trial, TrialState, read_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
@@ -60,6 +62,7 @@ class RunReading:
     """What a run says of itself."""
 
     progress: Progress | None
+    timeline: AttemptTimeline | None
     metrics: dict[str, float]
     """The latest value of each; non-finite values are left out, because JSON has none."""
 
@@ -178,11 +181,15 @@ class Tracking:
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
     def read(self, run_id: str) -> RunReading:
-        """The progress of a run, and the latest value of each of its metrics."""
+        """The progress and timeline of a run, and the latest value of each of its metrics."""
         with self._answering():
             data = self._client.get_run(run_id).data
         metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
-        return RunReading(read_progress(data.tags.get(PROGRESS_TAG)), metrics)
+        return RunReading(
+            read_progress(data.tags.get(PROGRESS_TAG)),
+            read_timeline(data.tags.get(TIMELINE_TAG)),
+            metrics,
+        )
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         """The trials of a sweep, each with the ids of its run and experiment.

@@ -52,8 +52,9 @@ def submission(platform: LocalPlatform, job: dict[str, Any], warm: bool) -> Subm
         tracking_uri=platform.settings.mlflow_url,
         storage=platform.settings.storage,
         data_root=str(platform.settings.data_root),
+        warm_start=warm,
     )
-    return submission_of(assignment, f"{job_id}-1", warm)
+    return submission_of(assignment, f"{job_id}-1")
 
 
 def seconds_of(cluster: RayCluster, submitted: Submission) -> float:

@@ -57,14 +57,18 @@ class Running:
     def until_epoch(self, job: JobSchema, epoch: int) -> None:
         self.until(job, lambda _: self.epochs_saved(job) >= epoch)
 
-    def processes(self, text: str) -> list[psutil.Process]:
-        """This platform's processes whose command line holds ``text``."""
+    def raylet(self) -> psutil.Process:
         ray = self.child("ray").process
         assert ray is not None
+        children = psutil.Process(ray.pid).children(recursive=True)
+        return next(each for each in children if each.name() == "raylet")
+
+    def processes(self, text: str) -> list[psutil.Process]:
+        """This platform's processes whose command line holds ``text``."""
         found = []
         for process in psutil.process_iter():
             try:
-                if text in " ".join(process.cmdline()) and _belongs(process, ray.pid):
+                if text in " ".join(process.cmdline()) and _belongs(process, self.raylet()):
                     found.append(process)
             except psutil.Error:
                 continue
@@ -74,8 +78,13 @@ class Running:
         return [int(point["step"]) for point in self.client.metrics(job.id)[metric]]
 
 
-def _belongs(process: psutil.Process, ancestor: int) -> bool:
-    return any(parent.pid == ancestor for parent in process.parents())
+def _belongs(process: psutil.Process, raylet: psutil.Process) -> bool:
+    """Whether the raylet, or its node's warm process, has started the process."""
+    warm = f"/{raylet.pid}-"
+    return any(
+        parent.pid == raylet.pid or warm in " ".join(parent.cmdline())
+        for parent in process.parents()
+    )
 
 
 def small(**changes: Any) -> dict[str, Any]:

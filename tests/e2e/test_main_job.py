@@ -42,6 +42,10 @@ def test_two_workers_make_an_encoder_while_api_and_dispatcher_are_killed(
     assert len(ended.attempts) == 1
     assert running.child("api").restarts == running.child("dispatcher").restarts == 1
     assert running.steps(job) == logged_steps(4)
+    assert list(ended.attempts[0].moments()) == [
+        "queued", "submitted", "driver_up", "workers_up", "process_group_up", "data_open",
+        "network_built", "first_step", "last_step", "published", "ended", "archived",
+    ]  # fmt: skip
     assert ended.progress is not None
     assert (ended.progress.epoch, ended.progress.step) == (4, 44)
 

@@ -13,6 +13,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_workers.failures import InfrastructureFailure
@@ -240,9 +241,9 @@ def test_a_trial_that_tune_drops_is_resumed(
     assignment = assignment_of(spec, tmp_path)
     if drops > 1:
         with pytest.raises(InfrastructureFailure, match="1 trials could not be run"):
-            run_sweep(assignment)
+            run_sweep(assignment, Timeline())
         return
-    run_sweep(assignment)
+    run_sweep(assignment, Timeline())
     ledger = Ledger(str(tmp_path), "sweep", spec.objective)
     assert [entry.state for entry in ledger] == [TrialState.SUCCEEDED] * 3
     assert [entry.starts for entry in ledger] == [1, 2, 1]

@@ -15,6 +15,7 @@ from mlflow.tracking import MlflowClient
 from tests.integration.conftest import MlflowServer, wait_until
 from vicreg_platform.cli.local import free_ports
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.errors import TrackingUnavailable
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
@@ -48,7 +49,9 @@ def test_a_run_is_created_once(mlflow_server: MlflowServer) -> None:
 
 
 def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: str) -> None:
-    outbox = Outbox(mlflow_server.url, run_id)
+    timeline = AttemptTimeline(attempt=2, timeline=Timeline())
+    outbox = Outbox(mlflow_server.url, run_id, timeline=timeline)
+    outbox.reached("data_open")
     for step in range(2500):  # more than one request holds
         outbox.metrics({"train/loss": 1.0 / (step + 1)}, step)
     progress = Progress(epoch=1, epochs=2, step=3, steps=4, images_per_second=5, eta_seconds=6)
@@ -58,6 +61,11 @@ def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: s
     assert steps(mlflow_server, run_id, "train/loss") == list(range(2500))
     reading = Tracking(mlflow_server.url).read(run_id)
     assert Progress.model_validate(reading.progress) == progress
+    assert reading.timeline is not None
+    assert reading.timeline.attempt == 2
+    data_open, published = reading.timeline.timeline.reached().items()
+    assert (data_open[0], published[0]) == ("data_open", "published")
+    assert data_open[1] < published[1]
     artifacts = MlflowClient(mlflow_server.url).list_artifacts(run_id, "pictures")
     assert [artifact.path for artifact in artifacts] == ["pictures/views.png"]
 

@@ -11,7 +11,13 @@ from mlflow.tracking import MlflowClient
 
 from tests.fakes import FakeTracking
 from tests.integration.conftest import MlflowServer
-from vicreg_platform.contract.tags import ATTEMPT_TAG, JOB_TAG, PROGRESS_TAG, TRIAL_TAG
+from vicreg_platform.contract.tags import (
+    ATTEMPT_TAG,
+    JOB_TAG,
+    PROGRESS_TAG,
+    TIMELINE_TAG,
+    TRIAL_TAG,
+)
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.errors import NotFound
 from vicreg_platform.tracking import Tracking
@@ -90,13 +96,16 @@ def test_a_finished_run_still_takes_its_log(tracking: Tracking, job: str) -> Non
 
 
 @pytest.mark.parametrize("tag", ["not json", '{"epoch": 1}', "[]", '"text"'])
-def test_progress_that_was_edited_by_hand_is_no_progress(
+def test_what_was_edited_by_hand_is_not_read(
     mlflow_server: MlflowServer, job: str, tag: str
 ) -> None:
     tracking = Tracking(mlflow_server.url)
     run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
-    MlflowClient(mlflow_server.url).set_tag(run_id, PROGRESS_TAG, tag)
-    assert tracking.read(run_id).progress is None
+    client = MlflowClient(mlflow_server.url)
+    client.set_tag(run_id, PROGRESS_TAG, tag)
+    client.set_tag(run_id, TIMELINE_TAG, tag)
+    reading = tracking.read(run_id)
+    assert (reading.progress, reading.timeline) == (None, None)
 
 
 def test_of_two_runs_of_a_job_the_one_written_to_counts_and_the_other_goes(

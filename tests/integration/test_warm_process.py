@@ -96,7 +96,12 @@ class Node:
             driver.code = news.get("code")
 
     def start(
-        self, protocol: dict[str, Any], *options: str, sources: Path = ROOT, data: str = "digits"
+        self,
+        protocol: dict[str, Any],
+        *,
+        sources: Path = ROOT,
+        data: str = "digits",
+        warm_start: bool = True,
     ) -> Driver:
         """Start a driver as Ray does."""
         train: dict[str, Any] = {"source": data} | ({"path": "none"} if data != "digits" else {})
@@ -116,6 +121,7 @@ class Node:
             tracking_uri=self.mlflow,
             storage=str(self.folder),
             data_root=str(self.folder),
+            warm_start=warm_start,
         )
         driver = Driver(self.folder / f"driver-{number}.log")
         self.drivers.append(driver)
@@ -123,7 +129,7 @@ class Node:
         command = [sys.executable, "-m", "vicreg_workers.main", assignment.model_dump_json()]
         task = {
             "task": number,
-            "command": [*command, *options],
+            "command": command,
             "environment": os.environ | {"TMPDIR": str(self.folder), "PYTHONPATH": packages},
             "output": str(driver.output),
         }
@@ -182,7 +188,7 @@ def test_a_forked_driver_does_what_its_own_process_does(node: Node) -> None:
     results = [re.findall(r"knn/top\d [\d.]+", driver.said()) for driver in (cold, forked)]
     assert results[0] == results[1] != []
     assert f"attempt 1 of job {node.folder.name}-1" in forked.said()
-    asked = node.start(KNN, "--cold")
+    asked = node.start(KNN, warm_start=False)
     assert asked.wait() == 0
     assert warm.children() == []
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+from datetime import UTC, datetime
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FAILURE_LINE
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.specs import EvaluateSpec, SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure
 from vicreg_workers.log_format import configure_logging
@@ -24,12 +26,13 @@ def drive(text: str) -> None:
         text: an ``Assignment`` as JSON.
     """
     assignment = Assignment.model_validate_json(text)
+    timeline = Timeline(driver_up=datetime.now(UTC))
     configure_logging()
     logger.info(
         "attempt %d of job %s: %s", assignment.attempt, assignment.job_id, assignment.spec.name
     )
     try:
-        _run(assignment)
+        _run(assignment, timeline)
     except JobFailure as failure:
         _fail(failure)
     except Exception as error:
@@ -37,20 +40,20 @@ def drive(text: str) -> None:
         _fail(InfrastructureFailure(f"{type(error).__name__}: {error}"))
 
 
-def _run(assignment: Assignment) -> None:
+def _run(assignment: Assignment, timeline: Timeline) -> None:
     # Each kind imports only what it needs: Ray Train alone takes seconds.
     if isinstance(assignment.spec, EvaluateSpec):
         from vicreg_workers.evaluate.driver import evaluate
 
-        evaluate(assignment)
+        evaluate(assignment, timeline)
     elif isinstance(assignment.spec, SweepSpec):
         from vicreg_workers.sweep.driver import sweep
 
-        sweep(assignment)
+        sweep(assignment, timeline)
     else:
         from vicreg_workers.pretrain.driver import pretrain
 
-        pretrain(assignment)
+        pretrain(assignment, timeline)
 
 
 def _fail(failure: JobFailure) -> None:

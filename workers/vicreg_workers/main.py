@@ -1,22 +1,21 @@
-"""The entry point of a Ray job: ``python -m vicreg_workers.main ASSIGNMENT [--cold]``.
+"""The entry point of a Ray job: ``python -m vicreg_workers.main ASSIGNMENT``.
 
 Runs the driver in a fork of this node's warm process if there is one; else here, leaving a warm
-process to the jobs after it. With ``--cold``, always here.
+process to the jobs after it. With ``warm_start: false``, always here.
 """
 
 from __future__ import annotations
 
+import json
 import sys
-
-COLD = "--cold"
 
 
 def main() -> None:
-    """Run the attempt that the first argument describes, and exit as its driver does."""
-    if COLD not in sys.argv:
+    """Run the attempt that the argument describes, and exit as its driver does."""
+    if json.loads(sys.argv[1])["warm_start"]:
         from vicreg_workers import warm_process
 
-        warm_process.drive_if_there_is_one()
+        warm_process.fork_if_there_is_one("driver")
     from vicreg_workers.driver import drive
 
     drive(sys.argv[1])

@@ -1,14 +1,15 @@
-"""Processes that have imported what a driver needs before its job is there.
+"""Processes that have imported what a job needs before the job is there.
 
-Importing torch, Ray and MLflow takes a driver seconds. The first driver on a Ray node leaves a warm
-process there, which imports them and waits; the drivers of later jobs are forks of it.
+Importing torch, torchvision, scikit-learn and MLflow takes a process seconds. The first driver or
+worker on a Ray node leaves a warm process there, which imports them and waits; later drivers, and
+the processes that Ray starts for their workers and trials, are forks of it.
 
 * The warm process runs no job, has made no CUDA context, and holds nothing of any job. Each fork
-  is the driver of one job, and ends with it.
+  belongs to one job, and ends with it.
 * A fork gets the arguments, environment, folder and standard files of the process that Ray has
   started. That one waits for it, passes signals on, and ends as it ends. If it is killed, so is
   the fork, with all that the fork has started.
-* If the warm process is killed, its forks run on, and the next driver leaves another.
+* If the warm process is killed, its forks run on, and the next process leaves another.
 * Other sources, another interpreter, another Ray node on the machine or another user have a warm
   process of their own. It ends with its node.
 
@@ -18,12 +19,14 @@ waits for.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import gc
 import hashlib
 import importlib
 import json
 import os
+import runpy
 import select
 import signal
 import socket
@@ -32,47 +35,51 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 IMPORTED = (
     "matplotlib.figure",
-    "ray.train.torch",
     "sklearn.datasets",
     "torchvision.transforms.v2",
     "vicreg_platform.tracking",
     "vicreg_workers.evaluate.driver",
-    "vicreg_workers.pretrain.driver",
     "vicreg_workers.pretrain.worker",
 )
+"""Not Ray: it reads its environment when it is imported, and each fork has another."""
 PACKAGES = ("vicreg_platform", "vicreg_workers")
 CONNECT_SECONDS = 1.0
 FORK_SECONDS = 10.0
-"""How long a warm process may take to fork before the driver starts without it."""
+"""How long a warm process may take to fork before the other starts without it."""
 LOOK_SECONDS = 1.0
 """How often a warm process looks whether its Ray node is still there."""
 _LENGTH = struct.Struct("!I")
 
 
-def drive_if_there_is_one() -> None:
-    """Have this node's warm process fork the driver, and exit as it does.
+def fork_if_there_is_one(role: Role) -> None:
+    """Have this node's warm process fork the process that this one is to be, and exit as it does.
 
-    Returns if there is no warm process, after it has started one for later drivers. Does nothing
+    Returns if there is no warm process, after it has started one for later ones. Does nothing
     outside a Ray job.
+
+    Args:
+        role: what the fork does with this process's arguments.
     """
-    address = _address()
+    address = _address(_raylet())
     if address is None:
         return
-    fork = _ask(address)
+    fork = _ask(address, role)
     if fork is not None:
         _wait(*fork)
     _leave_one(address)
 
 
-def _ask(address: Path) -> tuple[int, int] | None:
+def _ask(address: Path, role: Role) -> tuple[int, int] | None:
     """Ask for a fork.
 
     Returns:
@@ -80,7 +87,12 @@ def _ask(address: Path) -> tuple[int, int] | None:
     """
     code, write_code = os.pipe()
     alive, stay_alive = os.pipe()
-    task = {"arguments": sys.argv[1:], "environment": dict(os.environ), "folder": os.getcwd()}
+    task = {
+        "role": role,
+        "arguments": sys.argv[1:],
+        "environment": dict(os.environ),
+        "folder": os.getcwd(),
+    }
     content = json.dumps(task).encode()
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -103,7 +115,7 @@ def _ask(address: Path) -> tuple[int, int] | None:
 
 
 def _wait(process_id: int, code: int) -> NoReturn:
-    """Wait for the driver, passing signals on, and exit as it does."""
+    """Wait for the fork, passing signals on, and exit as it does."""
 
     def pass_on(number: int, _: Any) -> None:
         with suppress(ProcessLookupError):
@@ -114,7 +126,7 @@ def _wait(process_id: int, code: int) -> NoReturn:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, pass_on)
         select.select([process], [], [])
-    # What the driver has started may hold the pipe open: it is not waited for.
+    # What the fork has started may hold the pipe open: it is not waited for.
     os.set_blocking(code, False)
     with suppress(BlockingIOError):
         if said := os.read(code, 1):
@@ -126,10 +138,9 @@ def _wait(process_id: int, code: int) -> NoReturn:
 
 def _leave_one(address: Path) -> None:
     """Start a warm process, which outlives this one."""
-    serve = f"from vicreg_workers.warm_process import serve; serve({str(address)!r})"
     with suppress(OSError):
         subprocess.Popen(
-            [sys.executable, "-c", serve],
+            _serving(address),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -138,8 +149,30 @@ def _leave_one(address: Path) -> None:
         )
 
 
+def _serving(address: Path) -> list[str]:
+    serve = f"from vicreg_workers.warm_process import serve; serve({str(address)!r})"
+    return [sys.executable, "-c", serve]
+
+
+def main() -> None:
+    """Be the warm process of the Ray node that a process has started, before its first job.
+
+    Its argument is the id of that process. Returns when it is gone, or there is a warm process.
+    """
+    import psutil
+
+    process_id = int(sys.argv[1])
+    while _lives(process_id):
+        for child in psutil.Process(process_id).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if child.name() == "raylet" and (address := _address(child.pid)):
+                    command = _serving(address)
+                    os.execv(command[0], command)
+        time.sleep(LOOK_SECONDS)
+
+
 def serve(address: str) -> None:
-    """Be a warm process: fork a driver for each that asks, until the Ray node is gone.
+    """Be a warm process: fork for each that asks, until the Ray node is gone.
 
     Args:
         address: the path of the socket; its name begins with the process id of the node's raylet.
@@ -163,22 +196,22 @@ def serve(address: str) -> None:
             listener.listen(64)
             listener.settimeout(LOOK_SECONDS)
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody here waits for the forks
-            driver = None
-            while driver is None and _lives(raylet):
+            fork = None
+            while fork is None and _lives(raylet):
                 with suppress(TimeoutError):
-                    driver = _accept(listener)
-        if driver is None:
+                    fork = _accept(listener)
+        if fork is None:
             path.unlink(missing_ok=True)
             Path(lock.name).unlink(missing_ok=True)
-    if driver is not None:
-        driver(set_by_imports)
+    if fork is not None:
+        fork(set_by_imports)
 
 
 def _accept(listener: socket.socket) -> Callable[[dict[str, str]], None] | None:
     """Fork for the next one that asks.
 
     Returns:
-        In the fork the driver, to be called with further environment variables when all else is
+        In the fork what it does, to be called with further environment variables when all else is
         closed; else None.
     """
     connection, _ = listener.accept()
@@ -190,15 +223,15 @@ def _accept(listener: socket.socket) -> Callable[[dict[str, str]], None] | None:
         task = json.loads(_received(connection, *_LENGTH.unpack(length)))
         process_id = os.fork()
         if not process_id:
-            return lambda variables: _drive(task, files, variables)
+            return lambda variables: _play(task, files, variables)
         connection.sendall(_LENGTH.pack(process_id))
     for file in files:
         os.close(file)
     return None
 
 
-def _drive(task: dict[str, Any], files: list[int], variables: dict[str, str]) -> NoReturn:
-    """Be the driver of a job."""
+def _play(task: dict[str, Any], files: list[int], variables: dict[str, str]) -> NoReturn:
+    """Be the process that has asked for the fork."""
     *standard, write_code, alive = files
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -213,20 +246,40 @@ def _drive(task: dict[str, Any], files: list[int], variables: dict[str, str]) ->
     threading.Thread(target=_end_with, args=(alive,), name="end with Ray's", daemon=True).start()
     import numpy as np
 
-    from vicreg_workers.driver import drive
-
     np.random.seed()  # else each fork would draw what the others do
     code = 1
     try:
-        drive(task["arguments"][0])
+        _ROLES[task["role"]](task["arguments"])
         code = 0
     except SystemExit as end:
-        code = int(end.code or 0)
-        raise
-    finally:
-        os.write(write_code, bytes([code]))
-        gc.unfreeze()
-    sys.exit()
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    os.write(write_code, bytes([code]))
+    # Not the rest of an interpreter's end: it touches all memory that is shared, and so copies it.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _as_driver(arguments: list[str]) -> None:
+    from vicreg_workers.driver import drive
+
+    drive(arguments[0])
+
+
+def _as_ray_worker(arguments: list[str]) -> None:
+    # Ray's own script, which reads the arguments after its path.
+    sys.argv[:] = arguments
+    runpy.run_path(arguments[0], run_name="__main__")
+
+
+Role = Literal["driver", "ray worker"]
+_ROLES: dict[Role, Callable[[list[str]], None]] = {
+    "driver": _as_driver,
+    "ray worker": _as_ray_worker,
+}
 
 
 def _end_with(alive: int) -> None:
@@ -249,9 +302,12 @@ def _lives(process_id: int) -> bool:
     return Path(f"/proc/{process_id}").exists()
 
 
-def _address() -> Path | None:
-    """Where the warm process of this node, user, interpreter and sources listens, if it may."""
-    raylet = _raylet()
+def _address(raylet: int | None) -> Path | None:
+    """Where the warm process of this user, interpreter and sources listens, if it may.
+
+    Args:
+        raylet: the process id of the node's raylet, if there is one.
+    """
     if raylet is None:
         return None
     folder = Path(tempfile.gettempdir()) / f"vicreg-warm-{os.getuid()}"
@@ -291,3 +347,7 @@ def _digest() -> str:
             state = file.stat()
             digest.update(f"{file} {state.st_size} {state.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    main()

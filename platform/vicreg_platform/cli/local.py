@@ -268,6 +268,7 @@ class LocalPlatform:
                     checks = {"api": "starting"}
                 report(checks)
                 if all(answer == "ok" for answer in checks.values()):
+                    self._warm_up()
                     return
                 if time.monotonic() > deadline:
                     missing = {name: text for name, text in checks.items() if text != "ok"}
@@ -276,6 +277,19 @@ class LocalPlatform:
                         f"not ready after {READY_SECONDS:g} s: {missing}; logs: {self.logs}"
                     )
                 time.sleep(0.25)
+
+    def _warm_up(self) -> None:
+        """Start the warm process of the Ray node, which ends with it."""
+        ray = self.children[0].process
+        if self.settings.warm_start and ray is not None:
+            subprocess.Popen(
+                [sys.executable, "-m", "vicreg_workers.warm_process", str(ray.pid)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
 
     def end(self) -> None:
         """Stop everything."""

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from vicreg_platform.cluster.schemas import ClusterSchema
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import EventSchema, JobSchema, TrialSchema
+from vicreg_platform.jobs.schemas import AttemptSchema, EventSchema, JobSchema, TrialSchema
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import KeySchema
 from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState, TickSchema
@@ -265,11 +265,22 @@ def job_table(job: JobSchema) -> Table:
         facts[f"attempt {attempt.number}"] = (
             f"{ended}: {attempt.message}" if attempt.message else ended
         )
+        moments = _moments(attempt)
+        facts |= {f"attempt {attempt.number} {name}": text for name, text in moments}
     facts |= {name: f"{value:.6g}" for name, value in sorted(job.summary.items())}
     for name, fact in facts.items():
         if fact is not None:
             table.add_row(f"[dim]{name}[/]", escape(str(fact)))
     return table
+
+
+def _moments(attempt: AttemptSchema) -> Iterator[tuple[str, str]]:
+    """What an attempt has reached, and how many seconds after the moment before."""
+    before: datetime | None = None
+    for name, at in attempt.moments().items():
+        after = "" if before is None else f"  +{(at - before).total_seconds():.1f} s"
+        yield name.replace("_", " "), f"{at:%H:%M:%S}{after}"
+        before = at
 
 
 def events_table(events: list[EventSchema]) -> Table:

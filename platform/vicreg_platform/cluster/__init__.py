@@ -37,25 +37,35 @@ class Capacity:
         """Whether the job would fit on the empty cluster."""
         return self.bundles(needs.bundle) >= needs.count
 
-    def has_room(self, needs: Needs, reserved: Sequence[Needs]) -> bool:
+    def has_room(
+        self, needs: Needs, reserved: Sequence[Needs], released: Sequence[Needs] = ()
+    ) -> bool:
         """Whether a job can run beside others.
 
-        Ray's count of what is free lags by seconds, and attempts that were just submitted reserve
-        late: the job must fit both into what Ray says is free, and beside what is reserved, packed
-        onto the nodes as well as simple packing can.
+        Attempts that were just submitted reserve late: the job must fit beside what is reserved,
+        packed onto the nodes as well as simple packing can. If more is in use than the platform's
+        own jobs explain, it must also fit into what Ray says is free.
 
         Args:
             needs: of the job.
             reserved: of the jobs on the cluster.
+            released: of the jobs that have just left it. Ray's count lags by seconds.
         """
+        bundles = [each.bundle for each in (*reserved, needs) for _ in range(each.bundles)]
+        if not _packed(self.nodes, bundles):
+            return False
+        known = [each.bundle for each in (*reserved, *released) for _ in range(each.bundles)]
+        if self.used.cpus <= sum(each.cpus for each in known) and self.used.gpus <= sum(
+            each.gpus for each in known
+        ):
+            return True
         if self.free is not None:
             free = _held(self.free, needs.bundle)
         else:
             total = self.total
             rest = Bundle(total.cpus - self.used.cpus, total.gpus - self.used.gpus)
             free = _times(rest, needs.bundle)
-        bundles = [each.bundle for each in (*reserved, needs) for _ in range(each.bundles)]
-        return free >= needs.bundles and _packed(self.nodes, bundles)
+        return free >= needs.bundles
 
     def limited(self, needs: Needs) -> Needs:
         """The needs with no more groups at once than the empty cluster holds, but at least one."""

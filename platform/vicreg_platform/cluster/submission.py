@@ -18,9 +18,7 @@ def command_bytes(text: str) -> int:
     return len(shlex.quote(text).encode())
 
 
-def submission_of(
-    assignment: Assignment, submission_id: str, warm_start: bool = True
-) -> Submission:
+def submission_of(assignment: Assignment, submission_id: str) -> Submission:
     """The driver of an attempt.
 
     A job of one process trains in its driver, which then holds the resources; the driver of
@@ -29,13 +27,11 @@ def submission_of(
     Args:
         assignment: what it is told.
         submission_id: its name on the cluster.
-        warm_start: whether it may be a fork of its node's warm process.
     """
     spec = assignment.spec
-    command = ("python", "-m", "vicreg_workers.main", assignment.model_dump_json())
     return Submission(
         id=submission_id,
-        arguments=command if warm_start else (*command, "--cold"),
+        arguments=("python", "-m", "vicreg_workers.main", assignment.model_dump_json()),
         driver=spec.needs().bundle if spec.runs_in_driver else NOTHING,
         metadata={"job_id": assignment.job_id, "name": spec.name},
     )

@@ -26,6 +26,8 @@ class Assignment(BaseModel):
     """Of a trial: the metric that it reports at the end of each epoch."""
     concurrency: int = 1
     """Of a sweep: how many trials to run at once."""
+    warm_start: bool = True
+    """Whether its processes may be forks of their nodes' warm processes."""
     tracking_uri: str
     storage: str
     """Where checkpoints are stored: a path or an fsspec URL that every worker reaches."""

@@ -13,6 +13,8 @@ PARENT_TAG = "mlflow.parentRunId"
 # Set by the workers; the dispatcher marks the open trials of an ended sweep as cancelled.
 PROGRESS_TAG = "vicreg.progress"
 """How far the run is: a ``Progress`` as JSON."""
+TIMELINE_TAG = "vicreg.timeline"
+"""When the latest attempt reached what: an ``AttemptTimeline`` as JSON."""
 TRIAL_TAG = "vicreg.trial"
 """Of a sweep's trial: a ``Trial`` as JSON."""
 ATTEMPT_TAG = "vicreg.attempt"

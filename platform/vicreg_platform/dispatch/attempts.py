@@ -141,11 +141,12 @@ class Attempts:
             run_id=job.run_id,
             encoder_run_id=encoder_run_id,
             resume_from=self._retried(job),
+            warm_start=self._settings.warm_start,
             tracking_uri=self._settings.mlflow_url,
             storage=self._settings.storage,
             data_root=str(self._settings.data_root),
         )
-        submission = submission_of(assignment, attempt.submission_id, self._settings.warm_start)
+        submission = submission_of(assignment, attempt.submission_id)
         size = max(map(command_bytes, submission.arguments))
         if size > MAX_COMMAND_BYTES:
             reason = f"its spec makes a command line of {size} bytes; {MAX_COMMAND_BYTES} can start"

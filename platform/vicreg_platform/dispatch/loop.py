@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vicreg_platform import changes
 from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.cluster import Cluster
 from vicreg_platform.database import Database
@@ -33,6 +34,8 @@ from vicreg_platform.tracking import Tracking
 logger = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 1.0
+"""Between two rounds, if no job is changed meanwhile."""
+SHORTEST_PAUSE_SECONDS = 0.1
 STALL_SECONDS = 120.0
 """A loop whose round takes longer hangs: the lease is left to another dispatcher."""
 
@@ -66,6 +69,7 @@ class Dispatcher:
         settings: Settings,
         now: Clock = utc_now,
     ) -> None:
+        self._database = database
         self._lease = Lease(database, now)
         fenced = database.fenced(self._lease.check)
         service = JobService(fenced, settings.data_root, settings.mlflow_public_url, now)
@@ -81,6 +85,7 @@ class Dispatcher:
             # Uploads of logs may take long, and nobody waits for them.
             Loop("runs", (readings.follow, closing.close, closing.archive), vital=False),
         )
+        self._changed = {loop.name: threading.Event() for loop in self._loops}
         self._ended = dict.fromkeys((loop.name for loop in self._loops), time.monotonic())
 
     def run(self, stop: threading.Event) -> None:
@@ -89,12 +94,19 @@ class Dispatcher:
             threading.Thread(target=self._run_loop, args=(loop, stop), name=loop.name, daemon=True)
             for loop in self._loops
         ]
+        watch = threading.Thread(
+            target=changes.watch,
+            args=(self._database, stop, self._note_change),
+            name="changes",
+            daemon=True,
+        )
         self._beat()
-        for thread in threads:
+        for thread in (*threads, watch):
             thread.start()
         while not stop.wait(HEARTBEAT_SECONDS):
             if self.alive():
                 self._beat()
+        self._note_change()
         # A loop that waits for a neighbour that hangs may be left: it can write nothing more.
         for thread in threads:
             thread.join(PAUSE_SECONDS)
@@ -128,14 +140,20 @@ class Dispatcher:
         except Exception:
             logger.exception("the lease cannot be renewed")
 
+    def _note_change(self) -> None:
+        for changed in self._changed.values():
+            changed.set()
+
     def _run_loop(self, loop: Loop, stop: threading.Event) -> None:
         complaint = ""
         while not stop.is_set():
+            self._changed[loop.name].clear()
             if self._lease.held():
                 outcome, complaint = self._try_once(loop, complaint)
                 ROUNDS.labels(loop.name, outcome).inc()
             self._ended[loop.name] = time.monotonic()
-            stop.wait(PAUSE_SECONDS)
+            stop.wait(SHORTEST_PAUSE_SECONDS)
+            self._changed[loop.name].wait(PAUSE_SECONDS - SHORTEST_PAUSE_SECONDS)
 
     def _try_once(self, loop: Loop, complaint: str) -> tuple[str, str]:
         """Run a loop once; returns the outcome, and what was complained of."""

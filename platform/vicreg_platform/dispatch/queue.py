@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Capacity, Cluster
@@ -19,6 +19,8 @@ from vicreg_platform.telemetry import QUEUE_WAIT
 
 TOO_LARGE_SECONDS = 600.0
 """How long a job too large for the whole cluster waits: nodes come back, or are added."""
+RELEASED_SECONDS = 15.0
+"""How long Ray may count as in use what an ended attempt occupied."""
 REMEMBERED = 100
 """Sets of nodes that the cluster has had, of which a job may fit one that is not there now."""
 BATCH = 100
@@ -80,10 +82,11 @@ class Queue:
         """
         capacity: Capacity | None = None
         live: list[Needs] = []
+        released: list[Needs] = []
         for job in self._queued():
             if capacity is None:
                 capacity = self._cluster.capacity()
-                live = self._reserved(capacity)
+                live, released = self._reserved(capacity), self._released(capacity)
                 self._remember(capacity)
             with contained(job):
                 spec = read_spec(job.spec, job.spec_version)
@@ -95,7 +98,7 @@ class Queue:
                     self._follow_too_large(job, needs, capacity)
                     continue
                 self._too_large_since.pop(job.id, None)
-                if not capacity.has_room(needs, live):
+                if not capacity.has_room(needs, live, released):
                     # Later jobs must not overtake: a large job would wait forever.
                     self._attempts.explain(job, f"waits for room: it needs {needs}")
                     return
@@ -132,6 +135,12 @@ class Queue:
         with self._jobs.read() as jobs:
             running = [job for _, job in jobs.live_attempts()]
         return [capacity.limited(job.needs) for job in running if job.needs is not None]
+
+    def _released(self, capacity: Capacity) -> list[Needs]:
+        """What attempts that have just ended occupied."""
+        with self._jobs.read() as jobs:
+            ended = jobs.ended_since(self._now() - timedelta(seconds=RELEASED_SECONDS))
+        return [capacity.limited(job.needs) for job in ended if job.needs is not None]
 
     def _follow_too_large(self, job: Job, needs: Needs, capacity: Capacity) -> None:
         """Fail a job too large for the cluster, after ten minutes' grace.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from vicreg_platform.clock import Clock
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.dispatch.backoff import Backoff
 from vicreg_platform.errors import NotFound, TrackingRefused
 from vicreg_platform.jobs.repository import Jobs
+from vicreg_platform.jobs.schemas import stored_timeline
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.jobs.tables import Job
 from vicreg_platform.telemetry import FIRST_STEP
@@ -36,17 +38,21 @@ class Readings:
             Unavailable: the database or MLflow is unreachable.
         """
         with self._jobs.read() as jobs:
-            live = [job for _, job in jobs.live_attempts()]
-        self._backoff.keep({job.id for job in live})
-        for job in live:
+            live = jobs.live_attempts()
+        self._backoff.keep({job.id for _, job in live})
+        for attempt, job in live:
             if job.state == JobState.STARTING.value or self._backoff.skips(job.id):
                 continue
             with self._backoff.attempt(job.id):
                 self._find_run(job)
-                self.copy(job)
+                self.copy(job, stored_timeline(attempt))
 
-    def copy(self, job: Job) -> None:
-        """Copy the progress and the metrics of a job, unless its run is gone.
+    def copy(self, job: Job, known: Timeline | None = None) -> None:
+        """Copy the progress, the timeline and the metrics of a job, unless its run is gone.
+
+        Args:
+            job: the job.
+            known: what is stored of its latest attempt's timeline.
 
         Raises:
             TrackingUnavailable: MLflow is unreachable.
@@ -58,10 +64,13 @@ class Readings:
         except (TrackingRefused, NotFound):
             return
         progress = None if reading.progress is None else reading.progress.model_dump()
-        if progress == job.progress and reading.metrics == job.summary:
+        news = reading.timeline if reading.timeline and reading.timeline.timeline != known else None
+        if news is None and progress == job.progress and reading.metrics == job.summary:
             return
         with self._jobs.write() as jobs:
             jobs.set_reading(job.id, progress, reading.metrics)
+            if news is not None:
+                jobs.set_timeline(job.id, news.attempt, news.timeline)
         if job.kind == "pretrain" and not _steps(job.progress) and _steps(progress):
             FIRST_STEP.observe((self._now() - job.created_at).total_seconds())
 

@@ -13,9 +13,12 @@ from typing import Any
 from sqlalchemy import ColumnElement, CursorResult, exists, func, insert, or_, select, update
 from sqlalchemy.orm import Session, aliased, selectinload
 
+from vicreg_platform.changes import announce
 from vicreg_platform.clock import Clock
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.database import Database, insert_if_absent
 from vicreg_platform.errors import IllegalTransition, NotFound
+from vicreg_platform.jobs.schemas import stored_timeline
 from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
 from vicreg_platform.jobs.tables import (
     Attempt,
@@ -400,6 +403,13 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
+    def ended_since(self, moment: datetime) -> list[Job]:
+        """The jobs of the attempts that have ended since, a job for each attempt."""
+        query = (
+            select(Job).join(Attempt, Attempt.job_id == Job.id).where(Attempt.ended_at >= moment)
+        )
+        return list(self._session.scalars(query))
+
     def unarchived_attempts(self, limit: int) -> list[tuple[Attempt, Job]]:
         """Ended attempts whose log is not stored yet, each with its job."""
         query = (
@@ -417,6 +427,13 @@ class JobRepository:
             job_id=job_id,
             number=number,
             submission_id=f"{job_id}-{number}",
+            queued_at=self._session.scalar(
+                select(func.max(Event.at)).where(
+                    Event.job_id == job_id,
+                    Event.after == JobState.QUEUED.value,
+                    Event.before.is_distinct_from(Event.after),
+                )
+            ),
             created_at=self._now,
         )
         self._session.add(attempt)
@@ -431,6 +448,18 @@ class JobRepository:
         """Record that the attempt has ended."""
         text = None if message is None else printable(message)
         self._update_attempt(attempt, ended_at=self._now, outcome=outcome, message=text)
+
+    def set_timeline(self, job_id: str, number: int, timeline: Timeline) -> None:
+        """Store what an attempt has reached, with an event for each moment reached at last."""
+        query = select(Attempt, Job.state).join(Job, Attempt.job_id == Job.id)
+        query = query.where(Attempt.job_id == job_id, Attempt.number == number)
+        for attempt, state in self._session.execute(query):
+            known = stored_timeline(attempt) or Timeline()
+            for name, at in timeline.reached().items():
+                if name not in known.reached():
+                    message = name.replace("_", " ")
+                    self._record(job_id, JobState(state), JobState(state), number, message, at)
+            self._update_attempt(attempt, timeline=timeline.model_dump(mode="json"))
 
     def mark_archived(self, attempt: Attempt) -> None:
         """Record that the attempt's log is stored."""
@@ -489,17 +518,19 @@ class JobRepository:
         after: JobState,
         attempt: int | None,
         message: str | None,
+        at: datetime | None = None,
     ) -> None:
         self._session.execute(
             insert(Event).values(
                 job_id=job_id,
-                at=self._now,
+                at=at or self._now,
                 before=before and before.value,
                 after=after.value,
                 attempt=attempt,
                 message=message,
             )
         )
+        announce(self._session)
 
     def _update(self, job_id: str, **values: Any) -> None:
         self._session.execute(

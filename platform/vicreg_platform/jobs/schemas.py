@@ -7,7 +7,10 @@ import math
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from vicreg_platform.contract.progress import Progress, read_progress
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.jobs.states import TERMINAL, JobState
 from vicreg_platform.schema import Schema
@@ -22,9 +25,16 @@ class AttemptSchema(Schema):
     number: int
     submission_id: str
     """The job's name on the Ray dashboard."""
+    queued_at: datetime | None = None
+    """When its job was queued for it; null before 0.3.0."""
     created_at: datetime
     submitted_at: datetime | None
+    """When Ray was known to have accepted it."""
+    timeline: Timeline | None = None
+    """The moments that its processes have reached."""
     ended_at: datetime | None
+    archived_at: datetime | None = None
+    """When its log was stored with the run."""
     outcome: str | None
     """`succeeded`, `cancelled`, or the class of the failure."""
     message: str | None
@@ -32,7 +42,20 @@ class AttemptSchema(Schema):
     @classmethod
     def of(cls, attempt: Attempt) -> AttemptSchema:
         """The answer for a row."""
-        return cls(**{name: getattr(attempt, name) for name in cls.model_fields})
+        values = {name: getattr(attempt, name) for name in cls.model_fields}
+        return cls(**values | {"timeline": stored_timeline(attempt)})
+
+    def moments(self) -> dict[str, datetime]:
+        """What the attempt has reached, by name, in the order of time."""
+        reached = {
+            "queued": self.queued_at,
+            "submitted": self.submitted_at,
+            **(self.timeline.reached() if self.timeline else {}),
+            "ended": self.ended_at,
+            "archived": self.archived_at,
+        }
+        known = ((name, at) for name, at in reached.items() if at is not None)
+        return dict(sorted(known, key=lambda moment: moment[1]))
 
 
 class RunSchema(Schema):
@@ -131,6 +154,14 @@ class JobSchema(Schema):
         )
 
 
+def stored_timeline(attempt: Attempt) -> Timeline | None:
+    """The timeline in a row; None if there is none, or one that this version cannot read."""
+    try:
+        return Timeline.model_validate(attempt.timeline) if attempt.timeline else None
+    except ValidationError:
+        return None
+
+
 def _labels(spec: dict[str, Any]) -> dict[str, str]:
     labels = spec.get("labels")
     return {k: str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
@@ -165,7 +196,10 @@ class TrialSchema(Trial):
 
 
 class EventSchema(Schema):
-    """One change of a job's state."""
+    """One change of a job's state, or a moment that its attempt has reached.
+
+    The state before such a moment is the one after it.
+    """
 
     id: int
     at: datetime

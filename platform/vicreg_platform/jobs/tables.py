@@ -130,6 +130,8 @@ class Attempt(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     submission_id: Mapped[str] = mapped_column(String(80), unique=True)
+    queued_at: Mapped[datetime | None]
+    """When its job was queued for it; null before 0.3.0."""
     created_at: Mapped[datetime]
     """Committed before Ray is called."""
     submitted_at: Mapped[datetime | None]
@@ -140,15 +142,21 @@ class Attempt(Base):
     message: Mapped[str | None] = mapped_column(Text)
     archived_at: Mapped[datetime | None]
     """When its log was stored with the MLflow run."""
+    timeline: Mapped[dict[str, Any] | None]
+    """The moments that its processes have reached: a ``Timeline``."""
 
     __table_args__ = (
         partial_index("ux_attempts_live", "job_id", "ended_at IS NULL", unique=True),
         partial_index("ix_attempts_unarchived", "ended_at", "archived_at IS NULL"),
+        Index("ix_attempts_ended_at", "ended_at"),
     )
 
 
 class Event(Base):
-    """One change of a job's state; rows are only ever added."""
+    """One change of a job's state, or a moment that its attempt has reached.
+
+    The state before such a moment is the one after it. Rows are only ever added.
+    """
 
     __tablename__ = "events"
 

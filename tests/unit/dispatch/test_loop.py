@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -13,11 +14,15 @@ import pytest
 from sqlalchemy import text
 
 from tests.fakes import FakeCluster, FakeTracking
+from tests.integration.conftest import wait_until
 from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
+from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
+from vicreg_platform.dispatch import loop
+from vicreg_platform.dispatch.lease import lease_is_held
 from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.errors import Conflict, InvalidSpec, TrackingUnavailable, Unavailable
 from vicreg_platform.jobs.repository import JobFilter
@@ -119,6 +124,52 @@ def test_a_job_goes_from_the_queue_to_its_end(world: World) -> None:
     assert world.job(job).summary == {"train/loss": 3.0}
     assert world.tracking.runs[f"run-{job}"] == "FINISHED"
     assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
+
+
+def test_an_attempt_tells_when_it_reached_what(world: World) -> None:
+    job, submission = started(world)
+    driver_up = world.now() + timedelta(seconds=2)
+    first_step = driver_up + timedelta(seconds=3)
+    timeline = Timeline(driver_up=driver_up, first_step=first_step)
+    world.tracking.timeline = AttemptTimeline(attempt=1, timeline=timeline)
+    world.round(after_seconds=6)
+    world.round()
+    world.ends(submission, FailureClass.INFRASTRUCTURE.exit_code)
+    world.round(after_seconds=1)
+    world.round()  # its log is archived
+    (attempt,) = world.job(job).attempts
+    assert attempt.timeline == timeline
+    assert list(attempt.moments()) == [
+        "queued", "submitted", "driver_up", "first_step", "ended", "archived",
+    ]  # fmt: skip
+    told = [
+        (event.message, event.at, event.attempt)
+        for event in world.jobs.events(job, 100, None).items
+        if event.before is event.after
+    ]
+    assert told == [("driver up", driver_up, 1), ("first step", first_step, 1)]
+    # The next attempt was queued when this one had failed, and has reached nothing.
+    world.round(after_seconds=20)
+    _, second = world.job(job).attempts
+    assert second.queued_at == attempt.ended_at
+    assert second.timeline is None
+
+
+def test_a_job_starts_as_soon_as_it_is_posted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "PAUSE_SECONDS", 60.0)
+    stop = threading.Event()
+    thread = threading.Thread(target=world.dispatcher.run, args=(stop,))
+    thread.start()
+    try:
+        wait_until(lambda: lease_is_held(world.database, world.now))
+        job = world.submit()
+        wait_until(lambda: world.job(job).state is JobState.STARTING, 20)
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
 
 
 def test_a_job_on_a_cluster_that_scales_says_that_it_waits_for_a_node(world: World) -> None:

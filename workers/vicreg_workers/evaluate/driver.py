@@ -8,6 +8,7 @@ import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.tags import ATTEMPT_TAG
+from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.specs import EvaluateSpec, ExportProtocol, FinetuneProtocol, KnnProtocol
 from vicreg_workers.device import reserved_device
 from vicreg_workers.evaluate.evaluation import Evaluation
@@ -24,8 +25,12 @@ from vicreg_workers.tracking.run import run_of
 logger = logging.getLogger(__name__)
 
 
-def evaluate(assignment: Assignment) -> None:
+def evaluate(assignment: Assignment, timeline: Timeline) -> None:
     """Run an attempt of an evaluation job.
+
+    Args:
+        assignment: the attempt.
+        timeline: what it has reached so far.
 
     Raises:
         JobFailure: the evaluation failed.
@@ -37,13 +42,17 @@ def evaluate(assignment: Assignment) -> None:
     if device.type == "cuda":
         set_gpu_arithmetic()
     with Outbox(
-        assignment.tracking_uri, run_of(assignment), resumed=assignment.attempt > 1
+        assignment.tracking_uri,
+        run_of(assignment),
+        resumed=assignment.attempt > 1,
+        timeline=AttemptTimeline(attempt=assignment.attempt, timeline=timeline),
     ) as outbox:
         outbox.tags(environment_tags(device) | {ATTEMPT_TAG: str(assignment.attempt)})
         with as_job_failures("free the GPU, or evaluate on CPUs with resources.gpus 0"):
             metrics = measure(assignment, spec, outbox, device)
         # Before the outbox is closed, which may fail: the log then has the numbers.
         logger.info("%s", ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
+        outbox.reached("last_step")
         outbox.metrics(metrics, step=0)
 
 

@@ -52,6 +52,7 @@ class Evaluation:
         self.device = device
         self.train_images = open_images(spec.data.train, locate)
         self.test_images = open_images(spec.data.test, locate)
+        outbox.reached("data_open")
         self.interpolation = spec.data.interpolation
         self.image_size = spec.data.train.image_size
         # With one CPU, this process reads the images itself.
@@ -72,6 +73,7 @@ class Evaluation:
                 self.loaders,
                 self.interpolation,
             )
+        outbox.reached("network_built")
 
     def progress(self, total: int) -> ImagesDone:
         """Reports progress out of ``total`` images."""

@@ -13,7 +13,7 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.context import State, TrainingProgress
+from vicreg_workers.selfsup.context import Moment, State, TrainingProgress
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.tracking.outbox import Outbox
 
@@ -71,6 +71,11 @@ class RunContext:
         """See ``Context.progress``."""
         if self._outbox is not None:
             self._outbox.progress(Progress(**asdict(progress)))
+
+    def reached(self, moment: Moment) -> None:
+        """See ``Context.reached``."""
+        if self._outbox is not None:
+            self._outbox.reached(moment)
 
     def figure(self, path: str, png: bytes) -> None:
         """See ``Context.figure``."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-import ray
+import psutil
 from ray.train import (
     RunConfig,
     ScalingConfig,
@@ -18,8 +19,10 @@ from ray.train import (
 from ray.train.torch import TorchTrainer
 
 from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.failures import InfrastructureFailure, JobFailure, OutOfMemory
+from vicreg_workers.ray_connection import connect
 from vicreg_workers.stop_signal import StopSignal
 
 logger = logging.getLogger(__name__)
@@ -28,28 +31,35 @@ MAX_RESTARTS = 3
 """How often the workers are restarted within one attempt after one of them is lost."""
 
 
-def pretrain(assignment: Assignment) -> None:
+def pretrain(assignment: Assignment, timeline: Timeline) -> None:
     """Run an attempt of a pretraining job.
 
     A lost worker costs the work since the last checkpoint: all workers restart and resume from
     it. Ray Train would do so after any failure; here, a failure that would only repeat ends the
     attempt.
 
+    Args:
+        assignment: the attempt.
+        timeline: what it has reached so far.
+
     Raises:
         JobFailure: the attempt failed.
     """
     # Ray sets its own signal handlers when it is initialised, so ours are set after it.
-    ray.init(ignore_reinit_error=True)
+    connect(assignment.warm_start)
     stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
     stop.on_sigterm()
     try:
-        fit(assignment, _scaling(assignment))
+        fit(assignment, _scaling(assignment), timeline)
     finally:
         stop.clear()
 
 
 def fit(
-    assignment: Assignment, scaling: ScalingConfig, callbacks: Sequence[UserCallback] = ()
+    assignment: Assignment,
+    scaling: ScalingConfig,
+    timeline: Timeline,
+    callbacks: Sequence[UserCallback] = (),
 ) -> None:
     """Train with a group of workers, restarting all of them when one is lost.
 
@@ -58,7 +68,7 @@ def fit(
     """
     for restart in range(MAX_RESTARTS + 1):
         try:
-            _fit(assignment, scaling, callbacks, restart)
+            _fit(assignment, scaling, timeline, callbacks, restart)
             return
         except WorkerGroupError as error:
             failure = _classified(error)
@@ -72,6 +82,7 @@ def fit(
 def _fit(
     assignment: Assignment,
     scaling: ScalingConfig,
+    timeline: Timeline,
     callbacks: Sequence[UserCallback],
     restart: int,
 ) -> None:
@@ -79,7 +90,10 @@ def _fit(
     with tempfile.TemporaryDirectory() as folder:
         TorchTrainer(
             _train_on_worker,
-            train_loop_config={"assignment": assignment.model_dump_json()},
+            train_loop_config={
+                "assignment": assignment.model_dump_json(),
+                "timeline": timeline.model_dump_json(),
+            },
             scaling_config=scaling,
             # Checkpoints are our own: what Ray stores is not needed after the run.
             run_config=RunConfig(
@@ -114,12 +128,18 @@ def _train_on_worker(config: dict[str, Any]) -> None:
 
     from vicreg_workers.device import reserved_device
     from vicreg_workers.pretrain.worker import train
+    from vicreg_workers.selfsup.distributed import world_size
 
     assignment = Assignment.model_validate_json(config["assignment"])
+    timeline = Timeline.model_validate_json(config["timeline"])
+    if world_size() > 1:
+        started = datetime.fromtimestamp(psutil.Process().create_time(), UTC)
+        moments = {"workers_up": started, "process_group_up": datetime.now(UTC)}
+        timeline = timeline.model_copy(update=moments)
     # Ray would name a GPU of the node even if the job has not reserved it.
     gpu = _spec(assignment).resources.gpus_per_worker
     device = reserved_device(gpu, ray.train.torch.get_device() if gpu else None)
-    train(assignment, device, ray.train.report if assignment.objective else None)
+    train(assignment, device, timeline, ray.train.report if assignment.objective else None)
 
 
 class LostWorker(InfrastructureFailure):

@@ -12,6 +12,7 @@ import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
+from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
@@ -31,12 +32,18 @@ from vicreg_workers.tracking.run import run_of
 logger = logging.getLogger(__name__)
 
 
-def train(assignment: Assignment, device: torch.device, report: Report | None = None) -> None:
+def train(
+    assignment: Assignment,
+    device: torch.device,
+    timeline: Timeline,
+    report: Report | None = None,
+) -> None:
     """Train this worker's part, from the last checkpoint to the last step.
 
     Args:
         assignment: the attempt.
         device: what to train on.
+        timeline: what the attempt has reached so far.
         report: for a sweep's trial, see ``RunContext``.
 
     Raises:
@@ -53,11 +60,15 @@ def train(assignment: Assignment, device: torch.device, report: Report | None = 
         set_gpu_arithmetic()
         torch.cuda.set_device(device)  # NCCL's object collectives use the current device
     with as_job_failures("lower training.batch_size or the expander's widths"):
-        _train(assignment, spec, device, report)
+        _train(assignment, spec, device, timeline, report)
 
 
 def _train(
-    assignment: Assignment, spec: PretrainSpec, device: torch.device, report: Report | None
+    assignment: Assignment,
+    spec: PretrainSpec,
+    device: torch.device,
+    timeline: Timeline,
+    report: Report | None,
 ) -> None:
     checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
     tags = _tags(assignment, device)
@@ -67,7 +78,12 @@ def _train(
         outbox = None
         if rank() == 0:
             outbox = stack.enter_context(
-                Outbox(assignment.tracking_uri, run_of(assignment), resumed=True)
+                Outbox(
+                    assignment.tracking_uri,
+                    run_of(assignment),
+                    resumed=True,
+                    timeline=AttemptTimeline(attempt=assignment.attempt, timeline=timeline),
+                )
             )
             outbox.tags(tags)
         stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
@@ -77,6 +93,8 @@ def _train(
             assignment, checkpoints, outbox, device, loaders, stop.requested, report
         )
         images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))
+        if outbox is not None:
+            outbox.reached("data_open")
         pretraining = Pretraining(spec, images, context)
         stop.training()
         backbone = pretraining.run()

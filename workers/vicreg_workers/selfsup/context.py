@@ -9,11 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
 logger = logging.getLogger(__name__)
+
+Moment = Literal["network_built", "first_step", "last_step"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,9 @@ class Context(Protocol):
     def progress(self, progress: TrainingProgress) -> None:
         """Record how far the training is. Returns at once."""
 
+    def reached(self, moment: Moment) -> None:
+        """Record that these processes have reached a moment now. Returns at once."""
+
     def figure(self, path: str, png: bytes) -> None:
         """Store a figure with the run, under ``path``. Returns at once."""
 
@@ -87,6 +92,9 @@ class NullContext:
 
     def progress(self, progress: TrainingProgress) -> None:
         """Discard the progress."""
+
+    def reached(self, moment: Moment) -> None:
+        """Discard the moment."""
 
     def figure(self, path: str, png: bytes) -> None:
         """Discard the figure."""

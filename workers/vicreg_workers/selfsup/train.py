@@ -91,6 +91,8 @@ class Pretraining:
         self._random = _RandomState(context.device)
         if spec.training.compile:
             self.forward = compiled_or_plain(model, self._rehearse, context.device, context.warn)
+        self._stepped = False
+        context.reached("network_built")
 
     def run(self) -> nn.Module:
         """Train from the last checkpoint, or from the beginning, to the last step.
@@ -169,6 +171,9 @@ class Pretraining:
                 self._plot(batch.views)
             self._corrupt.skipped(batch.skipped)
             losses, gradient_norm = self.step(batch)
+            if not self._stepped:
+                self._stepped = True
+                self._context.reached("first_step")
             logs = self.progress.every_steps(RECORD_EVERY)
             stopping = False
             if logs or self._context.device.type == "cpu":
@@ -181,6 +186,8 @@ class Pretraining:
                 raise Stopped(f"asked to stop: the state after step {self.progress.step} is saved")
 
     def _end_epoch(self) -> None:
+        if self.progress.step == self.progress.steps:
+            self._context.reached("last_step")
         self._report_corrupt_images()
         self._measurements.after_epoch(self.network, self.progress)
         self.progress.epochs_ended += 1

@@ -19,17 +19,18 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 
-import ray
 from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FailureClass
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.contract.trial import TrialState, job_id_of_trial
 from vicreg_platform.specs import SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.pretrain.driver import MAX_RESTARTS
+from vicreg_workers.ray_connection import connect
 from vicreg_workers.storage import Folder
 from vicreg_workers.sweep.early_stopping import build_early_stopping
 from vicreg_workers.sweep.ledger import Entry, Ledger
@@ -40,8 +41,12 @@ from vicreg_workers.sweep.trial import run_trial
 logger = logging.getLogger(__name__)
 
 
-def sweep(assignment: Assignment) -> None:
+def sweep(assignment: Assignment, timeline: Timeline) -> None:
     """Run an attempt of a sweep.
+
+    Args:
+        assignment: the attempt.
+        timeline: what it has reached so far.
 
     Raises:
         JobFailure: no trial has reported the objective, trials could not be run, or no
@@ -49,9 +54,9 @@ def sweep(assignment: Assignment) -> None:
     """
     spec = assignment.spec
     assert isinstance(spec, SweepSpec)
-    ray.init(ignore_reinit_error=True)
+    connect(assignment.warm_start)
     ledger = Ledger(assignment.storage, assignment.job_id, spec.objective)
-    with Reporter(assignment, spec, ledger) as reporter:
+    with Reporter(assignment, spec, ledger, timeline) as reporter:
         trials = Trials(assignment, spec, ledger, reporter)
         if trials.left():
             _fit(assignment, spec, trials)

@@ -12,6 +12,7 @@ import torch
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.tags import ATTEMPT_TAG
+from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import SweepSpec
@@ -37,18 +38,26 @@ class Reporter:
         assignment: the attempt of the sweep.
         spec: the sweep's.
         ledger: the sweep's trials.
+        timeline: what the attempt has reached so far.
 
     Raises:
         InfrastructureFailure: on exit, if MLflow accepts nothing for 10 minutes.
     """
 
-    def __init__(self, assignment: Assignment, spec: SweepSpec, ledger: Ledger) -> None:
+    def __init__(
+        self, assignment: Assignment, spec: SweepSpec, ledger: Ledger, timeline: Timeline
+    ) -> None:
         self._assignment = assignment
         self._spec = spec
         self._ledger = ledger
         self._started = time.monotonic()
         self._ended_before = sum(entry.state is not TrialState.RUNNING for entry in ledger)
-        self._outbox = Outbox(assignment.tracking_uri, run_of(assignment), resumed=True)
+        self._outbox = Outbox(
+            assignment.tracking_uri,
+            run_of(assignment),
+            resumed=True,
+            timeline=AttemptTimeline(attempt=assignment.attempt, timeline=timeline),
+        )
         self._outbox.tags(
             environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)}
         )

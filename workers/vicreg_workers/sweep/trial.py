@@ -17,6 +17,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FailureClass
+from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.contract.trial import Trial, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
@@ -55,7 +56,7 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
         else:
             from vicreg_workers.pretrain.driver import fit, scaling_of
 
-            fit(trial, scaling_of(spec), [TuneReportCallback()])
+            fit(trial, scaling_of(spec), Timeline(), [TuneReportCallback()])
     except JobFailure as failure:
         if failure.failure_class is FailureClass.INFRASTRUCTURE:
             raise
@@ -78,7 +79,7 @@ def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
     """Train in this process, which Ray Tune gave the resources of the one worker."""
     from vicreg_workers.pretrain.worker import train
 
-    train(trial, reserved_device(spec.resources.gpus_per_worker), tune.report)
+    train(trial, reserved_device(spec.resources.gpus_per_worker), Timeline(), tune.report)
 
 
 def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, Any]) -> Assignment:

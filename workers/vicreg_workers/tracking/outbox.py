@@ -14,11 +14,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vicreg_platform.contract.progress import Progress
-from vicreg_platform.contract.tags import PROGRESS_TAG
+from vicreg_platform.contract.tags import PROGRESS_TAG, TIMELINE_TAG
+from vicreg_platform.contract.timeline import AttemptTimeline
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 
 if TYPE_CHECKING:
@@ -58,16 +60,23 @@ class Outbox:
         run: the id of the run, or what finds or creates the run.
         resumed: whether the run may hold points already. Each curve then continues after its last
             step.
+        timeline: what the attempt has reached so far; without it, what it reaches is not sent.
     """
 
     def __init__(
-        self, tracking_uri: str, run: str | Callable[[], str], *, resumed: bool = False
+        self,
+        tracking_uri: str,
+        run: str | Callable[[], str],
+        *,
+        resumed: bool = False,
+        timeline: AttemptTimeline | None = None,
     ) -> None:
         self._tracking_uri = tracking_uri
         self._run = run
         self._refused: UserFailure | None = None
         self._points: list[Point] = []
         self._tags: dict[str, str] = {}
+        self._timeline = timeline
         self._files: list[tuple[str, bytes]] = []
         self._last_steps: dict[str, int] | None = None if resumed else {}
         self._lock = threading.Lock()
@@ -89,6 +98,15 @@ class Outbox:
     def progress(self, progress: Progress) -> None:
         """Queue how far the run is. Only the latest is sent."""
         self.tags({PROGRESS_TAG: progress.model_dump_json()})
+
+    def reached(self, moment: str) -> None:
+        """Queue that the attempt has reached a moment of its ``Timeline`` now."""
+        if self._timeline is None:
+            return
+        at = {moment: datetime.now(UTC)}
+        timeline = self._timeline.timeline.model_copy(update=at)
+        self._timeline = self._timeline.model_copy(update={"timeline": timeline})
+        self.tags({TIMELINE_TAG: self._timeline.model_dump_json(exclude_none=True)})
 
     def tags(self, tags: Mapping[str, str]) -> None:
         """Queue tags. Only the latest value of each is sent."""
@@ -160,7 +178,7 @@ class Outbox:
 
     def _send_all(self) -> None:
         client = None
-        failing = False
+        failing = published = False
         while True:
             closing = self._closing.is_set()
             try:
@@ -184,8 +202,12 @@ class Outbox:
             if failing:
                 logger.info("MLflow is reachable again; nothing was lost")
                 failing = False
-            if closing:
+            if closing and published:
                 return
+            if closing:
+                published = True
+                self.reached("published")
+                continue
             self._closing.wait(FLUSH_SECONDS)
 
     def _send(self, client: MlflowClient) -> None:
