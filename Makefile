@@ -36,7 +36,7 @@ demo: install
 # Unit tests share nothing and run side by side; the others share one Ray cluster.
 test: install
 	$(BIN)/python -m pytest -n auto --dist load tests/unit
-	$(BIN)/python -m pytest tests/integration tests/e2e tests/docs
+	$(BIN)/python -m pytest tests/integration tests/e2e tests/docs tests/gpu
 
 # Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly

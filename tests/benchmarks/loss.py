@@ -1,14 +1,16 @@
 """Time and peak memory of the loss, forward and backward, against the authors' formula.
 
 ``python -m tests.benchmarks.loss`` prints the tables of docs/performance.md. Times are medians of
-interleaved repetitions, in float32, on all cores. Operations are counted by torch.
+interleaved repetitions, in float32, on all cores. Operations are counted by torch. With
+``--device cuda``, the first table is that of a GPU, and there is no second one.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.distributed as dist
@@ -51,11 +53,18 @@ def our_loss(x: Tensor, y: Tensor) -> Tensor:
 def seconds(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> float:
     started = time.perf_counter()
     torch.autograd.grad(loss(x, y), (x, y))
+    if x.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - started
 
 
 def peak_megabytes(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> float:
     """The peak of the memory allocated beyond the inputs, by the allocator's own record."""
+    if x.is_cuda:
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        torch.autograd.grad(loss(x, y), (x, y))
+        return (torch.cuda.max_memory_allocated() - before) / 1e6
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         torch.autograd.grad(loss(x, y), (x, y))
     held = peak = 0
@@ -66,18 +75,21 @@ def peak_megabytes(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tenso
     return peak / 1e6
 
 
-def batch(count: int, dimensions: int) -> tuple[Tensor, Tensor]:
-    x = torch.randn(count, dimensions)
-    y = x + 0.1 * torch.randn(count, dimensions)
+def batch(count: int, dimensions: int, device: str = "cpu") -> tuple[Tensor, Tensor]:
+    x = torch.randn(count, dimensions, device=device)
+    y = x + 0.1 * torch.randn(count, dimensions, device=device)
     return x.requires_grad_(), y.requires_grad_()
 
 
-def against_the_authors() -> None:
+def against_the_authors(device: str) -> None:
+    digits = 2 if device == "cuda" else 1
     print("| N | D | ours, ms | time, authors'/ours | memory, authors'/ours | authors', MB |")
     print("|---|---|---|---|---|---|")
     for count in BATCHES:
         for dimensions in WIDTHS:
-            x, y = batch(count, dimensions)
+            x, y = batch(count, dimensions, device)
+            for loss in (our_loss, authors_loss) if device == "cuda" else ():
+                seconds(loss, x, y)  # a first call chooses and loads kernels
             times: tuple[list[float], list[float]] = ([seconds(our_loss, x, y)], [])
             started = time.perf_counter()
             while not times[1] or (
@@ -89,7 +101,7 @@ def against_the_authors() -> None:
             ratio = statistics.median(times[1]) / ours
             memory = [peak_megabytes(loss, x, y) for loss in (our_loss, authors_loss)]
             print(
-                f"| {count} | {dimensions} | {ours * 1e3:.1f} | {ratio:.1f} "
+                f"| {count} | {dimensions} | {ours * 1e3:.{digits}f} | {ratio:.1f} "
                 f"| {memory[1] / memory[0]:.1f} | {memory[1]:.0f} |",
                 flush=True,
             )
@@ -127,9 +139,13 @@ def over_ranks() -> None:
         pool.close()
 
 
-def main() -> None:
-    against_the_authors()
-    over_ranks()
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu")
+    device = parser.parse_args(arguments).device
+    against_the_authors(device)
+    if device == "cpu":
+        over_ranks()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks import ablation, convolution, loss, step
+from tests.benchmarks import ablation, convolution, gpu, loss, step
 
 
 def rows(output: str) -> list[list[str]]:
@@ -22,7 +22,7 @@ def test_loss(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     monkeypatch.setattr(loss, "RANKS", (1,))
     x, y = loss.batch(8, 16)
     torch.testing.assert_close(loss.our_loss(x, y), loss.authors_loss(x, y))
-    loss.main()
+    loss.main([])
     table = rows(capsys.readouterr().out)
     assert [row[:2] for row in table if row[0] == "8"] == [["8", "4"], ["8", "16"], ["8", "16"]]
 
@@ -44,6 +44,21 @@ def test_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
     parts = {"forward", "loss", "backward", "optimiser", "watch", "input", "the rest"}
     assert parts <= {row[0] for row in table}
     assert table[-1][0] == "40"
+
+
+def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is there to run without one."""
+    monkeypatch.setattr(gpu, "JPEGS", 8)
+    monkeypatch.setattr(gpu, "READ", 16)
+    sizes = ["--size", "32", "--batches", "8", "--width", "8", "--matrix", "16"]
+    network = ["--backbone", "resnet18", "--stem", "cifar"]
+    gpu.main(["--device", "cpu", *network, *sizes, "--rounds", "1", "--steps", "1"])
+    gpu.main(["--device", "cpu", *sizes, "--loaders", "0"])
+    table = rows(capsys.readouterr().out)
+    assert table[-1][0] == "0"
+    assert [row[0] for row in table if row[1] == "8"] == ["authors", "ours"]
+    ours = {row[1] for row in table if row[0] == "ours"}
+    assert {"forward", "loss", "backward", "watch", "optimiser", "the rest"} <= ours
 
 
 def test_ablation(tmp_path: Path) -> None:

@@ -1,0 +1,339 @@
+"""A training step on a GPU, ours against the authors': speed, share of the peak, memory, parts.
+
+``python -m tests.benchmarks.gpu`` prints its tables. The authors' step is that of
+``tests.benchmarks.step``, in the same precision. Both train on one batch of noise that is on the
+device already, so nothing is read or augmented. Times are the device's own. The peak is that of a
+bf16 matrix product, measured in the same run. ``--loaders`` measures the input instead: JPEG files,
+decoded and cropped by processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from tests.benchmarks.loss import authors_loss
+from tests.benchmarks.step import AuthorsLars, Photographs, autocast, backbone, projector, spec_of
+from vicreg_platform.specs import Augmentation, Backbone, ImageFolderData
+from vicreg_workers.selfsup.context import NullContext
+from vicreg_workers.selfsup.data.sources import Subset, open_images
+from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
+from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
+from vicreg_workers.selfsup.train import RECORD_EVERY, Pretraining
+
+WARM_UP = 3
+JPEGS, READ = 512, 8192
+"""Files that are written, and images that are read of them."""
+
+Step = Callable[[], object]
+Views = tuple[Tensor, Tensor]
+
+
+class Stopwatch:
+    """Adds up the time of the parts of a step, by the device's clock. Nothing waits meanwhile."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        self._parts: list[tuple[str, Any, Any]] = []
+        self.running = False
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Count what happens as the part ``name``, if the watch is running."""
+        started = self.mark()
+        yield
+        if self.running:
+            self._parts.append((name, started, self.mark()))
+
+    def around(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        """``call``, counted as the part ``name``."""
+
+        def counted(*arguments: Any, **named: Any) -> Any:
+            with self.part(name):
+                return call(*arguments, **named)
+
+        return counted
+
+    def mark(self) -> Any:
+        """This moment, on the device."""
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def milliseconds(self, started: Any, ended: Any) -> float:
+        """Between two moments. Waits for the device."""
+        if not self._cuda:
+            return float(ended - started) * 1e3
+        ended.synchronize()
+        return float(started.elapsed_time(ended))
+
+    def read(self) -> dict[str, float]:
+        """Milliseconds by part, since the last reading."""
+        spent: dict[str, float] = {}
+        for name, started, ended in self._parts:
+            spent[name] = spent.get(name, 0.0) + self.milliseconds(started, ended)
+        self._parts.clear()
+        return spent
+
+
+def views(settings: argparse.Namespace, layout: torch.memory_format) -> Views:
+    shape = (settings.batch, 3, settings.size, settings.size)
+    generator = torch.Generator(settings.device).manual_seed(0)
+    first, second = (
+        torch.randn(shape, device=settings.device, generator=generator).contiguous(
+            memory_format=layout
+        )
+        for _ in range(2)
+    )
+    return first, second
+
+
+@contextmanager
+def authors(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
+    """The authors' step: D×D matrices, one tensor's update after the other, NCHW."""
+    encoder = backbone(settings.backbone)
+    if settings.stem == "cifar":
+        encoder.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        encoder.maxpool = nn.Identity()
+    features = 512 if settings.backbone in ("resnet18", "resnet34") else 2048
+    network = nn.Sequential(encoder, projector(features, settings.width))
+    network.to(settings.device).train()
+    optimizer = AuthorsLars(network.parameters(), 0.3)
+    first, second = views(settings, torch.contiguous_format)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(settings):
+            with watch.part("forward"):
+                x, y = network(first), network(second)
+            with watch.part("loss"):
+                value = authors_loss(x, y)
+        with watch.part("backward"):
+            value.backward()  # type: ignore[no-untyped-call]
+        with watch.part("optimiser"):
+            optimizer.step()
+
+    yield step
+
+
+class Listener(NullContext):
+    """Remembers whether the network could be compiled."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(torch.device(device))
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@contextmanager
+def ours(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
+    """Our step, with the looks at the loss that the training loop takes."""
+    spec = spec_of(settings)
+    stem = {"name": settings.backbone, "stem": settings.stem}
+    spec = spec.model_copy(update={"backbone": Backbone.model_validate(stem)})
+    context = Listener(settings.device)
+    started = time.perf_counter()
+    pretraining = Pretraining(spec, Photographs(settings.size), context)
+    if settings.compile:
+        print(f"\ncompiled in {time.perf_counter() - started:.0f} s {context.warnings}\n")
+    pretraining.network.train()
+    batch = Batch(views(settings, torch.channels_last), list(range(settings.batch)), ())
+    update, norms = pretraining.update, torch.nn.utils
+
+    def step() -> None:
+        losses, _ = pretraining.step(batch)
+        if pretraining.progress.step % RECORD_EVERY == 0:
+            pretraining.check(losses)
+
+    with ExitStack() as stack:
+        for owner, name, part in (
+            (pretraining, "forward", "forward"),
+            (pretraining, "loss", "loss"),
+            (Tensor, "backward", "backward"),
+            (norms, "get_total_norm", "watch"),
+            (update._finite, "note", "watch"),
+            (update.optimizer, "step", "optimiser"),
+        ):
+            counted = watch.around(part, getattr(owner, name))
+            stack.enter_context(patch.object(owner, name, counted))
+        yield step
+
+
+def measure(
+    name: str,
+    variant: Callable[[argparse.Namespace, Stopwatch], Any],
+    settings: argparse.Namespace,
+    peak: float,
+) -> list[str]:
+    """Print the row of a step; return the rows of its parts."""
+    watch = Stopwatch(settings.device)
+    with variant(settings, watch) as step:
+        for _ in range(WARM_UP):
+            step()
+        if not settings.compile:  # as many as of the step before, then: they cannot be counted
+            with FlopCounterMode(display=False) as counter:
+                step()
+            settings.operations = counter.get_total_flops()
+        if settings.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        times, hosts = [], []
+        for _ in range(settings.rounds):
+            asked, started = time.perf_counter(), watch.mark()
+            for _ in range(settings.steps):
+                step()
+            ended = watch.mark()
+            hosts.append((time.perf_counter() - asked) * 1e3 / settings.steps)
+            times.append(watch.milliseconds(started, ended) / settings.steps)
+        memory = torch.cuda.max_memory_allocated() / 1e9 if settings.device == "cuda" else 0.0
+        middle = statistics.median(times)
+        speed = settings.operations / middle * 1e3
+        print(
+            f"| {name} | {settings.batch} | {middle:.2f} | {min(times):.2f}–{max(times):.2f} "
+            f"| {settings.batch / middle * 1e3:.0f} | {statistics.median(hosts):.2f} "
+            f"| {speed / 1e12:.0f} | {speed / peak:.3f} | {memory:.1f} |",
+            flush=True,
+        )
+        return parts(name, step, watch, settings)
+
+
+def parts(name: str, step: Step, watch: Stopwatch, settings: argparse.Namespace) -> list[str]:
+    watch.running = True
+    started = watch.mark()
+    for _ in range(settings.steps):
+        step()
+    total = watch.milliseconds(started, watch.mark())
+    watch.running = False
+    spent = watch.read()
+    spent["the rest"] = total - sum(spent.values())
+    return [
+        f"| {name} | {part} | {ms / settings.steps:.2f} | {ms / total:.3f} |"
+        for part, ms in spent.items()
+    ]
+
+
+def peak_of(settings: argparse.Namespace) -> float:
+    """Operations per second of a bf16 matrix product."""
+    size = settings.matrix
+    x, y = (torch.randn(size, size, device=settings.device).bfloat16() for _ in range(2))
+    watch = Stopwatch(settings.device)
+    for _ in range(WARM_UP):
+        x @ y
+    times = []
+    for _ in range(10):
+        started = watch.mark()
+        x @ y
+        times.append(watch.milliseconds(started, watch.mark()))
+    return float(2 * size**3 / statistics.median(times) * 1e3)
+
+
+def steps(settings: argparse.Namespace) -> None:
+    peak = peak_of(settings)
+    print(
+        f"\n{settings.backbone}, {settings.size}×{settings.size}, expander {settings.width}³, "
+        f"{settings.precision}; a product of {settings.matrix}³: {peak / 1e12:.0f} TFLOP/s\n\n"
+        "| step | batch | ms | from–to | images/s | host, ms | TFLOP/s | share of the peak "
+        "| memory, GB |\n|---|---|---|---|---|---|---|---|---|",
+        flush=True,
+    )
+    of_parts = []
+    for batch, name in product(settings.batches, settings.variants):
+        settings.batch, settings.compile = batch, name == "compiled"
+        try:
+            variant = authors if name == "authors" else ours
+            of_parts += measure(name, variant, settings, peak)
+        except torch.OutOfMemoryError:
+            print(f"| {name} | {batch} | out of memory |", flush=True)
+        gc.collect()
+        torch.cuda.empty_cache()
+    print("\n| step | part | ms | share |\n|---|---|---|---|")
+    print("\n".join(of_parts), flush=True)
+
+
+def photograph(file: Path, generator: np.random.Generator) -> None:
+    """Write a JPEG of the size and weight of ImageNet's."""
+    width, height = (int(generator.integers(375, 501)) for _ in range(2))
+    coarse = generator.integers(0, 255, (height // 6, width // 6, 3), dtype=np.uint8)
+    smooth = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = generator.integers(-8, 9, (height, width, 3))
+    pixels = (np.asarray(smooth).astype(int) + noise).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(file, quality=90)
+
+
+def reading(settings: argparse.Namespace) -> None:
+    """Print how many images per second the loader processes hand over."""
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as root:
+        (Path(root) / "class").mkdir()
+        for index in range(JPEGS):
+            photograph(Path(root) / "class" / f"{index}.jpg", generator)
+        size = sum(file.stat().st_size for file in Path(root).rglob("*.jpg")) / JPEGS
+        data = ImageFolderData(source="image_folder", path="all", image_size=settings.size)
+        files = open_images(data, lambda _: Path(root))
+        batches = ViewBatches(
+            Subset(files, [index % JPEGS for index in range(READ)]),
+            Augmentation.model_validate({}),
+            views=2,
+            image_size=settings.size,
+            batch_size=settings.batches[0],
+            seed=0,
+            device=torch.device(settings.device),
+            loaders=settings.loaders,
+        )
+        stream = batches.epoch(0)
+        next(stream)  # the processes start
+        started, count = time.perf_counter(), 0
+        for batch in stream:
+            count += len(batch.indices)
+        if settings.device == "cuda":
+            torch.cuda.synchronize()
+        rate = count / (time.perf_counter() - started)
+    print(
+        f"\nJPEG files of {size / 1e3:.0f} kB, two views of {settings.size}×{settings.size}\n\n"
+        f"| processes | images/s |\n|---|---|\n| {settings.loaders} | {rate:.0f} |"
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--stem", default="imagenet")
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batches", type=int, nargs="+", default=[256])
+    parser.add_argument("--width", type=int, default=8192)
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--variants", nargs="+", default=["authors", "ours"])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--matrix", type=int, default=8192)
+    parser.add_argument("--loaders", type=int)
+    parser.set_defaults(operations=0)
+    settings = parser.parse_args(arguments)
+    set_gpu_arithmetic()
+    if settings.loaders is None:
+        steps(settings)
+    else:
+        reading(settings)
+
+
+if __name__ == "__main__":
+    main()
