@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,8 @@ GPU_SHARE = 0.25
 """The share of a GPU's memory that a data set may take."""
 HOST_SHARE = 0.5
 """The share of the machine's memory that all its workers may take to load it."""
+BLOCK = 256
+"""Images that a process decodes at a time when all are to be held."""
 PROBED = 32
 """Images read to see whether all have the same size."""
 
@@ -302,21 +305,34 @@ def _fits(size: int, device: torch.device) -> bool:
     return size < MAIN_MEMORY
 
 
-class _Decoded(Dataset[Tensor | None]):
-    """An image's pixels ``[H, 3, W]``, or None if it cannot be read."""
+class _Decoded(Dataset[tuple[Tensor, list[int]] | None]):
+    """Blocks of images of one size: a process would pass single small ones on too slowly.
 
-    def __init__(self, images: Images) -> None:
+    A block is the pixels ``[≤ BLOCK, H, 3, W]`` and the places in it of images that cannot be
+    read; None if one has another size.
+    """
+
+    def __init__(self, images: Images, shape: tuple[int, int]) -> None:
         self._images = images
+        self._height, self._width = shape
 
     def __len__(self) -> int:
-        return len(self._images)
+        return math.ceil(len(self._images) / BLOCK)
 
-    def __getitem__(self, index: int) -> Tensor | None:
-        try:
-            image = self._images.read(index)
-        except OSError:
-            return None
-        return torch.from_numpy(np.array(image)).transpose(1, 2)
+    def __getitem__(self, block: int) -> tuple[Tensor, list[int]] | None:
+        indices = range(block * BLOCK, min((block + 1) * BLOCK, len(self._images)))
+        pixels = torch.empty(len(indices), self._height, 3, self._width, dtype=torch.uint8)
+        broken = []
+        for place, index in enumerate(indices):
+            try:
+                image = self._images.read(index)
+            except OSError:
+                broken.append(place)
+                continue
+            if image.size != (self._width, self._height):
+                return None
+            pixels[place] = torch.from_numpy(np.array(image)).transpose(1, 2)
+        return pixels, broken
 
 
 def _hold(
@@ -326,20 +342,19 @@ def _hold(
     height, width = shape
     pixels = torch.empty(len(images), height, 3, width, dtype=torch.uint8)
     sources = list(range(len(images)))
-    broken = []
-    loader: DataLoader[Tensor | None] = DataLoader(
-        _Decoded(images),
+    broken: list[int] = []
+    loader: DataLoader[tuple[Tensor, list[int]] | None] = DataLoader(
+        _Decoded(images, shape),
         batch_size=None,
         num_workers=loaders,
         generator=torch.Generator().manual_seed(0),
     )
-    for index, decoded in enumerate(loader):
+    for block, decoded in enumerate(loader):
         if decoded is None:
-            broken.append(index)
-        elif decoded.shape != pixels.shape[1:]:
             return None
-        else:
-            pixels[index] = decoded
+        start = block * BLOCK
+        pixels[start : start + len(decoded[0])] = decoded[0]
+        broken += [start + place for place in decoded[1]]
     lost = set(broken)
     for index in broken:
         # Another try might succeed, but its pixels are not held.
