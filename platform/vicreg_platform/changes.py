@@ -31,9 +31,10 @@ def announce(session: Session) -> None:
 
 
 def watch(database: Database, stop: threading.Event, changed: Callable[[], object]) -> None:
-    """Call ``changed`` after each change of the jobs, until ``stop`` is set.
+    """Call ``changed`` when it begins to watch, and after each change of the jobs.
 
-    What it misses while the database is unreachable is missed: nothing may depend on it.
+    Returns when ``stop`` is set. Nothing may depend on it: while the database is unreachable, it
+    misses what changes.
     """
     watch_once = _listen if database.engine.dialect.name == "postgresql" else _look
     while not stop.is_set():
@@ -51,6 +52,7 @@ def _listen(connection: Any, stop: threading.Event, changed: Callable[[], object
     connection.rollback()
     connection.autocommit = True
     connection.execute(f"LISTEN {CHANNEL}")
+    changed()
     while not stop.is_set():
         for _ in connection.notifies(timeout=LISTEN_SECONDS, stop_after=1):
             changed()
@@ -60,6 +62,6 @@ def _look(connection: Any, stop: threading.Event, changed: Callable[[], object])
     known = None
     while not stop.wait(LOOK_SECONDS):
         (version,) = connection.execute("PRAGMA data_version").fetchone()
-        if known is not None and version != known:
+        if version != known:
             changed()
         known = version

@@ -1,4 +1,7 @@
-"""MLflow, for the control plane and the workers: its client's settings, and the calls."""
+"""MLflow, for the control plane and the workers: its client's settings, and the calls.
+
+Importing MLflow takes more than a second: it is imported by the first call, not with this module.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
-from mlflow.entities import Param, Run
-from mlflow.exceptions import MlflowException, RestException
-from mlflow.tracking import MlflowClient
 
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
@@ -34,6 +35,10 @@ from vicreg_platform.contract.timeline import AttemptTimeline, read_timeline
 from vicreg_platform.contract.trial import Trial, TrialState, read_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.telemetry import CALL_FAILURES, CALL_SECONDS
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
 
 # MLflow's client reads these at every call. Its own defaults wait minutes for a dead server; here
 # every caller retries by itself.
@@ -79,6 +84,8 @@ class MetricPoint:
 
 def mlflow_client(url: str) -> MlflowClient:
     """A client of the server at ``url`` that waits 10 s for an answer and does not retry."""
+    from mlflow.tracking import MlflowClient
+
     return MlflowClient(tracking_uri=url)
 
 
@@ -105,13 +112,19 @@ class Tracking:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._client = mlflow_client(url)
+
+    @cached_property
+    def _client(self) -> MlflowClient:
+        return mlflow_client(self._url)
 
     def ping(self) -> None:
         """Check that the server is reachable."""
-        with self._answering():
-            answer = requests.get(f"{self._url}/health", timeout=5)
-            answer.raise_for_status()
+        try:
+            with CALL_SECONDS.labels("mlflow").time():
+                answer = requests.get(f"{self._url}/health", timeout=5)
+                answer.raise_for_status()
+        except requests.RequestException as error:
+            raise self._unreachable() from error
 
     def ensure_run(
         self, job_id: str, name: str, experiment: str, spec: dict[str, Any], parent: str | None
@@ -128,6 +141,8 @@ class Tracking:
         Returns:
             The ids of the run and of its experiment.
         """
+        from mlflow.entities import Param
+
         with self._answering():
             experiment_id = self._experiment(experiment)
             found = self._find_run(job_id, experiment_id)
@@ -293,6 +308,7 @@ class Tracking:
         # Imported here: the control plane downloads nothing, and the import takes a second.
         import mlflow
         from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException, RestException
 
         with self._answering():
             # The registry's address follows this one; an argument of the download would not.
@@ -317,6 +333,8 @@ class Tracking:
             self._client.set_terminated(run_id, status=status, end_time=end_time)
 
     def _experiment(self, name: str) -> str:
+        from mlflow.exceptions import RestException
+
         found = self._client.get_experiment_by_name(name)
         if found is not None:
             known: str = found.experiment_id
@@ -334,6 +352,8 @@ class Tracking:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
+        from mlflow.exceptions import MlflowException, RestException
+
         try:
             with CALL_SECONDS.labels("mlflow").time():
                 yield
@@ -347,12 +367,17 @@ class Tracking:
                 ) from error
             raise TrackingRefused(f"MLflow refused at {self._url}: {error.message}") from error
         except (MlflowException, requests.RequestException, OSError) as error:
-            CALL_FAILURES.labels("mlflow").inc()
-            raise TrackingUnavailable(f"MLflow is unreachable at {self._url}") from error
+            raise self._unreachable() from error
+
+    def _unreachable(self) -> TrackingUnavailable:
+        CALL_FAILURES.labels("mlflow").inc()
+        return TrackingUnavailable(f"MLflow is unreachable at {self._url}")
 
 
 def is_refusal(error: Exception) -> bool:
     """Whether an error is MLflow's own refusal, which would be the same at the next attempt."""
+    from mlflow.exceptions import RestException
+
     if isinstance(error, RestException):
         return error.get_http_status_code() not in _TRANSIENT
     return isinstance(error, TrackingRefused | NotFound)

@@ -45,9 +45,10 @@ from typing import Any, Literal, NoReturn
 
 IMPORTED = (
     "matplotlib.figure",
+    "mlflow.artifacts",
+    "mlflow.tracking",
     "sklearn.datasets",
     "torchvision.transforms.v2",
-    "vicreg_platform.tracking",
     "vicreg_workers.evaluate.driver",
     "vicreg_workers.pretrain.worker",
 )

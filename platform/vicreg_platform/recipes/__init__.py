@@ -7,6 +7,8 @@ several specs, one YAML document each.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -30,7 +32,7 @@ def recipe_text(name: str) -> str:
     recipes = _recipes()
     if name not in recipes:
         raise NotFound(f"there is no recipe '{name}': there are {', '.join(sorted(recipes))}")
-    return recipes[name]
+    return recipes[name]()
 
 
 def load_recipe(name: str) -> dict[str, Any]:
@@ -39,23 +41,28 @@ def load_recipe(name: str) -> dict[str, Any]:
     return recipe
 
 
-def _recipes() -> dict[str, str]:
-    texts: dict[str, str] = {}
+def _recipes() -> dict[str, Callable[[], str]]:
+    """What makes the text of each recipe, by its name."""
+    texts: dict[str, Callable[[], str]] = {}
     for entry in files(__name__).iterdir():
         if not entry.name.endswith(".yaml"):
             continue
         name, text = entry.name.removesuffix(".yaml"), entry.read_text()
         content = yaml.safe_load(text)
         if "variants" not in content:
-            texts[name] = text
+            texts[name] = partial(str, text)
             continue
         variants = content["variants"]
         for scale, base in content["scales"].items():
             chosen = variants[scale] if isinstance(variants, dict) else variants
-            texts[f"{name}-{scale}"] = yaml.safe_dump_all(
-                [overridden(base, variant) for variant in chosen],
-                sort_keys=False,
-                width=100,
-                allow_unicode=True,
-            )
+            texts[f"{name}-{scale}"] = partial(_ablation, base, chosen)
     return texts
+
+
+def _ablation(base: dict[str, Any], variants: list[dict[str, Any]]) -> str:
+    return yaml.safe_dump_all(
+        [overridden(base, variant) for variant in variants],
+        sort_keys=False,
+        width=100,
+        allow_unicode=True,
+    )
