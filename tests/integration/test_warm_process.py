@@ -52,8 +52,18 @@ for line in sys.stdin:
 """
 
 
+WORKER = """
+import os, sys, time
+
+print(__name__, sys.argv, os.environ["TMPDIR"], *(m in sys.modules for m in ("torch", "ray")))
+sys.stdout.flush()
+time.sleep(float(sys.argv[1]))
+sys.exit(7)
+"""
+
+
 class Driver:
-    """A driver, as the process that has started it knows it."""
+    """A driver or worker, as the process that has started it knows it."""
 
     def __init__(self, output: Path) -> None:
         self.output = output
@@ -113,9 +123,8 @@ class Node:
                 "data": {"train": train | {"share": 0.1}, "test": train | {"share": 0.1}},
             }
         )
-        number = len(self.drivers)
         assignment = Assignment(
-            job_id=f"{self.folder.name}-{number}",
+            job_id=f"{self.folder.name}-{len(self.drivers)}",
             attempt=1,
             spec=spec,
             tracking_uri=self.mlflow,
@@ -123,10 +132,20 @@ class Node:
             data_root=str(self.folder),
             warm_start=warm_start,
         )
+        return self._run("main", assignment.model_dump_json(), sources=sources)
+
+    def start_worker(self, *arguments: str) -> Driver:
+        """Start a worker as Ray does, with a script in place of Ray's."""
+        script = self.folder / "worker.py"
+        script.write_text(WORKER)
+        return self._run("ray_worker", str(script), *arguments)
+
+    def _run(self, module: str, *arguments: str, sources: Path = ROOT) -> Driver:
+        number = len(self.drivers)
         driver = Driver(self.folder / f"driver-{number}.log")
         self.drivers.append(driver)
         packages = os.pathsep.join(str(sources / name) for name in ("platform", "workers"))
-        command = [sys.executable, "-m", "vicreg_workers.main", assignment.model_dump_json()]
+        command = [sys.executable, "-m", f"vicreg_workers.{module}", *arguments]
         task = {
             "task": number,
             "command": command,
@@ -173,7 +192,7 @@ def node(tmp_path: Path, mlflow_server: MlflowServer) -> Iterator[Node]:
 
 
 def forks_of(warm: psutil.Process, count: int = 1) -> list[psutil.Process]:
-    """The drivers that are forks of it."""
+    """Its forks."""
     wait_until(lambda: len(warm.children()) == count)
     return warm.children()
 
@@ -244,6 +263,46 @@ def test_each_ends_alone(node: Node) -> None:
     # The next one starts by itself, and leaves another.
     assert node.start(KNN).wait() == 0
     wait_until(lambda: any(each.pid not in {warm.pid, of_left.pid} for each in node.warm()))
+
+
+def test_the_workers_that_ray_starts_are_forks_too(node: Node) -> None:
+    cold = node.start_worker("0")
+    assert cold.wait() == 7, cold.said()
+    warm = node.warm_one()
+    forked = node.start_worker("0")
+    assert forked.wait() == 7, forked.said()
+    script = str(node.folder / "worker.py")
+    # Ray reads its environment when it is imported: it must not be there yet.
+    assert cold.said() == f"__main__ {[script, '0']} {node.folder} False False\n"
+    assert forked.said() == f"__main__ {[script, '0']} {node.folder} True False\n"
+
+    killed, lost, left = (node.start_worker("1000") for _ in range(3))
+    forks_of(warm, 3)
+    wait_until(lambda: all(each.said() for each in (killed, lost, left)))
+    killed.send(signal.SIGKILL)
+    of_lost, *_ = forks_of(warm, 2)
+    of_lost.kill()
+    wait_until(lambda: sum(each.code is not None for each in (lost, left)) == 1)
+    (last,) = forks_of(warm, 1)
+    warm.kill()
+    warm.wait(10)
+    assert last.is_running()
+    assert -signal.SIGKILL in (lost.code, left.code)
+
+
+def test_a_node_is_warm_before_its_first_job(node: Node) -> None:
+    started = subprocess.Popen(
+        [sys.executable, "-m", "vicreg_workers.warm_process", str(os.getpid())],
+        env=os.environ | {"TMPDIR": str(node.folder)},
+    )
+    warm = node.warm_one()
+    assert warm.pid == started.pid
+    forked = node.start(KNN)
+    forks_of(warm)
+    assert forked.wait() == 0, forked.said()
+    node.raylet.kill()
+    node.raylet.wait()
+    assert started.wait(20) == 0
 
 
 def test_other_sources_have_a_warm_process_of_their_own(node: Node, tmp_path: Path) -> None:
