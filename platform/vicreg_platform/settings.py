@@ -73,9 +73,9 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """The port on which the dispatcher serves Prometheus metrics. Default: none."""
     warm_start: bool = True
-    """Whether drivers are forks of a process that each Ray node keeps, which has imported torch,
-    Ray and MLflow before: they start seconds sooner. It takes 600 MB of memory on each node on
-    which a driver has run, besides the libraries that all processes share."""
+    """Whether drivers, workers and trials are forks of a process that each Ray node keeps, which
+    has imported torch and MLflow before: they start seconds sooner. It takes 600 MB of memory on
+    each node on which one of them has run, besides the libraries that all processes share."""
     retry_backoff_seconds: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)
     """Wait before the second attempt; each later wait is twice as long, up to 5 minutes."""
 

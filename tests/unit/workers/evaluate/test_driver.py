@@ -45,6 +45,10 @@ class Log:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.last: Progress | None = None
+        self.moments: list[str] = []
+
+    def reached(self, moment: str) -> None:
+        self.moments.append(moment)
 
     def progress(self, progress: Progress) -> None:
         self.last = progress
