@@ -231,7 +231,7 @@ def test_a_trial_that_tune_drops_is_resumed(
             trials.end(entry.number)
 
     monkeypatch.setattr("vicreg_workers.sweep.driver._fit", fit)
-    monkeypatch.setattr("vicreg_workers.sweep.driver.ray.init", lambda **_: None)
+    monkeypatch.setattr("vicreg_workers.sweep.driver.connect", lambda _: None)
     monkeypatch.setattr("vicreg_workers.sweep.driver.Reporter", lambda *_: nullcontext(QUIET))
     spec = sweep(
         space={"method.variance": {"grid": [1, 5, 25]}},
