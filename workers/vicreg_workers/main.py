@@ -12,7 +12,8 @@ import sys
 
 def main() -> None:
     """Run the attempt that the argument describes, and exit as its driver does."""
-    if json.loads(sys.argv[1])["warm_start"]:
+    # A dispatcher of the version before does not say it.
+    if json.loads(sys.argv[1]).get("warm_start", True):
         from vicreg_workers import warm_process
 
         warm_process.fork_if_there_is_one("driver")
