@@ -227,6 +227,7 @@ class LocalPlatform:
                 "dispatcher", [sys.executable, "-m", "vicreg_platform.dispatcher"], environment
             ),
         ]
+        self._warm: subprocess.Popen[bytes] | None = None
         self._ending = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, name="supervisor", daemon=True)
 
@@ -279,10 +280,10 @@ class LocalPlatform:
                 time.sleep(0.25)
 
     def _warm_up(self) -> None:
-        """Start the warm process of the Ray node, which ends with it."""
+        """Start the warm process of the Ray node, which ends with it, also if this one is killed."""
         ray = self.children[0].process
         if self.settings.warm_start and ray is not None:
-            subprocess.Popen(
+            self._warm = subprocess.Popen(
                 [sys.executable, "-m", "vicreg_workers.warm_process", str(ray.pid)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -295,6 +296,9 @@ class LocalPlatform:
         """Stop everything."""
         self._ending.set()
         self._supervisor.join()
+        if self._warm is not None:
+            self._warm.kill()
+            self._warm.wait()
         for child in reversed(self.children):
             child.end()
         self._lock.close()
