@@ -280,7 +280,7 @@ class LocalPlatform:
                 time.sleep(0.25)
 
     def _warm_up(self) -> None:
-        """Start the warm process of the Ray node, which ends with it, also if this one is killed."""
+        """Start the warm process of the Ray node, which ends with the node if not before."""
         ray = self.children[0].process
         if self.settings.warm_start and ray is not None:
             self._warm = subprocess.Popen(
