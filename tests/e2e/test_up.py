@@ -113,7 +113,8 @@ def _ray_is_restarted_when_its_node_ends_itself(parent: int, api: int) -> None:
         return [
             child
             for child in psutil.Process(parent).children(recursive=True)
-            if any("dashboard/agent.py" in part for part in child.cmdline())
+            if child.status() != psutil.STATUS_ZOMBIE
+            and any("dashboard/agent.py" in part for part in child.cmdline())
         ]
 
     def ready() -> bool:

@@ -311,6 +311,8 @@ class LocalPlatform:
         while not self._ending.wait(0.5):
             for child in self.children:
                 child.revive()
+            if self._warm is not None:
+                self._warm.poll()  # it has ended if its node has
             if time.monotonic() - checked > CHECK_SECONDS:
                 for child in self.children:
                     child.check()
