@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
@@ -18,6 +19,7 @@ from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.errors import LogUnavailable, SubmissionRefused
 from vicreg_platform.jobs.repository import Jobs
+from vicreg_platform.jobs.schemas import stored_timeline
 from vicreg_platform.jobs.states import ON_CLUSTER, JobState
 from vicreg_platform.jobs.tables import Attempt, Job
 from vicreg_platform.settings import Settings
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 MAX_BACKOFF_SECONDS = 300.0
 MOST_RETRIED = 100
 """How far back a retry of a retry looks for a checkpoint."""
+PUBLISHED_SECONDS = 5.0
+"""How long a success waits for the last metrics: a job that has succeeded has its summary."""
 REASON_LINES = 100
 """How many of a driver's last lines are searched for why it failed."""
 
@@ -93,6 +97,7 @@ class Attempts:
         cluster: where they run.
         settings: what drivers are told.
         now: the clock.
+        wants_reading: called when an attempt has succeeded and its last metrics are not there yet.
     """
 
     def __init__(
@@ -101,11 +106,14 @@ class Attempts:
         cluster: Cluster,
         settings: Settings,
         now: Clock,
+        wants_reading: Callable[[], object] = lambda: None,
     ) -> None:
         self._jobs = jobs
         self._cluster = cluster
         self._settings = settings
         self._now = now
+        self._wants_reading = wants_reading
+        self._succeeded_since: dict[str, datetime] = {}
 
     def follow(self) -> None:
         """Bring every live attempt up to date with the cluster.
@@ -120,6 +128,8 @@ class Attempts:
             with contained(job):
                 self._follow(attempt, job, submissions.get(attempt.submission_id))
         known = {attempt.submission_id for attempt, _ in live}
+        for ended in self._succeeded_since.keys() - known:
+            del self._succeeded_since[ended]
         self._stop_late({name for name, status in submissions.items() if status.live} - known)
 
     def submit(self, attempt: Attempt, job: Job) -> None:
@@ -252,7 +262,9 @@ class Attempts:
     def _settle(self, attempt: Attempt, job: Job, status: SubmissionStatus) -> None:
         """End an attempt whose driver has exited, and say why it did."""
         if status.state is SubmissionState.SUCCEEDED:
-            self._end(attempt, job, None, None)
+            stopping = job.state == JobState.STOPPING.value
+            if stopping or not self._waits_for_metrics(attempt):
+                self._end(attempt, job, None, None)
             return
         failure = FailureClass.of_exit_code(status.exit_code)
         reason = self._stated_reason(attempt)
@@ -262,6 +274,15 @@ class Attempts:
             first_line = (status.message or "").strip().splitlines()[:1]
             reason = f"the driver was lost: {first_line[0] if first_line else 'no reason given'}"
         self._end(attempt, job, failure, reason)
+
+    def _waits_for_metrics(self, attempt: Attempt) -> bool:
+        """Whether the attempt's last metrics are about to be copied from MLflow."""
+        timeline = stored_timeline(attempt)
+        if timeline is None or timeline.published is not None:
+            return False
+        since = self._succeeded_since.setdefault(attempt.submission_id, self._now())
+        self._wants_reading()
+        return (self._now() - since).total_seconds() < PUBLISHED_SECONDS
 
     def _stated_reason(self, attempt: Attempt) -> str | None:
         """Why the driver failed, if its log says so."""

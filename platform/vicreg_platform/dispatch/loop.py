@@ -77,7 +77,7 @@ class Dispatcher:
         jobs = Jobs(fenced, now)
         readings = Readings(jobs, tracking, now)
         closing = Closing(jobs, cluster, tracking, readings, service, now)
-        attempts = Attempts(jobs, cluster, settings, now)
+        attempts = Attempts(jobs, cluster, settings, now, self._note_change)
         queue = Queue(jobs, cluster, attempts, now)
         self._loops = (
             Loop("clock", (schedules.tick, queue.fail_overdue)),

@@ -155,6 +155,39 @@ def test_an_attempt_tells_when_it_reached_what(world: World) -> None:
     assert second.timeline is None
 
 
+def test_a_job_that_has_succeeded_has_its_last_metrics(world: World) -> None:
+    job, submission = started(world)
+
+    def written(**moments: datetime) -> None:
+        timeline = Timeline(driver_up=world.now(), **moments)
+        world.tracking.timeline = AttemptTimeline(attempt=1, timeline=timeline)
+
+    written()
+    world.round()
+    world.ends(submission, 0)
+    world.round(after_seconds=1)  # the cluster's loop comes before the one that reads
+    assert world.job(job).state is JobState.RUNNING
+    world.tracking.metrics = {"knn/top1": 0.9}
+    written(published=world.now())
+    world.round(after_seconds=1)
+    world.round()
+    assert world.job(job).state is JobState.SUCCEEDED
+    assert world.job(job).summary == {"knn/top1": 0.9}
+
+
+def test_a_success_does_not_wait_for_mlflow(world: World) -> None:
+    job, submission = started(world)
+    timeline = Timeline(driver_up=world.now())
+    world.tracking.timeline = AttemptTimeline(attempt=1, timeline=timeline)
+    world.round()
+    world.tracking.reachable = False
+    world.ends(submission, 0)
+    world.round(after_seconds=1)
+    assert world.job(job).state is JobState.RUNNING
+    world.round(after_seconds=6)
+    assert world.job(job).state is JobState.SUCCEEDED
+
+
 def test_a_job_starts_as_soon_as_it_is_posted(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
