@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.e2e.conftest import Running, logged_steps, small
+from tests.integration.conftest import wait_until
 from vicreg_platform.jobs.states import JobState
 
 
@@ -42,7 +43,9 @@ def test_two_workers_make_an_encoder_while_api_and_dispatcher_are_killed(
     assert len(ended.attempts) == 1
     assert running.child("api").restarts == running.child("dispatcher").restarts == 1
     assert running.steps(job) == logged_steps(4)
-    assert list(ended.attempts[0].moments()) == [
+    # Its log is stored with the run after its end.
+    wait_until(lambda: running.client.get(job.id).attempts[0].archived_at)
+    assert list(running.client.get(job.id).attempts[0].moments()) == [
         "queued", "submitted", "driver_up", "workers_up", "process_group_up", "data_open",
         "network_built", "first_step", "last_step", "published", "ended", "archived",
     ]  # fmt: skip
