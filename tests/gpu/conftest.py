@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -23,18 +21,12 @@ def gpu() -> torch.device:
 
 
 @pytest.fixture
-def _without_tf32() -> Iterator[None]:
+def _without_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Convolutions in float32 as on CPUs: by default they round their inputs to TF32."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    yield
-    torch.backends.cudnn.allow_tf32 = before
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 @pytest.fixture
-def _repeatable_convolutions() -> Iterator[None]:
+def _repeatable_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
     """cuDNN's deterministic algorithms, where it has the choice."""
-    before = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    yield
-    torch.backends.cudnn.deterministic = before
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)

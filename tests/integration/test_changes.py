@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 import pytest
@@ -22,40 +23,54 @@ class Undo(Exception):
     """Undoes a transaction."""
 
 
-def test_a_change_is_seen_once_it_is_committed(database: Database, database_url: str) -> None:
-    watched = Database(database_url)
-    stop, seen = threading.Event(), threading.Event()
-    thread = threading.Thread(target=changes.watch, args=(watched, stop, seen.set))
+class Watch:
+    """Notes whether a change of the jobs has been seen."""
+
+    def __init__(self) -> None:
+        self.seen = threading.Event()
+
+    def sees(self, seconds: float = 10.0) -> bool:
+        """Wait for a change that has not been waited for."""
+        seen = self.seen.wait(seconds)
+        self.seen.clear()
+        return seen
+
+    def quiet(self) -> bool:
+        return not self.sees(0.5)
+
+
+@contextmanager
+def watching(database: Database) -> Iterator[Watch]:
+    """A thread that watches a database, which is closed at the end."""
+    watch, stop = Watch(), threading.Event()
+    thread = threading.Thread(target=changes.watch, args=(database, stop, watch.seen.set))
     thread.start()
     try:
+        yield watch
+    finally:
+        stop.set()
+        thread.join(20)
+        database.dispose()
+    assert not thread.is_alive()
 
-        def submitted_and_seen() -> bool:
-            add(database)
-            return seen.wait(0.5)
 
-        def no_more_is_seen() -> bool:
-            seen.clear()
-            return not seen.wait(0.5)
-
-        wait_until(submitted_and_seen)  # from some moment on, it watches
+def test_a_change_is_seen_once_it_is_committed(database: Database, database_url: str) -> None:
+    with watching(Database(database_url)) as watch:
+        assert watch.sees()  # it has begun to watch
+        wait_until(watch.quiet)
         job = add(database)
-        assert seen.wait(10)
+        assert watch.sees()
         # What is read, or undone, is no change.
-        wait_until(no_more_is_seen)
+        wait_until(watch.quiet)
         with database.read() as session:
             JobRepository(session, NOW).get(job)
         with suppress(Undo), database.write() as session:
             JobRepository(session, NOW).transition(job, JobState.STARTING, message=None)
             raise Undo
-        assert not seen.wait(0.5)
+        assert watch.quiet()
         with database.write() as session:
             JobRepository(session, NOW).transition(job, JobState.STARTING, message=None)
-        assert seen.wait(10)
-    finally:
-        stop.set()
-        thread.join(20)
-        watched.dispose()
-    assert not thread.is_alive()
+        assert watch.sees()
 
 
 def test_it_watches_again_after_a_failure(
@@ -72,17 +87,9 @@ def test_it_watches_again_after_a_failure(
         return connect()
 
     monkeypatch.setattr(broken.engine, "raw_connection", flaky)
-    stop, seen = threading.Event(), threading.Event()
-    thread = threading.Thread(target=changes.watch, args=(broken, stop, seen.set))
-    thread.start()
-    try:
-
-        def submitted_and_seen() -> bool:
-            add(database)
-            return seen.wait(0.5)
-
-        wait_until(submitted_and_seen)
-    finally:
-        stop.set()
-        thread.join(20)
-        broken.dispose()
+    with watching(broken) as watch:
+        assert watch.sees()
+        assert next(failures, None) is None
+        wait_until(watch.quiet)
+        add(database)
+        assert watch.sees()

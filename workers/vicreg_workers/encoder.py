@@ -28,6 +28,7 @@ from vicreg_platform.specs import (
     UntrainedEncoder,
 )
 from vicreg_platform.specs.evaluate import Encoder
+from vicreg_platform.tracking import Tracking
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.selfsup.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from vicreg_workers.selfsup.model.backbones import (
@@ -122,9 +123,6 @@ def load_published(uri: str, tracking_uri: str) -> Published:
         UserFailure: there is none, or its weights do not fit.
         InfrastructureFailure: MLflow is unreachable.
     """
-    # Training workers never get here, and so do not wait for MLflow's slow import.
-    from vicreg_platform.tracking import Tracking
-
     with tempfile.TemporaryDirectory() as folder:
         try:
             files = Tracking(tracking_uri).download(uri, Path(folder))

@@ -281,7 +281,7 @@ class LocalPlatform:
 
     def _warm_up(self) -> None:
         """Start the warm process of the Ray node, which ends with the node if not before."""
-        ray = self.children[0].process
+        ray = next(child.process for child in self.children if child.name == "ray")
         if self.settings.warm_start and ray is not None:
             self._warm = subprocess.Popen(
                 [sys.executable, "-m", "vicreg_workers.warm_process", str(ray.pid)],

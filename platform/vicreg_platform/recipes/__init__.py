@@ -7,8 +7,6 @@ several specs, one YAML document each.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -32,7 +30,11 @@ def recipe_text(name: str) -> str:
     recipes = _recipes()
     if name not in recipes:
         raise NotFound(f"there is no recipe '{name}': there are {', '.join(sorted(recipes))}")
-    return recipes[name]()
+    recipe = recipes[name]
+    if isinstance(recipe, str):
+        return recipe
+    # Not for all of them: it takes half a second.
+    return yaml.safe_dump_all(recipe, sort_keys=False, width=100, allow_unicode=True)
 
 
 def load_recipe(name: str) -> dict[str, Any]:
@@ -41,28 +43,19 @@ def load_recipe(name: str) -> dict[str, Any]:
     return recipe
 
 
-def _recipes() -> dict[str, Callable[[], str]]:
-    """What makes the text of each recipe, by its name."""
-    texts: dict[str, Callable[[], str]] = {}
+def _recipes() -> dict[str, str | list[dict[str, Any]]]:
+    """The text of each recipe, or the specs of an ablation, by its name."""
+    recipes: dict[str, str | list[dict[str, Any]]] = {}
     for entry in files(__name__).iterdir():
         if not entry.name.endswith(".yaml"):
             continue
         name, text = entry.name.removesuffix(".yaml"), entry.read_text()
         content = yaml.safe_load(text)
         if "variants" not in content:
-            texts[name] = partial(str, text)
+            recipes[name] = text
             continue
         variants = content["variants"]
         for scale, base in content["scales"].items():
             chosen = variants[scale] if isinstance(variants, dict) else variants
-            texts[f"{name}-{scale}"] = partial(_ablation, base, chosen)
-    return texts
-
-
-def _ablation(base: dict[str, Any], variants: list[dict[str, Any]]) -> str:
-    return yaml.safe_dump_all(
-        [overridden(base, variant) for variant in variants],
-        sort_keys=False,
-        width=100,
-        allow_unicode=True,
-    )
+            recipes[f"{name}-{scale}"] = [overridden(base, variant) for variant in chosen]
+    return recipes

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.tags import PROGRESS_TAG, TIMELINE_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline
+from vicreg_platform.tracking import is_refusal, mlflow_client, patient_uploads
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 
 if TYPE_CHECKING:
@@ -183,13 +184,11 @@ class Outbox:
             closing = self._closing.is_set()
             try:
                 if client is None:
-                    # Importing MLflow takes seconds: here they do not delay the training.
-                    from vicreg_platform.tracking import mlflow_client
-
+                    # Imports MLflow, which takes seconds: here they do not delay the training.
                     client = mlflow_client(self._tracking_uri)
                 self._send(client)
             except Exception as error:  # whatever it is, what is queued must not be lost
-                if _is_refusal(error):
+                if is_refusal(error):
                     reason = str(error).removeprefix("RESOURCE_DOES_NOT_EXIST: ")
                     self._refused = UserFailure(f"MLflow refuses what this job records: {reason}")
                     return
@@ -241,8 +240,6 @@ class Outbox:
 
 
 def _upload(client: MlflowClient, run_id: str, path: str, content: bytes) -> None:
-    from vicreg_platform.tracking import patient_uploads
-
     folder, _, name = path.rpartition("/")
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / name
@@ -257,9 +254,3 @@ def _steps_on_server(client: MlflowClient, run_id: str) -> dict[str, int]:
         metric: max(point.step for point in client.get_metric_history(run_id, metric))
         for metric in client.get_run(run_id).data.metrics
     }
-
-
-def _is_refusal(error: Exception) -> bool:
-    from vicreg_platform.tracking import is_refusal
-
-    return is_refusal(error)

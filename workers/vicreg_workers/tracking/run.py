@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from vicreg_platform.contract.assignment import Assignment
+from vicreg_platform.tracking import Tracking
 
 
 def run_of(assignment: Assignment) -> str | Callable[[], str]:
@@ -17,9 +18,6 @@ def run_of(assignment: Assignment) -> str | Callable[[], str]:
 
 
 def _ensure_run(assignment: Assignment) -> str:
-    # Importing MLflow takes seconds.
-    from vicreg_platform.tracking import Tracking
-
     spec = assignment.spec
     run_id, _ = Tracking(assignment.tracking_uri).ensure_run(
         assignment.job_id,
