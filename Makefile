@@ -22,8 +22,11 @@ help:
 
 install: $(INSTALLED)
 
+# The console's sources: what is built from them is in the package.
+CONSOLE := $(shell find api/console -type f -not -path '*/node_modules/*' -not -name schema.d.ts)
+
 # uv is installed into the environment, so that nothing outside $(VENV) is touched.
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock pyproject.toml $(CONSOLE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock

@@ -32,6 +32,8 @@ from vicreg_platform.specs.optimizer import LARS_PRESETS
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "docs" / "reference"
+CONSOLE = ROOT / "api" / "console" / "openapi.json"
+"""The document from which the console's types are generated."""
 HEADER = "<!-- Written by docs/generate.py from the code: change the docstrings there. -->\n\n"
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 HERE = f"Generated from the code of version {VERSION}."
@@ -53,12 +55,13 @@ def main() -> None:
         "settings.md": settings_page(),
         "cli.md": cli_page(),
     }
-    for name, text in pages.items():
-        file, text = REFERENCE / name, HEADER + text.rstrip() + "\n"
+    files = {REFERENCE / name: HEADER + text.rstrip() + "\n" for name, text in pages.items()}
+    files[CONSOLE] = json.dumps(_without_specs(openapi()), indent=1, sort_keys=True) + "\n"
+    for file, text in files.items():
         if "--check" not in sys.argv:
             file.write_text(text)
         elif not file.exists() or file.read_text() != text:
-            sys.exit(f"docs/reference/{name} is stale: run `python docs/generate.py`")
+            sys.exit(f"{file.relative_to(ROOT)} is stale: run `python docs/generate.py`")
 
 
 # Specs
@@ -258,11 +261,25 @@ def _default(field: Schema, value: Any) -> str:
 # HTTP API
 
 
+def openapi() -> Schema:
+    """The document that the API serves."""
+    settings = Settings.from_environment(database_url="sqlite://")  # in memory: no file is made
+    return create_app(Services.of(settings)).openapi()
+
+
+def _without_specs(document: Schema) -> Schema:
+    """The document without the specs in it: the console sends them as text."""
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            if "application/yaml" in content:
+                operation["requestBody"]["content"] = {kind: {"schema": {}} for kind in content}
+    return document
+
+
 def api_page() -> str:
     """Every route, and what it answers."""
-    os.environ["VICREG_DATABASE_URL"] = "sqlite://"  # in memory: no file is made
-    document = create_app(Services.of(Settings.from_environment())).openapi()
-    del os.environ["VICREG_DATABASE_URL"]
+    document = openapi()
     schemas: dict[str, Schema] = document["components"]["schemas"]
     # FastAPI's Page_JobSchema_ is titled Page[JobSchema]: here, Page of JobSchema.
     titles = {

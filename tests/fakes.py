@@ -9,6 +9,7 @@ from typing import Any
 
 from vicreg_platform.cluster import (
     Capacity,
+    Node,
     Submission,
     SubmissionState,
     SubmissionStatus,
@@ -68,6 +69,25 @@ class FakeCluster:
         """See ``Cluster.stop``."""
         self._answer()
         self.stops.append(submission_id)
+
+    def machines(self) -> list[Node]:
+        """See ``Cluster.machines``."""
+        self._answer()
+        free = Bundle(0, 0)
+        return [
+            Node(
+                str(i),
+                f"node-{i}",
+                total,
+                free,
+                None,
+                None,
+                None,
+                (),
+                dict.fromkeys(self.submitted, free),
+            )
+            for i, total in enumerate(self.nodes)
+        ]
 
     def log(self, submission_id: str) -> Iterator[bytes] | None:
         """See ``Cluster.log``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import OPEN, Caller, KeyService
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+SESSION_COOKIE = "vicreg_session"
+CSRF_HEADER = "X-CSRF-Token"
 PATH_LENGTH = 200
 """How much of a path is recorded."""
 _bearer = HTTPBearer(auto_error=False, description="An API key, as `vicreg keys create` prints it")
@@ -97,13 +101,45 @@ class Access:
             self._rate.take(caller.key)
 
 
-def authenticated(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
-) -> Caller:
+def csrf_token(session: str) -> str:
+    """What a browser must send with a request that changes something.
+
+    It is derived from the session's token, which is in a cookie that no page can read: a page of
+    another site, whose requests carry the cookie, cannot know it.
+    """
+    return hashlib.sha256(f"csrf {session}".encode()).hexdigest()
+
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def identified(request: Request, credentials: Credentials) -> Caller:
+    """Who makes a request, by their API key or their browser's session.
+
+    Raises:
+        InvalidKey: neither is valid.
+        Forbidden: a browser's request would change something, and has no CSRF token.
+    """
+    access: Access = request.app.state.access
+    session = request.cookies.get(SESSION_COOKIE)
+    if credentials is not None or session is None:
+        return access.caller(credentials.credentials if credentials else None)
+    try:
+        caller = access.keys.authenticate_session(session)
+    except InvalidKey:
+        # A cookie of another service of this machine: cookies do not tell ports apart.
+        return access.caller(None)
+    given = request.headers.get(CSRF_HEADER, "")
+    if request.method not in SAFE_METHODS and not hmac.compare_digest(
+        given.encode(), csrf_token(session).encode()
+    ):
+        raise Forbidden(f"{CSRF_HEADER} is missing or wrong: reload the page")
+    return caller
+
+
+def authenticated(request: Request, caller: Annotated[Caller, Depends(identified)]) -> Caller:
     """The caller of a request; one that may change something is recorded in the audit log first."""
     access: Access = request.app.state.access
-    caller = access.caller(credentials.credentials if credentials else None)
     if request.method not in SAFE_METHODS:
         # Recorded once admitted: what is refused for its key must not fill the database.
         access.admit(caller, request.method)

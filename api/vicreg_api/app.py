@@ -7,11 +7,22 @@ from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
 
-from vicreg_api import problems, telemetry
+from vicreg_api import console, problems, telemetry
 from vicreg_api.access import Access, AuditStatus, RateLimit, authenticated
 from vicreg_api.body import BodyLimit
 from vicreg_api.browsers import LOOPBACK_NAMES, BrowserGuard
-from vicreg_api.routers import cluster, health, jobs, keys, schedules
+from vicreg_api.feed import Feed
+from vicreg_api.routers import (
+    cluster,
+    events,
+    health,
+    jobs,
+    keys,
+    metrics,
+    recipes,
+    schedules,
+    session,
+)
 from vicreg_api.services import Services
 from vicreg_platform import __version__
 
@@ -46,9 +57,13 @@ def create_app(
         version=__version__,
         summary="Pretrain image encoders with VICReg on a Ray cluster, and evaluate them.",
         lifespan=lifespan,
+        # Both would load their scripts from elsewhere: the console has a page of its own.
+        docs_url=None,
+        redoc_url=None,
     )
     app.state.services = services
     app.state.readiness = health.questions(services)
+    app.state.feed = Feed(services.jobs)
     app.state.access = Access(services.keys, RateLimit(per_minute), loopback)
     app.add_middleware(BodyLimit)
     app.add_middleware(AuditStatus, keys=services.keys)
@@ -59,7 +74,9 @@ def create_app(
     else:
         names = None
     app.add_middleware(BrowserGuard, hosts=names)
-    for router in (jobs.router, schedules.router, cluster.router, keys.router):
-        app.include_router(router, dependencies=[Depends(authenticated)])
+    for part in (jobs, metrics, events, schedules, recipes, cluster, keys):
+        app.include_router(part.router, dependencies=[Depends(authenticated)])
+    app.include_router(session.router)
     app.include_router(health.router)
+    console.install(app)
     return app

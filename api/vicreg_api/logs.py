@@ -38,7 +38,7 @@ async def read_log(services: Services, job: JobSchema, number: int | None) -> As
         pieces = iter(())
     else:
         raise InvalidRequest(f"job {job.id} has no attempt {number}")
-    return _decoded(_each(pieces))
+    return _decoded(pieces_of(pieces))
 
 
 async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
@@ -73,7 +73,7 @@ async def _from(
     services: Services, job: JobSchema, attempt: AttemptSchema, start: int
 ) -> AsyncIterator[bytes]:
     """An attempt's log from byte ``start``, in pieces."""
-    async for piece in _each(await in_thread(LOGS, lambda: _open(services, job, attempt))):
+    async for piece in pieces_of(await in_thread(LOGS, lambda: _open(services, job, attempt))):
         if start < len(piece):
             yield piece[start:]
         start = max(0, start - len(piece))
@@ -88,7 +88,8 @@ def _open(services: Services, job: JobSchema, attempt: AttemptSchema) -> Iterato
     return services.cluster.log(attempt.submission_id) or iter(())
 
 
-async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def pieces_of(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """Pieces that a neighbour gives, each read in a thread."""
     while (piece := await in_thread(LOGS, lambda: next(pieces, None))) is not None:
         yield piece
 

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from vicreg_platform.contract.importance import Importance, read_importance
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    IMPORTANCE_TAG,
     JOB_TAG,
     KIND_TAG,
     LABEL_PREFIX,
@@ -57,6 +59,8 @@ _TRIAL_STATUS = {
 LOG_BYTES = 256 * 2**20
 """How much of a log is stored."""
 PIECE_BYTES = 2**16
+MAX_ARTIFACTS = 1000
+"""How many of a run's artifacts are listed."""
 _TRANSIENT = (429, 500, 502, 503, 504)
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
@@ -80,6 +84,15 @@ class MetricPoint:
     value: float
     timestamp: int
     """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A file that is stored with a run."""
+
+    path: str
+    size: int | None
+    """In bytes."""
 
 
 def mlflow_client(url: str) -> MlflowClient:
@@ -232,6 +245,11 @@ class Tracking:
             if (trial := read_trial(child.data.tags.get(TRIAL_TAG))) is not None
         ]
 
+    def importance(self, run_id: str) -> Importance | None:
+        """What a sweep's driver has found of its parameters; None if nothing yet."""
+        with self._answering():
+            return read_importance(self._client.get_run(run_id).data.tags.get(IMPORTANCE_TAG))
+
     def begin_trial(self, run_id: str, trial: Trial) -> None:
         """Show a new trial; one that resumes keeps its state."""
         with self._answering():
@@ -253,6 +271,46 @@ class Tracking:
             (MetricPoint(point.step, point.value, point.timestamp) for point in points),
             key=lambda point: (point.step, point.timestamp),
         )
+
+    def artifacts(self, run_id: str) -> list[Artifact]:
+        """Everything stored with a run but its logs, by path."""
+        found: list[Artifact] = []
+        folders: list[str | None] = [None]
+        with self._answering():
+            while folders and len(found) < MAX_ARTIFACTS:
+                for entry in self._client.list_artifacts(run_id, folders.pop()):
+                    if entry.is_dir:
+                        folders.append(entry.path)
+                    else:
+                        found.append(Artifact(entry.path, entry.file_size))
+        return sorted(
+            (each for each in found if not each.path.startswith("logs/")),
+            key=lambda each: each.path,
+        )
+
+    def artifact(self, run_id: str, path: str) -> tuple[Iterator[bytes], int | None]:
+        """An artifact, in pieces as the server sends it, and its size if the server says it.
+
+        Raises:
+            NotFound: the run has no such artifact.
+        """
+        try:
+            answer = requests.get(
+                f"{self._url}/get-artifact",
+                params={"run_id": run_id, "path": path},
+                stream=True,
+                timeout=30,
+            )
+        except requests.RequestException as error:
+            raise self._unreachable() from error
+        if not answer.ok:
+            answer.close()
+            if answer.status_code in _TRANSIENT and answer.status_code != 500:
+                raise self._unreachable()
+            # MLflow answers 500 for a path that it does not have.
+            raise NotFound(f"the run has no artifact '{path}'")
+        size = answer.headers.get("content-length", "")
+        return _pieces(answer), int(size) if size.isdecimal() else None
 
     def store_log(self, run_id: str, attempt: int, log: Iterable[bytes]) -> None:
         """Store an attempt's log, given in pieces, with the run.
@@ -374,6 +432,18 @@ class Tracking:
         return TrackingUnavailable(f"MLflow is unreachable at {self._url}")
 
 
+def thinned(points: Sequence[MetricPoint], most: int) -> list[MetricPoint]:
+    """At most ``most`` of the points, evenly spaced, the first and the last among them.
+
+    Args:
+        points: in the order of their steps.
+        most: 2 or more.
+    """
+    if len(points) <= most:
+        return list(points)
+    return [points[round(i * (len(points) - 1) / (most - 1))] for i in range(most)]
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether an error is MLflow's own refusal, which would be the same at the next attempt."""
     from mlflow.exceptions import RestException
@@ -393,6 +463,11 @@ def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+def _pieces(answer: requests.Response) -> Iterator[bytes]:
+    with answer:
+        yield from answer.iter_content(PIECE_BYTES)
 
 
 def _log_path(attempt: int) -> str:

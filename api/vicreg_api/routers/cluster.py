@@ -6,7 +6,8 @@ from fastapi import APIRouter
 
 from vicreg_api.services import InjectedServices
 from vicreg_api.threads import NEIGHBOURS, in_thread
-from vicreg_platform.cluster.schemas import Amount, ClusterSchema
+from vicreg_platform.cluster.schemas import Amount, ClusterSchema, NodeSchema
+from vicreg_platform.pages import Page
 
 router = APIRouter(prefix="/v1/cluster", tags=["cluster"])
 
@@ -20,3 +21,10 @@ async def get(services: InjectedServices) -> ClusterSchema:
         total=Amount.of(capacity.total),
         used=Amount.of(capacity.used),
     )
+
+
+@router.get("/nodes")
+async def nodes(services: InjectedServices) -> Page[NodeSchema]:
+    """The machines that are up, and the jobs on each."""
+    found = await in_thread(NEIGHBOURS, services.cluster.machines)
+    return Page(items=[NodeSchema.of(node) for node in found])

@@ -2,27 +2,42 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends, Header, Query, Response, status
+from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from vicreg_api.access import InjectedCaller, check_owner
 from vicreg_api.body import parsed_body
 from vicreg_api.examples import JOB_BODY
-from vicreg_api.logs import follow_log, read_log
+from vicreg_api.logs import follow_log, pieces_of, read_log
 from vicreg_api.parameters import Cursor, Identifier, Limit
-from vicreg_api.problems import Problem
+from vicreg_api.problems import Problem, problem_of
 from vicreg_api.services import InjectedServices
 from vicreg_api.threads import NEIGHBOURS, in_thread
-from vicreg_platform.errors import InvalidRequest
+from vicreg_platform.contract.importance import Importance
+from vicreg_platform.errors import InvalidRequest, NotFound, PlatformError
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.repository import JobFilter
-from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema, TrialSort
+from vicreg_platform.jobs.schemas import (
+    Counts,
+    DryRun,
+    EventSchema,
+    JobField,
+    JobSchema,
+    JobSort,
+    Order,
+    TrialSchema,
+    TrialSort,
+)
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.pages import Page
+from vicreg_platform.schema import Schema
+from vicreg_platform.specs.base import Moment
 from vicreg_platform.tracking import Tracking
 
 router = APIRouter(
@@ -36,7 +51,10 @@ router = APIRouter(
 )
 MAX_LABELS = 10
 """Labels of a search: each is a join, and a database plans few of them quickly."""
+MAX_AT_ONCE = 200
+"""Jobs that one request changes."""
 Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
+Value = Annotated[str, Field(max_length=1000)]
 
 
 class MetricPointSchema(BaseModel):
@@ -45,6 +63,9 @@ class MetricPointSchema(BaseModel):
     step: int
     value: float
     timestamp: int
+
+
+ArtifactPath = Annotated[str, Path(max_length=1000, pattern=r"^[^\x00]+$")]
 
 
 class Metrics(BaseModel):
@@ -61,6 +82,58 @@ def _curves(tracking: Tracking, run_id: str, keys: list[str] | None) -> Metrics:
             MetricPointSchema(step=p.step, value=p.value, timestamp=p.timestamp) for p in points
         ]
     return Metrics(items=items)
+
+
+class ArtifactSchema(Schema):
+    """A file that is stored with the job's run."""
+
+    path: str
+    size: int | None
+    """In bytes."""
+
+
+class LabelChanges(BaseModel):
+    """What to change of a job."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    labels: dict[Value, Value | None]
+    """Values by key; null removes a label."""
+
+
+class Action(enum.StrEnum):
+    """What to do with several jobs."""
+
+    CANCEL = "cancel"
+    RETRY = "retry"
+    LABEL = "label"
+
+
+class BulkRequest(BaseModel):
+    """One thing to do with several jobs."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    action: Action
+    jobs: list[Annotated[str, Field(max_length=64)]] = Field(min_length=1, max_length=MAX_AT_ONCE)
+    labels: dict[Value, Value | None] = {}
+    """For `label`: values by key; null removes a label."""
+
+
+class Done(Schema):
+    """What came of one of the jobs."""
+
+    id: str
+    job: JobSchema | None = None
+    """The job; for `retry`, the new one."""
+    problem: Problem | None = None
+    """Why nothing was done."""
+
+
+class BulkAnswer(Schema):
+    """What came of each of the jobs, in the order of the request."""
+
+    items: list[Done]
 
 
 class Clone(BaseModel):
@@ -99,20 +172,22 @@ def submit(
     return job
 
 
-@router.get("")
-def find(
-    services: InjectedServices,
+def _wanted(
     state: Annotated[list[JobState] | None, Query(description="One or more")] = None,
     kind: Text = None,
     experiment: Text = None,
+    owner: Text = None,
     schedule: Annotated[Text, Query(description="The id of the schedule that submitted it")] = None,
+    parent: Annotated[Text, Query(description="The id of the job that they follow from")] = None,
+    top_level: Annotated[bool, Query(description="Only jobs that follow from no other")] = False,
+    text: Annotated[Text, Query(description="Part of the name, experiment or id")] = None,
+    created_from: Annotated[Moment | None, Query(description="Submitted then or later")] = None,
+    created_before: Annotated[Moment | None, Query(description="Submitted earlier")] = None,
     label: Annotated[
         list[str] | None, Query(description="`key=value`, one or more; all must match")
     ] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
-) -> Page[JobSchema]:
-    """List jobs, newest first."""
+) -> JobFilter:
+    """Which jobs are meant; every condition given must hold."""
     if label is not None and len(label) > MAX_LABELS:
         raise InvalidRequest(f"label: at most {MAX_LABELS} may be given")
     labels = {}
@@ -121,16 +196,128 @@ def find(
         if not separator or "\x00" in pair:
             raise InvalidRequest(f"label: '{pair}' must be key=value")
         labels[key] = value
-    wanted = JobFilter(
-        states=state or (), kind=kind, experiment=experiment, schedule=schedule, labels=labels
+    return JobFilter(
+        states=state or (),
+        kind=kind,
+        experiment=experiment,
+        owner=owner,
+        schedule=schedule,
+        parent=parent,
+        top_level=top_level,
+        text=text,
+        created_from=created_from,
+        created_before=created_before,
+        labels=labels,
     )
-    return services.jobs.find(wanted, limit, cursor)
+
+
+Wanted = Annotated[JobFilter, Depends(_wanted)]
+
+
+@router.get("")
+def find(
+    services: InjectedServices,
+    wanted: Wanted,
+    sort: JobSort = JobSort.CREATED,
+    order: Order = Order.DESC,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+) -> Page[JobSchema]:
+    """List jobs, newest first."""
+    return services.jobs.find(wanted, limit, cursor, sort, order)
+
+
+@router.get("/counts")
+def counts(
+    services: InjectedServices,
+    wanted: Wanted,
+    by: Annotated[JobField, Query(description="The field by whose values to count")] = (
+        JobField.STATE
+    ),
+) -> Counts:
+    """How many jobs there are."""
+    return services.jobs.counts(wanted, by)
+
+
+@router.post("/bulk")
+def bulk(services: InjectedServices, caller: InjectedCaller, request: BulkRequest) -> BulkAnswer:
+    """Do one thing with several jobs. What cannot be done with one does not stop the others."""
+
+    def act(job_id: str) -> JobSchema:
+        if request.action is Action.RETRY:
+            return services.jobs.retry(job_id, caller.name)
+        check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
+        if request.action is Action.CANCEL:
+            return services.jobs.cancel(job_id)
+        return services.jobs.label(job_id, request.labels)
+
+    def done(job_id: str) -> Done:
+        try:
+            return Done(id=job_id, job=act(job_id))
+        except PlatformError as error:
+            return Done(id=job_id, problem=problem_of(error))
+
+    return BulkAnswer(items=[done(job_id) for job_id in dict.fromkeys(request.jobs)])
 
 
 @router.get("/{job_id}")
 def get(services: InjectedServices, job_id: Identifier) -> JobSchema:
     """One job."""
     return services.jobs.get(job_id)
+
+
+@router.patch("/{job_id}")
+def label(
+    services: InjectedServices, caller: InjectedCaller, job_id: Identifier, changes: LabelChanges
+) -> JobSchema:
+    """Change a job's labels, by a merge patch. Those of its MLflow run stay as they are."""
+    check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
+    return services.jobs.label(job_id, changes.labels)
+
+
+@router.get("/{job_id}/request")
+def request(services: InjectedServices, job_id: Identifier) -> dict[str, Any]:
+    """The spec as its user wrote it."""
+    return services.jobs.request(job_id)
+
+
+@router.get("/{job_id}/artifacts")
+async def artifacts(services: InjectedServices, job_id: Identifier) -> Page[ArtifactSchema]:
+    """The files that are stored with the job's run in MLflow, but its logs: 1,000 at most."""
+    job = await run_sync(services.jobs.get, job_id)
+    if job.mlflow is None:
+        return Page(items=[])
+    run_id = job.mlflow.run_id
+    found = await in_thread(NEIGHBOURS, lambda: services.tracking.artifacts(run_id))
+    return Page(items=[ArtifactSchema(path=each.path, size=each.size) for each in found])
+
+
+@router.get(
+    "/{job_id}/artifacts/{path:path}",
+    response_class=StreamingResponse,
+    responses={200: {"content": {"application/octet-stream": {}}}},
+)
+async def artifact(
+    services: InjectedServices, job_id: Identifier, path: ArtifactPath
+) -> StreamingResponse:
+    """One of those files. Only pictures are shown by a browser: others it saves."""
+    job = await run_sync(services.jobs.get, job_id)
+    if job.mlflow is None:
+        raise NotFound(f"job {job_id} has no run in MLflow yet")
+    run_id = job.mlflow.run_id
+    pieces, size = await in_thread(NEIGHBOURS, lambda: services.tracking.artifact(run_id, path))
+    picture = path.endswith(".png")
+    name = quote(path.rsplit("/", 1)[-1], safe="")
+    headers = {
+        "Content-Disposition": "inline" if picture else f"attachment; filename*=UTF-8''{name}"
+    }
+    if size is not None:
+        headers["Content-Length"] = str(size)
+    return StreamingResponse(
+        pieces_of(pieces),
+        media_type="image/png" if picture else "application/octet-stream",
+        headers=headers,
+    )
 
 
 @router.get("/{job_id}/events")
@@ -183,6 +370,18 @@ async def trials(
     job = await run_sync(services.jobs.get, job_id)
     tracking, url = services.tracking, services.jobs.mlflow_public_url
     return await in_thread(NEIGHBOURS, lambda: leaderboard(tracking, url, job, sort, limit, cursor))
+
+
+@router.get("/{job_id}/importance")
+async def parameter_importance(services: InjectedServices, job_id: Identifier) -> Importance | None:
+    """How much each parameter of a sweep matters; null before its first trial has ended."""
+    job = await run_sync(services.jobs.get, job_id)
+    if job.kind != "sweep":
+        raise InvalidRequest(f"job {job_id} is not a sweep: it has no parameters to compare")
+    if job.mlflow is None:
+        return None
+    run_id = job.mlflow.run_id
+    return await in_thread(NEIGHBOURS, lambda: services.tracking.importance(run_id))
 
 
 @router.post(

@@ -78,6 +78,35 @@ class Capacity:
         return f"{text} and {amount(total.gpus, 'GPU')}"
 
 
+@dataclass(frozen=True)
+class Device:
+    """A GPU of a node, as its driver sees it."""
+
+    name: str
+    utilization: float | None
+    """In percent."""
+    memory_used: int | None
+    memory_total: int | None
+    """In bytes, as is the one before."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster, and what is on it."""
+
+    id: str
+    name: str
+    total: Bundle
+    used: Bundle
+    cpu_percent: float | None
+    memory_used: int | None
+    memory_total: int | None
+    """In bytes, as is the one before."""
+    devices: tuple[Device, ...]
+    placed: dict[str, Bundle]
+    """What each submission occupies of it; nothing for one whose driver does all of the work."""
+
+
 def nodes_of(text: str) -> tuple[Bundle, ...]:
     """Nodes written as ``COUNTxCPUS`` or ``COUNTxCPUSxGPUS``, with commas: ``8x4,2x16x1``.
 
@@ -165,6 +194,9 @@ class Cluster(Protocol):
 
     def capacity(self) -> Capacity:
         """What the cluster has, and what of it is in use."""
+
+    def machines(self) -> list[Node]:
+        """The machines that are up, by name."""
 
 
 def _held(nodes: Sequence[Bundle], bundle: Bundle) -> int:

@@ -15,6 +15,8 @@ import httpx
 
 from vicreg_platform.cluster import (
     Capacity,
+    Device,
+    Node,
     Submission,
     SubmissionState,
     SubmissionStatus,
@@ -148,6 +150,41 @@ class RayCluster:
         )
         return Capacity(tuple(present.values()), total, free)
 
+    def machines(self) -> list[Node]:
+        """See ``Cluster.machines``."""
+        summary = self._call("GET", "/nodes?view=summary")
+        used = self._parsed(summary, _used)
+        machines = self._parsed(summary, _machines)
+        present = self._parsed(self._call("GET", "/api/v0/nodes?detail=1&limit=10000"), _nodes)
+        names = self._parsed(self._call("GET", "/api/jobs/"), _drivers)
+        groups = self._parsed(
+            self._call("GET", "/api/v0/placement_groups?detail=1&limit=10000"), _groups
+        )
+        found = []
+        for node_id, total in present.items():
+            placed = {name: Bundle(0, 0) for name, node in names.values() if node == node_id}
+            for ray_job, node, bundle in groups:
+                if node == node_id and ray_job in names:
+                    name = names[ray_job][0]
+                    before = placed.get(name, Bundle(0, 0))
+                    placed[name] = Bundle(before.cpus + bundle.cpus, before.gpus + bundle.gpus)
+            machine = machines.get(node_id, {})
+            total_memory, available = (machine.get("mem") or (None, None))[:2]
+            found.append(
+                Node(
+                    id=node_id,
+                    name=str(machine.get("hostname") or machine.get("ip") or node_id[:12]),
+                    total=total,
+                    used=used.get(node_id, Bundle(0, 0)),
+                    cpu_percent=machine.get("cpu"),
+                    memory_used=None if total_memory is None else total_memory - available,
+                    memory_total=total_memory,
+                    devices=tuple(_device(gpu) for gpu in machine.get("gpus") or ()),
+                    placed=placed,
+                )
+            )
+        return sorted(found, key=lambda node: (node.name, node.id))
+
     def _details(self, submission_id: str) -> dict[str, Any] | None:
         """What Ray knows of a submission; None if it does not know it."""
         answer = self._call("GET", f"/api/jobs/{submission_id}")
@@ -214,6 +251,53 @@ def _used(answer: Any) -> dict[str, Bundle]:
         str(name): Bundle(_in_use(text, "CPU"), _in_use(text, "GPU"))
         for name, text in answer["data"]["nodeLogicalResources"].items()
     }
+
+
+def _machines(answer: Any) -> dict[str, dict[str, Any]]:
+    """What each node's agent says of its machine, by the node's id."""
+    return {
+        str(node["raylet"]["nodeId"]): node
+        for node in answer["data"]["summary"]
+        if "nodeId" in (node.get("raylet") or {})
+    }
+
+
+def _drivers(answer: Any) -> dict[str, tuple[str, str | None]]:
+    """By Ray's own id of a job that runs: its submission, and the node of its driver."""
+    return {
+        str(job["job_id"]): (str(job["submission_id"]), job.get("driver_node_id"))
+        for job in answer
+        if job.get("status") == "RUNNING" and job.get("submission_id") and job.get("job_id")
+    }
+
+
+def _groups(answer: Any) -> list[tuple[str, str, Bundle]]:
+    """Each bundle of the placement groups: its Ray job, its node, and what it reserves."""
+    return [
+        (
+            str(group["creator_job_id"]),
+            str(bundle["node_id"]),
+            Bundle(
+                float(bundle["unit_resources"].get("CPU", 0.0)),
+                float(bundle["unit_resources"].get("GPU", 0.0)),
+            ),
+        )
+        for group in answer["data"]["result"]["result"]
+        if group["state"] == "CREATED"
+        for bundle in group["bundles"]
+    ]
+
+
+def _device(gpu: dict[str, Any]) -> Device:
+    def of_mebibytes(value: object) -> int | None:
+        return int(value) * 2**20 if isinstance(value, int | float) else None
+
+    return Device(
+        name=str(gpu.get("name", "GPU")),
+        utilization=gpu.get("utilizationGpu"),
+        memory_used=of_mebibytes(gpu.get("memoryUsed")),
+        memory_total=of_mebibytes(gpu.get("memoryTotal")),
+    )
 
 
 def _in_use(usage: str, resource: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vicreg_platform.cluster import Node
 from vicreg_platform.needs import Bundle
 from vicreg_platform.schema import Schema
 
@@ -24,3 +25,61 @@ class ClusterSchema(Schema):
     nodes: list[Amount]
     total: Amount
     used: Amount
+
+
+class DeviceSchema(Schema):
+    """A GPU."""
+
+    name: str
+    utilization: float | None
+    """In percent."""
+    memory_used: int | None
+    """In bytes."""
+    memory_total: int | None
+
+
+class Placed(Schema):
+    """What a job occupies of a node."""
+
+    job_id: str
+    attempt: int
+    cpus: float
+    gpus: float
+
+
+class NodeSchema(Schema):
+    """A machine of the cluster."""
+
+    id: str
+    name: str
+    total: Amount
+    used: Amount
+    """What is reserved, whether or not a process uses it."""
+    cpu_percent: float | None
+    memory_used: int | None
+    """In bytes."""
+    memory_total: int | None
+    devices: list[DeviceSchema]
+    jobs: list[Placed]
+
+    @classmethod
+    def of(cls, node: Node) -> NodeSchema:
+        """The answer for a node; what others than the platform have submitted is left out."""
+        placed = []
+        for submission, bundle in sorted(node.placed.items()):
+            job_id, _, attempt = submission.rpartition("-")
+            if job_id and attempt.isdecimal():
+                placed.append(
+                    Placed(job_id=job_id, attempt=int(attempt), cpus=bundle.cpus, gpus=bundle.gpus)
+                )
+        return cls(
+            id=node.id,
+            name=node.name,
+            total=Amount.of(node.total),
+            used=Amount.of(node.used),
+            cpu_percent=node.cpu_percent,
+            memory_used=node.memory_used,
+            memory_total=node.memory_total,
+            devices=[DeviceSchema(**vars(device)) for device in node.devices],
+            jobs=placed,
+        )

@@ -6,20 +6,30 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import ColumnElement, CursorResult, exists, func, insert, or_, select, update
-from sqlalchemy.orm import Session, aliased, selectinload
+from sqlalchemy import (
+    ColumnElement,
+    CursorResult,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.orm import Session, aliased, load_only, selectinload
 
 from vicreg_platform.changes import announce
 from vicreg_platform.clock import Clock
 from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.database import Database, insert_if_absent
 from vicreg_platform.errors import IllegalTransition, NotFound
-from vicreg_platform.jobs.schemas import stored_timeline
-from vicreg_platform.jobs.states import TERMINAL, TRANSITIONS, JobState
+from vicreg_platform.jobs.schemas import JobField, JobSort, stored_timeline
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, TRANSITIONS, JobState
 from vicreg_platform.jobs.tables import (
     Attempt,
     Dependency,
@@ -30,7 +40,22 @@ from vicreg_platform.jobs.tables import (
 )
 from vicreg_platform.text import printable
 
-_WITH_PARTS = (selectinload(Job.attempts), selectinload(Job.dependencies))
+_WITH_PARTS = (
+    selectinload(Job.attempts),
+    selectinload(Job.dependencies),
+    selectinload(Job.labels),
+)
+_BRIEF = (
+    Job.id,
+    Job.kind,
+    Job.name,
+    Job.experiment,
+    Job.owner,
+    Job.state,
+    Job.progress,
+    Job.summary,
+)
+"""What a line about a job needs, without its specs."""
 _OTHER = aliased(Job)
 """The job that a ``Dependency`` points to."""
 _ENDED = [state.value for state in TERMINAL]
@@ -50,8 +75,56 @@ class JobFilter:
     states: Sequence[JobState] = ()
     kind: str | None = None
     experiment: str | None = None
+    owner: str | None = None
     schedule: str | None = None
+    parent: str | None = None
+    top_level: bool = False
+    """Only those without a parent."""
+    text: str | None = None
+    """A part of the name, of the experiment or of the id, in any case."""
+    created_from: datetime | None = None
+    created_before: datetime | None = None
     labels: dict[str, str] = field(default_factory=dict)
+
+    def conditions(self) -> Iterator[ColumnElement[bool]]:
+        """The filter in SQL."""
+        if self.states:
+            yield Job.state.in_([state.value for state in self.states])
+        for column, value in (
+            (Job.kind, self.kind),
+            (Job.experiment, self.experiment),
+            (Job.owner, self.owner),
+            (Job.schedule_id, self.schedule),
+            (Job.parent_id, self.parent),
+        ):
+            if value is not None:
+                yield column == value
+        if self.top_level:
+            yield Job.parent_id.is_(None)
+        if self.text is not None:
+            parts = (Job.name, Job.experiment, Job.id)
+            yield or_(*(part.icontains(self.text, autoescape=True) for part in parts))
+        if self.created_from is not None:
+            yield Job.created_at >= self.created_from
+        if self.created_before is not None:
+            yield Job.created_at < self.created_before
+        for key, value in self.labels.items():
+            yield exists().where(Label.job_id == Job.id, Label.key == key, Label.value == value)
+
+
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+_SORTED_BY: dict[JobSort, ColumnElement[Any]] = {
+    JobSort.CREATED: Job.id.expression,  # ids sort by age
+    JobSort.FINISHED: func.coalesce(Job.finished_at, _NEVER),
+    JobSort.NAME: Job.name.expression,
+    JobSort.PRIORITY: Job.priority.expression,
+}
+_COUNTED: dict[JobField, ColumnElement[Any]] = {
+    JobField.STATE: Job.state.expression,
+    JobField.KIND: Job.kind.expression,
+    JobField.EXPERIMENT: Job.experiment.expression,
+    JobField.OWNER: Job.owner.expression,
+}
 
 
 class JobRepository:
@@ -93,6 +166,13 @@ class JobRepository:
         self._record(job.id, None, JobState(job.state), None, message)
         self._session.flush()
 
+    def set_labels(self, job_id: str, labels: dict[str, str]) -> None:
+        """Replace a job's labels."""
+        self._session.execute(delete(Label).where(Label.job_id == job_id))
+        self._session.add_all(Label(job_id=job_id, key=k, value=v) for k, v in labels.items())
+        self._session.flush()
+        self._session.expire_all()
+
     def get(self, job_id: str) -> Job:
         """One job with its attempts.
 
@@ -119,28 +199,52 @@ class JobRepository:
             select(Job).where(Job.promoted_from == sweep_id).options(*_WITH_PARTS)
         )
 
-    def find(self, wanted: JobFilter, limit: int, before: str | None) -> list[Job]:
-        """Up to ``limit`` jobs, newest first, older than the job ``before``.
+    def find(
+        self,
+        wanted: JobFilter,
+        limit: int,
+        after: str | None,
+        sort: JobSort = JobSort.CREATED,
+        descending: bool = True,
+    ) -> list[Job]:
+        """Up to ``limit`` jobs in an order, those that come after the job ``after``.
 
-        The cost does not depend on how far back ``before`` is: ids sort by age, and the search
-        starts at that id in the index.
+        Sorted by age, the cost does not depend on how far back ``after`` is: ids sort by age, and
+        the search starts at that id in the index.
         """
-        query = select(Job).options(*_WITH_PARTS).order_by(Job.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(Job.id < before)
-        if wanted.states:
-            query = query.where(Job.state.in_([state.value for state in wanted.states]))
-        if wanted.kind is not None:
-            query = query.where(Job.kind == wanted.kind)
-        if wanted.experiment is not None:
-            query = query.where(Job.experiment == wanted.experiment)
-        if wanted.schedule is not None:
-            query = query.where(Job.schedule_id == wanted.schedule)
-        for key, value in wanted.labels.items():
-            query = query.where(
-                exists().where(Label.job_id == Job.id, Label.key == key, Label.value == value)
+        key = _SORTED_BY[sort]
+        found = select(Job.id).where(*wanted.conditions()).limit(limit)
+        if after is not None:
+            last = select(key).where(Job.id == after).scalar_subquery()
+            later = (key == last) & (Job.id < after if descending else Job.id > after)
+            found = found.where(or_(key < last if descending else key > last, later))
+        order = (key.desc(), Job.id.desc()) if descending else (key, Job.id)
+        # Two steps: sorting whole rows would read the spec of every job.
+        ids = list(self._session.scalars(found.order_by(*order)))
+        jobs = {
+            job.id: job
+            for job in self._session.scalars(
+                select(Job).where(Job.id.in_(ids)).options(*_WITH_PARTS)
             )
-        return list(self._session.scalars(query))
+        }
+        return [jobs[job_id] for job_id in ids]
+
+    def counts(self, wanted: JobFilter, by: JobField, limit: int) -> list[tuple[str | None, int]]:
+        """How many jobs there are for each value of a field, the most frequent values first."""
+        column = _COUNTED[by]
+        query = (
+            select(column, func.count())
+            .where(*wanted.conditions())
+            .group_by(column)
+            .order_by(func.count().desc(), column)
+            .limit(limit)
+        )
+        return [(value, count) for value, count in self._session.execute(query)]
+
+    def count(self, wanted: JobFilter) -> int:
+        """How many jobs there are."""
+        query = select(func.count()).select_from(Job).where(*wanted.conditions())
+        return self._session.scalar(query) or 0
 
     def queued(self, limit: int, after: Job | None = None) -> list[Job]:
         """Jobs that may start now, after job ``after``: highest priority first, then oldest."""
@@ -479,11 +583,50 @@ class JobRepository:
         )
         return list(self._session.scalars(query))
 
+    def runs_of(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """The runs of those of the jobs that have one."""
+        query = select(Job.id, Job.run_id).where(Job.id.in_(job_ids), Job.run_id.is_not(None))
+        return {row.id: row.run_id for row in self._session.execute(query)}
+
     def mark_closed(self, job_id: str) -> None:
         """Record that the job's run has its final status."""
         self._update(job_id, run_closed_at=self._now)
 
     # Events
+
+    def last_event(self) -> int:
+        """The highest id of an event; 0 if there is none."""
+        return self._session.scalar(select(func.max(Event.id))) or 0
+
+    def events_of_all(self, limit: int, after: int) -> list[tuple[Event, Job]]:
+        """Up to ``limit`` events of any job, oldest first, that come after event ``after``."""
+        query = (
+            select(Event, Job)
+            .join(Job, Event.job_id == Job.id)
+            .where(Event.id > after)
+            .order_by(Event.id)
+            .limit(limit)
+            .options(load_only(*_BRIEF))
+        )
+        return [(event, job) for event, job in self._session.execute(query)]
+
+    def latest_events(self, limit: int, before: int | None) -> list[tuple[Event, Job]]:
+        """Up to ``limit`` events of any job, newest first, older than event ``before``."""
+        query = (
+            select(Event, Job)
+            .join(Job, Event.job_id == Job.id)
+            .order_by(Event.id.desc())
+            .limit(limit)
+            .options(load_only(*_BRIEF))
+        )
+        if before is not None:
+            query = query.where(Event.id < before)
+        return [(event, job) for event, job in self._session.execute(query)]
+
+    def on_cluster(self) -> list[Job]:
+        """The jobs that a process works on, without their specs."""
+        query = select(Job).where(Job.state.in_([state.value for state in ON_CLUSTER]))
+        return list(self._session.scalars(query.options(load_only(*_BRIEF))))
 
     def events(self, job_id: str, limit: int, after: int) -> list[Event]:
         """Up to ``limit`` events of a job, oldest first, that come after event ``after``."""

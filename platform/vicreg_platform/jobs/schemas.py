@@ -99,6 +99,9 @@ class JobSchema(Schema):
     """The job that this one retries."""
     promoted_from: str | None = None
     """The sweep whose best configuration this one trains."""
+    parent: str | None = None
+    """The job that this one follows from: the pretraining that an evaluation measures, the sweep
+    whose best configuration this one trains."""
     schedule_id: str | None = None
     """The schedule that submitted it."""
     owner: str | None = None
@@ -119,7 +122,7 @@ class JobSchema(Schema):
 
     @classmethod
     def of(cls, job: Job, mlflow_public_url: str) -> JobSchema:
-        """The answer for a row loaded with its attempts and dependencies."""
+        """The answer for a row loaded with its attempts, dependencies and labels."""
         # A list must not fail for a row that this version cannot read.
         spec = job.spec if isinstance(job.spec, dict) else {}
         run = None
@@ -135,13 +138,14 @@ class JobSchema(Schema):
             failure=job.failure,
             spec=spec,
             spec_version=job.spec_version,
-            labels=_labels(spec),
+            labels={label.key: label.value for label in job.labels},
             priority=job.priority,
             depends_on=[dependency.depends_on for dependency in job.dependencies],
             start_after=job.start_after,
             deadline=job.deadline,
             retry_of=job.retry_of,
             promoted_from=job.promoted_from,
+            parent=job.parent_id,
             schedule_id=job.schedule_id,
             owner=job.owner,
             attempts=[AttemptSchema.of(attempt) for attempt in job.attempts],
@@ -162,17 +166,53 @@ def stored_timeline(attempt: Attempt) -> Timeline | None:
         return None
 
 
-def _labels(spec: dict[str, Any]) -> dict[str, str]:
-    labels = spec.get("labels")
-    return {k: str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
-
-
 def _numbers(summary: object) -> dict[str, float]:
     """The finite numbers of a summary: JSON has no others."""
     if not isinstance(summary, dict):
         return {}
     numbers = {k: v for k, v in summary.items() if isinstance(v, int | float)}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+class JobSort(enum.StrEnum):
+    """What jobs are sorted by."""
+
+    CREATED = "created"
+    FINISHED = "finished"
+    """Unfinished jobs count as the latest."""
+    NAME = "name"
+    PRIORITY = "priority"
+
+
+class Order(enum.StrEnum):
+    """A direction of sorting."""
+
+    ASC = "asc"
+    DESC = "desc"
+
+
+class JobField(enum.StrEnum):
+    """A field by whose values jobs are counted."""
+
+    STATE = "state"
+    KIND = "kind"
+    EXPERIMENT = "experiment"
+    OWNER = "owner"
+
+
+class Count(Schema):
+    """How many jobs have a value."""
+
+    value: str | None
+    count: int
+
+
+class Counts(Schema):
+    """How many jobs there are."""
+
+    total: int
+    items: list[Count]
+    """By the values of a field, the most frequent first, 100 at most."""
 
 
 class TrialSort(enum.StrEnum):
@@ -212,6 +252,47 @@ class EventSchema(Schema):
     def of(cls, event: Event) -> EventSchema:
         """The answer for a row."""
         return cls(**{name: getattr(event, name) for name in cls.model_fields})
+
+
+class JobEvent(EventSchema):
+    """An event, and the job that it is of."""
+
+    job_id: str
+    kind: str
+    name: str
+    experiment: str
+    owner: str | None
+
+    @classmethod
+    def of_job(cls, event: Event, job: Job) -> JobEvent:
+        """The answer for a row and its job's."""
+        return cls(
+            **EventSchema.of(event).model_dump(),
+            job_id=job.id,
+            kind=job.kind,
+            name=job.name,
+            experiment=job.experiment,
+            owner=job.owner,
+        )
+
+
+class JobProgress(Schema):
+    """How far a job on the cluster is."""
+
+    job_id: str
+    state: JobState
+    progress: Progress | None
+    summary: dict[str, float]
+
+    @classmethod
+    def of(cls, job: Job) -> JobProgress:
+        """The answer for a row."""
+        return cls(
+            job_id=job.id,
+            state=JobState(job.state),
+            progress=read_progress(job.progress),
+            summary=_numbers(job.summary),
+        )
 
 
 class DryRun(Schema):

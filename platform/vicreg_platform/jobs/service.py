@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
 from sqlalchemy.orm import Session
 
 from vicreg_platform.clock import Clock, utc_now
@@ -25,9 +27,20 @@ from vicreg_platform.errors import (
 )
 from vicreg_platform.ids import new_id
 from vicreg_platform.jobs.repository import JobFilter, JobRepository, Jobs
-from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema
+from vicreg_platform.jobs.schemas import (
+    Count,
+    Counts,
+    DryRun,
+    EventSchema,
+    JobEvent,
+    JobField,
+    JobProgress,
+    JobSchema,
+    JobSort,
+    Order,
+)
 from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
-from vicreg_platform.jobs.tables import Job
+from vicreg_platform.jobs.tables import Event, Job
 from vicreg_platform.keys.repository import KeyRepository
 from vicreg_platform.pages import Page, number_of, page_of
 from vicreg_platform.specs import (
@@ -40,6 +53,7 @@ from vicreg_platform.specs import (
     JobSpec,
     parse_spec,
 )
+from vicreg_platform.specs.base import Labels
 from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
 from vicreg_platform.telemetry import Unfinished
@@ -65,6 +79,9 @@ class Origin:
 
 
 ORIGINAL = Origin()
+_LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(Labels)
+MAX_COUNTS = 100
+"""How many values of a field are counted."""
 MAX_SPEC_BYTES = MAX_COMMAND_BYTES - 20_000
 """Of a spec in its driver's command line, which also says where everything is."""
 
@@ -156,12 +173,54 @@ class JobService:
         with self._jobs.read() as jobs:
             return self._answer(jobs.get(job_id))
 
-    def find(self, wanted: JobFilter, limit: int, cursor: str | None) -> Page[JobSchema]:
-        """A page of jobs, newest first."""
+    def find(
+        self,
+        wanted: JobFilter,
+        limit: int,
+        cursor: str | None,
+        sort: JobSort = JobSort.CREATED,
+        order: Order = Order.DESC,
+    ) -> Page[JobSchema]:
+        """A page of jobs in an order, by default newest first."""
         with self._jobs.read() as jobs:
-            found = jobs.find(wanted, limit + 1, cursor)
+            found = jobs.find(wanted, limit + 1, cursor, sort, order is Order.DESC)
             answers = [self._answer(job) for job in found]
         return page_of(answers, limit, lambda job: job.id)
+
+    def counts(self, wanted: JobFilter, by: JobField) -> Counts:
+        """How many jobs there are, in total and by the values of a field."""
+        with self._jobs.read() as jobs:
+            found = jobs.counts(wanted, by, MAX_COUNTS)
+            total = jobs.count(wanted)
+        return Counts(total=total, items=[Count(value=v, count=n) for v, n in found])
+
+    def request(self, job_id: str) -> dict[str, Any]:
+        """The spec of a job as its user wrote it.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        with self._jobs.read() as jobs:
+            return jobs.get(job_id).request
+
+    def label(self, job_id: str, changes: Mapping[str, str | None]) -> JobSchema:
+        """Change the labels by which a job is found; those of its run stay as they are.
+
+        Args:
+            job_id: the job.
+            changes: values by key; None removes a label.
+
+        Raises:
+            NotFound: there is no such job.
+            InvalidSpec: a key or value cannot be a label's, or they are too many.
+        """
+        with self._jobs.write() as jobs:
+            jobs.lock(job_id)
+            now = {label.key: label.value for label in jobs.get(job_id).labels}
+            kept = {k: v for k, v in (now | dict(changes)).items() if v is not None}
+            _check_labels(kept)
+            jobs.set_labels(job_id, kept)
+            return self._answer(jobs.get(job_id))
 
     def unfinished(self) -> Unfinished:
         """How many jobs are unfinished.
@@ -185,6 +244,33 @@ class JobService:
             jobs.get(job_id)
             found = jobs.events(job_id, limit + 1, number_of(cursor) or 0)
         return page_of([EventSchema.of(event) for event in found], limit, lambda event: event.id)
+
+    def runs_of(self, job_ids: Sequence[str]) -> dict[str, str]:
+        """The MLflow runs of those of the jobs that have one."""
+        with self._jobs.read() as jobs:
+            return jobs.runs_of(job_ids)
+
+    def latest_events(self, limit: int, cursor: str | None) -> Page[JobEvent]:
+        """A page of the events of all jobs, newest first."""
+        with self._jobs.read() as jobs:
+            found = jobs.latest_events(limit + 1, number_of(cursor))
+        page = page_of(found, limit, lambda row: row[0].id)
+        return Page(items=_readable(page.items), next_cursor=page.next_cursor)
+
+    def last_event(self) -> int:
+        """The highest id of an event; 0 if there is none."""
+        with self._jobs.read() as jobs:
+            return jobs.last_event()
+
+    def events_after(self, event: int, limit: int) -> list[JobEvent]:
+        """Events of all jobs, oldest first, with ids above ``event``."""
+        with self._jobs.read() as jobs:
+            return _readable(jobs.events_of_all(limit, event))
+
+    def on_cluster(self) -> list[JobProgress]:
+        """How far each job is that a process works on."""
+        with self._jobs.read() as jobs:
+            return [JobProgress.of(job) for job in jobs.on_cluster()]
 
     def cancel(self, job_id: str) -> JobSchema:
         """Cancel a job: at once if it is not on the cluster, else by way of ``stopping``.
@@ -440,6 +526,7 @@ class JobService:
             reason=f"waits {', '.join(waits)}" if waits else None,
             retry_of=origin.retry_of,
             promoted_from=origin.promoted_from,
+            parent_id=spec.encoder_job or origin.promoted_from,
             schedule_id=origin.schedule_id,
             owner=origin.owner,
             start_after=spec.start_after,
@@ -462,6 +549,27 @@ class JobService:
 
     def _answer(self, job: Job) -> JobSchema:
         return JobSchema.of(job, self.mlflow_public_url)
+
+
+def _check_labels(labels: dict[str, str]) -> None:
+    try:
+        _LABELS.validate_python(labels)
+    except ValidationError as error:
+        raise InvalidSpec(
+            [
+                FieldFault(".".join(("labels", *map(str, fault["loc"][:1]))), fault["msg"])
+                for fault in error.errors(include_url=False)
+            ]
+        ) from None
+
+
+def _readable(found: Iterable[tuple[Event, Job]]) -> list[JobEvent]:
+    """Events without those that this version cannot read: one of them must not hide the others."""
+    events = []
+    for event, job in found:
+        with suppress(ValidationError):
+            events.append(JobEvent.of_job(event, job))
+    return events
 
 
 class _AnsweredMeanwhile(Exception):

@@ -45,6 +45,9 @@ class Job(Base):
     """The job that this one retries, from its last checkpoint."""
     promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The sweep whose best configuration this one trains."""
+    parent_id: Mapped[str | None] = mapped_column(String(64))
+    """The job that this one follows from: the pretraining that an evaluation measures, the sweep
+    whose best configuration this one trains. Null if there is none, or before 0.3.0."""
     owner: Mapped[str | None] = mapped_column(String(200))
     """The name on the key that submitted it."""
     schedule_id: Mapped[str | None] = mapped_column(String(64))
@@ -82,6 +85,21 @@ class Job(Base):
         Index("ix_jobs_schedule_id", "schedule_id", "id"),
         partial_index("ix_jobs_deadline", "deadline", "finished_at IS NULL"),
         Index("ix_jobs_experiment", "experiment", "id"),
+        Index("ix_jobs_parent", "parent_id", "id"),
+        # All that a list filters and sorts by: a job's spec is long, and is not read for it.
+        Index(
+            "ix_jobs_listed",
+            "kind",
+            "state",
+            "experiment",
+            "owner",
+            "parent_id",
+            "priority",
+            "created_at",
+            "finished_at",
+            "id",
+            "name",
+        ),
         partial_index(
             "ix_jobs_unclosed", "finished_at", "run_closed_at IS NULL AND run_id IS NOT NULL"
         ),

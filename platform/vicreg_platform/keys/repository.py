@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import exists, or_, select, update
+from sqlalchemy import delete, exists, or_, select, update
 from sqlalchemy.orm import Session
 
 from vicreg_platform.database import insert_if_absent
 from vicreg_platform.errors import NotFound
-from vicreg_platform.keys.tables import ApiKey, AuditEntry
+from vicreg_platform.keys.tables import ApiKey, AuditEntry, BrowserSession
 
 
 class KeyRepository:
@@ -78,6 +78,29 @@ class KeyRepository:
         self._session.execute(
             update(ApiKey).where(ApiKey.prefix == prefix).values(last_used_at=self._now)
         )
+
+    def add_session(self, digest: str, key: str, expires_at: datetime) -> None:
+        """Store a browser's session; those that have expired are deleted."""
+        self._session.execute(delete(BrowserSession).where(BrowserSession.expires_at <= self._now))
+        self._session.add(
+            BrowserSession(digest=digest, key=key, created_at=self._now, expires_at=expires_at)
+        )
+
+    def live_of_session(self, digest: str) -> ApiKey | None:
+        """The valid key with which a browser has signed in."""
+        return self._session.scalar(
+            select(ApiKey)
+            .join(BrowserSession, BrowserSession.key == ApiKey.prefix)
+            .where(
+                BrowserSession.digest == digest,
+                BrowserSession.expires_at > self._now,
+                *self._live(),
+            )
+        )
+
+    def delete_session(self, digest: str) -> None:
+        """Delete a browser's session."""
+        self._session.execute(delete(BrowserSession).where(BrowserSession.digest == digest))
 
     def revoke(self, prefix: str) -> None:
         """Revoke a key."""

@@ -38,6 +38,18 @@ class KeySchema(Schema):
     revoked_at: datetime | None
 
 
+class SessionSchema(Schema):
+    """Who the caller is."""
+
+    name: str | None
+    """The owner of the key; null if the API is open."""
+    role: Role
+    key: str | None
+    """The key's public part."""
+    csrf: str | None
+    """Of a browser that has signed in: what it must send as `X-CSRF-Token` to change anything."""
+
+
 class NewKey(KeySchema):
     """A new key: the only time that it is shown."""
 

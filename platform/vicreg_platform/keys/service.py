@@ -19,6 +19,8 @@ from vicreg_platform.keys.tables import ApiKey
 from vicreg_platform.pages import Page, number_of, page_of
 
 KEY = re.compile(r"vk_([0-9a-f]{8})_[A-Za-z0-9_-]{32,}")
+SESSION = timedelta(days=7)
+"""How long a browser stays signed in."""
 USED_SECONDS = 60
 """The last use is recorded to this precision: not every request writes."""
 
@@ -82,6 +84,41 @@ class KeyService:
             raise InvalidKey("the API key is not valid: unknown, revoked or expired")
         self._note_use(found)
         return Caller(found.name, Role(found.role), found.prefix)
+
+    def sign_in(self, key: str) -> str:
+        """Begin a browser's session, which ends with its key, at the latest.
+
+        Returns:
+            Its token, which the browser keeps; what is stored is its digest.
+
+        Raises:
+            InvalidKey: the key is unknown, revoked or expired.
+        """
+        caller = self.authenticate(key)
+        assert caller.key is not None
+        token = secrets.token_urlsafe(32)
+        with self._database.write() as session:
+            now = self._now()
+            KeyRepository(session, now).add_session(_digest(token), caller.key, now + SESSION)
+        return token
+
+    def authenticate_session(self, token: str) -> Caller:
+        """Who has signed in.
+
+        Raises:
+            InvalidKey: the session has ended, or its key is no longer valid.
+        """
+        with self._database.read() as session:
+            found = KeyRepository(session, self._now()).live_of_session(_digest(token))
+        if found is None:
+            raise InvalidKey("the session has ended: sign in again")
+        self._note_use(found)
+        return Caller(found.name, Role(found.role), found.prefix)
+
+    def sign_out(self, token: str) -> None:
+        """End a browser's session."""
+        with self._database.write() as session:
+            KeyRepository(session, self._now()).delete_session(_digest(token))
 
     def create(
         self,

@@ -7,6 +7,8 @@ several specs, one YAML document each.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
@@ -35,6 +37,14 @@ def recipe_text(name: str) -> str:
         return recipe
     # Not for all of them: it takes half a second.
     return yaml.safe_dump_all(recipe, sort_keys=False, width=100, allow_unicode=True)
+
+
+def recipes_of_one_job() -> Iterator[tuple[str, str, str]]:
+    """The recipes that are one spec each: name, what its first comment says, and text."""
+    for name, recipe in sorted(_recipes().items()):
+        if isinstance(recipe, str):
+            lines = itertools.takewhile(lambda line: line.startswith("#"), recipe.splitlines())
+            yield name, " ".join(line.lstrip("# ") for line in lines), recipe
 
 
 def load_recipe(name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
-from vicreg_platform.contract.tags import ATTEMPT_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG, IMPORTANCE_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
@@ -19,6 +19,7 @@ from vicreg_platform.specs import SweepSpec
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.sweep import plots
+from vicreg_workers.sweep.importance import importance
 from vicreg_workers.sweep.ledger import Entry, Ledger
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import CLOSE_SECONDS, FAILED_CLOSE_SECONDS, Outbox
@@ -136,6 +137,7 @@ class Reporter:
             plots.parallel_coordinates(self._spec, entries),
         )
         self._outbox.file("sweep/objective.png", plots.objective(self._spec, entries))
+        self._outbox.tags({IMPORTANCE_TAG: importance(self._spec, entries).model_dump_json()})
 
     def _send_all(self) -> None:
         tracking = Tracking(self._assignment.tracking_uri)

@@ -1,0 +1,95 @@
+// Curves on one pair of axes, drawn by uPlot.
+import "uplot/dist/uPlot.min.css";
+import { useComputedColorScheme } from "@mantine/core";
+import { useElementSize } from "@mantine/hooks";
+import { useEffect, useMemo, useRef } from "react";
+import uPlot from "uplot";
+import { joined } from "../compute/curve";
+import { number } from "../compute/format";
+
+export type Curve = { label: string; color: string; x: number[]; y: number[]; faint?: number[] };
+
+type Props = {
+  title: string;
+  curves: Curve[];
+  xLabel: string;
+  log?: boolean;
+  height?: number;
+  /** Charts of one group show the same moment under the pointer. */
+  group?: string;
+};
+
+export function Chart({ title, curves, xLabel, log = false, height = 200, group }: Props) {
+  const { ref: measured, width } = useElementSize();
+  const place = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const dark = useComputedColorScheme("light") === "dark";
+  const data = useMemo(
+    () =>
+      joined(
+        curves.flatMap(({ x, y, faint }) => (faint === undefined ? [{ x, y }] : [{ x, y: faint }, { x, y }])),
+      ) as uPlot.AlignedData,
+    [curves],
+  );
+  const look = curves.map((curve) => [curve.label, curve.color, curve.faint !== undefined].join()).join(";");
+
+  useEffect(() => {
+    if (place.current === null || width === 0) return undefined;
+    const ink = dark ? "#a3adbb" : "#5a6472";
+    const grid = { stroke: dark ? "#ffffff18" : "#00000014", width: 1 };
+    const axis = { stroke: ink, grid, ticks: grid, font: "11px system-ui", labelFont: "11px system-ui" };
+    const made = new uPlot(
+      {
+        width,
+        height,
+        scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
+        axes: [
+          { ...axis, label: xLabel, labelSize: 16, size: 28 },
+          { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) },
+        ],
+        series: [
+          { label: xLabel, value: (_, value) => number(value) },
+          ...curves.flatMap((curve): uPlot.Series[] => {
+            const main: uPlot.Series = {
+              label: curve.label,
+              stroke: curve.color,
+              width: 1.6,
+              spanGaps: true,
+              points: { show: curve.x.length < 30, size: 4 },
+              value: (_, value) => number(value),
+            };
+            if (curve.faint === undefined) return [main];
+            const faint = { ...main, label: `${curve.label} (raw)`, stroke: `${curve.color}55`, points: { show: false } };
+            return [faint, main];
+          }),
+        ],
+        cursor: group === undefined ? {} : { sync: { key: group } },
+        legend: { live: true, show: curves.length <= 12 },
+      },
+      data,
+      place.current,
+    );
+    plot.current = made;
+    return () => {
+      plot.current = null;
+      made.destroy();
+    };
+    // Data alone does not make a new plot: see below.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [look, width, height, log, dark, xLabel, group]);
+
+  useEffect(() => {
+    plot.current?.setData(data);
+  }, [data]);
+
+  const last = curves.map((curve) => `${curve.label} ${number(curve.y.at(-1))}`).slice(0, 6).join(", ");
+  const empty = curves.every((curve) => curve.x.length === 0);
+  return (
+    <figure className="card" style={{ margin: 0 }} aria-label={empty ? `${title}: no points yet` : `${title}, latest: ${last}`}>
+      <h2 style={{ fontSize: 13 }}>{title}</h2>
+      <div ref={measured} style={{ minHeight: height + 30 }}>
+        <div ref={place} aria-hidden />
+      </div>
+    </figure>
+  );
+}

@@ -1,0 +1,182 @@
+// Parallel coordinates, scatter and bars, by ECharts.
+import { useComputedColorScheme } from "@mantine/core";
+import { BarChart, LineChart, ParallelChart, ScatterChart } from "echarts/charts";
+import { GridComponent, ParallelComponent, TooltipComponent } from "echarts/components";
+import { type EChartsCoreOption, type ECharts, init, use as register } from "echarts/core";
+import { CanvasRenderer } from "echarts/renderers";
+import { useEffect, useMemo, useRef } from "react";
+import { number } from "../compute/format";
+
+register([ParallelChart, ScatterChart, LineChart, BarChart, GridComponent, ParallelComponent, TooltipComponent, CanvasRenderer]);
+
+type Props = {
+  title: string;
+  option: EChartsCoreOption;
+  height?: number;
+  /** Called with the index of the point or line that is clicked. */
+  choose?: (index: number) => void;
+  /** Called with the indices of the lines within the brushes. */
+  brush?: (indices: number[] | null) => void;
+};
+
+export function Picture({ title, option, height = 280, choose, brush }: Props) {
+  const place = useRef<HTMLDivElement>(null);
+  const chart = useRef<ECharts | null>(null);
+  const dark = useComputedColorScheme("light") === "dark";
+  const handlers = useRef({ choose, brush });
+  handlers.current = { choose, brush };
+  useEffect(() => {
+    if (place.current === null) return undefined;
+    const made = init(place.current, dark ? "dark" : undefined);
+    chart.current = made;
+    made.on("click", (event) => handlers.current.choose?.(event.dataIndex ?? 0));
+    made.on("axisareaselected", () => {
+      const model = (made as unknown as { getModel: () => Brushed }).getModel();
+      const series = model.getSeriesByIndex(0);
+      const all = series.getData().count();
+      const inside = series.getRawIndicesByActiveState("active");
+      handlers.current.brush?.(inside.length === 0 || inside.length === all ? null : inside);
+    });
+    const watch = new ResizeObserver(() => made.resize());
+    watch.observe(place.current);
+    return () => {
+      watch.disconnect();
+      made.dispose();
+      chart.current = null;
+    };
+  }, [dark]);
+  useEffect(() => {
+    chart.current?.setOption(
+      { backgroundColor: "transparent", animation: false, textStyle: { fontFamily: "system-ui" }, ...option },
+      { replaceMerge: ["series"] },
+    );
+  }, [option, dark]);
+  return (
+    <figure className="card" style={{ margin: 0 }} aria-label={title}>
+      <h2 style={{ fontSize: 13 }}>{title}</h2>
+      <div ref={place} style={{ height }} aria-hidden />
+    </figure>
+  );
+}
+
+type Brushed = {
+  getSeriesByIndex: (index: number) => {
+    getData: () => { count: () => number };
+    getRawIndicesByActiveState: (state: string) => number[];
+  };
+};
+
+export type Line = { label: string; color: string; values: Record<string, unknown> };
+
+/** Each line a job or a trial, each axis a parameter or a metric; drag along an axis to choose. */
+export function ParallelCoordinates({
+  title,
+  axes,
+  lines,
+  brush,
+  choose,
+}: {
+  title: string;
+  axes: string[];
+  lines: Line[];
+  brush?: (indices: number[] | null) => void;
+  choose?: (index: number) => void;
+}) {
+  const option = useMemo(() => {
+    const columns = axes.map((axis) => lines.map((line) => line.values[axis]));
+    const numeric = columns.map((column) => column.every((value) => value == null || typeof value === "number"));
+    return {
+      tooltip: { formatter: (point: { dataIndex: number }) => lines[point.dataIndex]?.label ?? "" },
+      parallel: { left: 40, right: 60, top: 36, bottom: 16, parallelAxisDefault: { nameTextStyle: { fontSize: 11 } } },
+      parallelAxis: axes.map((name, dim) => {
+        const column = columns[dim] ?? [];
+        if (numeric[dim] !== true) {
+          return { dim, name, type: "category", data: [...new Set(column.map(String))].sort() };
+        }
+        const values = column.filter((value): value is number => typeof value === "number");
+        const low = Math.min(...values);
+        const high = Math.max(...values);
+        const wide = low > 0 && high / low > 50;
+        return { dim, name, type: wide ? "log" : "value", scale: true, axisLabel: { formatter: (value: number) => number(value) } };
+      }),
+      series: [
+        {
+          type: "parallel",
+          lineStyle: { width: 2, opacity: 0.7 },
+          emphasis: { lineStyle: { width: 4, opacity: 1 } },
+          inactiveOpacity: 0.06,
+          data: lines.map((line) => ({
+            value: axes.map((axis, dim) => {
+              const value = line.values[axis];
+              if (numeric[dim] !== true) return String(value);
+              return typeof value === "number" && Number.isFinite(value) ? value : "-";
+            }),
+            lineStyle: { color: line.color },
+          })),
+        },
+      ],
+    };
+  }, [axes, lines]);
+  return <Picture title={title} option={option} brush={brush} choose={choose} />;
+}
+
+export type Dot = { label: string; color: string; x: number; y: number };
+
+export function Scatter({
+  title,
+  dots,
+  xLabel,
+  yLabel,
+  line = false,
+  choose,
+}: {
+  title: string;
+  dots: Dot[];
+  xLabel: string;
+  yLabel: string;
+  /** Also draw the best so far: larger or smaller is better. */
+  line?: "max" | "min" | false;
+  choose?: (index: number) => void;
+}) {
+  const option = useMemo(() => {
+    const xs = dots.map((dot) => dot.x);
+    const wide = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 50;
+    let best: number | null = null;
+    const course = dots.toSorted((a, b) => a.x - b.x).map((dot) => {
+      if (best === null || (line === "max" ? dot.y > best : dot.y < best)) best = dot.y;
+      return [dot.x, best];
+    });
+    return {
+      tooltip: {
+        formatter: (point: { seriesIndex: number; dataIndex: number }) => {
+          const dot = dots[point.dataIndex];
+          return dot === undefined || point.seriesIndex > 0
+            ? ""
+            : `${dot.label}<br>${number(dot.x)}, ${number(dot.y)}`;
+        },
+      },
+      grid: { left: 60, right: 20, top: 12, bottom: 40 },
+      xAxis: { name: xLabel, nameLocation: "middle", nameGap: 24, type: wide ? "log" : "value", scale: true },
+      yAxis: { name: yLabel, nameLocation: "middle", nameGap: 44, scale: true, axisLabel: { formatter: (value: number) => number(value) } },
+      series: [
+        { type: "scatter", symbolSize: 9, data: dots.map((dot) => ({ value: [dot.x, dot.y], itemStyle: { color: dot.color } })) },
+        ...(line === false ? [] : [{ type: "line", step: "end", symbol: "none", silent: true, lineStyle: { opacity: 0.5 }, data: course }]),
+      ],
+    };
+  }, [dots, xLabel, yLabel, line]);
+  return <Picture title={title} option={option} choose={choose} />;
+}
+
+export function Bars({ title, bars }: { title: string; bars: [string, number][] }) {
+  const option = useMemo(() => {
+    const sorted = bars.toSorted((a, b) => a[1] - b[1]);
+    return {
+      tooltip: {},
+      grid: { left: 8, right: 24, top: 4, bottom: 20, containLabel: true },
+      xAxis: { type: "value", max: 1 },
+      yAxis: { type: "category", data: sorted.map(([name]) => name) },
+      series: [{ type: "bar", data: sorted.map(([, value]) => value), itemStyle: { color: "#3b5bdb" } }],
+    };
+  }, [bars]);
+  return <Picture title={title} option={option} height={Math.max(120, 32 * bars.length + 40)} />;
+}

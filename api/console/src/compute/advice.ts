@@ -1,0 +1,22 @@
+// What to do about a job that does not go on.
+import type { Job } from "../api/client";
+
+const FAILURES: Record<string, string> = {
+  user: "Something in the spec or the data is not right, and would fail again. Edit the spec, and submit it as a new job.",
+  diverged:
+    "The loss became infinite or not a number. Lower optimizer.base_lr, warm up longer (training.warmup_epochs), or use precision bf16 instead of fp16.",
+  out_of_memory:
+    "A worker ran out of memory. Use a smaller training.batch_size, more workers, a narrower expander, or precision bf16.",
+  timeout:
+    "The time that the spec allows was over. Raise max_runtime or deadline; a retry goes on from the last checkpoint.",
+  infrastructure:
+    "A machine or a service failed, as often as retry.max_attempts allows. Look at the cluster and the log; a retry goes on from the last checkpoint.",
+};
+
+export function advice(job: Job): string | null {
+  if (job.state === "failed") return FAILURES[job.failure ?? ""] ?? FAILURES.infrastructure ?? null;
+  if (job.state === "queued") return "It starts by itself as soon as the cluster has room for it.";
+  if (job.state === "waiting") return "It starts by itself once that has come.";
+  if (job.state === "cancelled" && job.attempts.length > 0) return "A retry goes on from its last checkpoint.";
+  return null;
+}

@@ -1,0 +1,19 @@
+// Logs as text: what a terminal would have taken for commands is left out.
+
+// CSI and OSC sequences, other two-character escapes, and control characters but tab and newline.
+const COMMANDS =
+  // eslint-disable-next-line no-control-regex
+  /\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
+
+/** What a terminal would show of a log, without colours. */
+export function plain(text: string): string {
+  return text.replaceAll("\r\n", "\n").replaceAll("\r", "\n").replaceAll(COMMANDS, "");
+}
+
+/** Where the first error of a log begins; null if it has none. */
+export function firstError(text: string): number | null {
+  const found = /^.*(?:Traceback \(most recent call last\)|\b(?:ERROR|CRITICAL|FATAL)\b|vicreg failure:|\b\w*(?:Error|Exception): )/m.exec(
+    text,
+  );
+  return found === null ? null : found.index;
+}

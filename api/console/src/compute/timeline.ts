@@ -1,0 +1,43 @@
+// Where the time of an attempt went.
+import type { Attempt } from "../api/client";
+
+export type Phase = { name: string; from: number; seconds: number; until: string };
+
+const ORDER: [field: string, phase: string][] = [
+  ["submitted", "waits in the queue"],
+  ["driver_up", "driver starts"],
+  ["workers_up", "workers start"],
+  ["process_group_up", "workers connect"],
+  ["data_open", "data is opened"],
+  ["network_built", "network is built"],
+  ["first_step", "first step"],
+  ["last_step", "trains"],
+  ["published", "results are published"],
+  ["ended", "ends"],
+  ["archived", "log is stored"],
+];
+
+/** What the attempt did between the moments that it reached; those it has not are left out. */
+export function phases(attempt: Attempt, kind: string): Phase[] {
+  const moments: Record<string, string | null | undefined> = {
+    ...attempt.timeline,
+    queued: attempt.queued_at ?? attempt.created_at,
+    submitted: attempt.submitted_at,
+    ended: attempt.ended_at,
+    archived: attempt.archived_at,
+  };
+  const start = moments.queued;
+  if (start === null || start === undefined) return [];
+  let before = Date.parse(start);
+  const found: Phase[] = [];
+  for (const [field, phase] of ORDER) {
+    const until = moments[field];
+    if (until === null || until === undefined) continue;
+    const at = Date.parse(until);
+    const name = field === "last_step" && kind !== "pretrain" ? "measures" : phase;
+    // The clocks of two nodes may differ: no phase is shorter than nothing.
+    found.push({ name, from: before, seconds: Math.max(0, (at - before) / 1000), until });
+    before = Math.max(before, at);
+  }
+  return found;
+}

@@ -1,0 +1,193 @@
+// Several jobs beside each other: curves, values, and only those parameters that differ.
+import { ActionIcon, Group, Select, Stack, Table, Text, TextInput, Title } from "@mantine/core";
+import { useQueries, useQuery } from "@tanstack/react-query";
+import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
+import { useMemo } from "react";
+import type { Job } from "../api/client";
+import * as queries from "../api/queries";
+import { Chart } from "../components/Chart";
+import { Failure } from "../components/Failure";
+import { ParallelCoordinates, Scatter } from "../components/Picture";
+import { StateBadge } from "../components/StateBadge";
+import { colorAt } from "../compute/colors";
+import { best, direction } from "../compute/curve";
+import { metric, number } from "../compute/format";
+import { differing, flatten } from "../compute/spec";
+import { axisLabel, chartsOf, CurveControls, curveOf, stepsPerEpoch } from "./job/Curves";
+
+const route = getRouteApi("/compare");
+const MOST = 50;
+/** Fields that say which job it is, not what it does. */
+const NAMES = new Set(["name", "experiment", "priority", "start_after", "deadline", "max_runtime", "depends_on"]);
+
+function parameters(job: Job): Record<string, string> {
+  const flat = flatten(job.spec);
+  return Object.fromEntries(Object.entries(flat).filter(([path]) => !NAMES.has(path) && !path.startsWith("labels.")));
+}
+
+function value(text: string | undefined): unknown {
+  const asNumber = Number(text);
+  return text !== undefined && text !== "" && Number.isFinite(asNumber) ? asNumber : text;
+}
+
+export function Compare() {
+  const { job: ids = [], axis = "step", smooth = 0, metric: chosen, x } = route.useSearch();
+  const navigate = useNavigate({ from: "/compare" });
+  const found = useQueries({ queries: ids.slice(0, MOST).map((id) => queries.job(id)) });
+  const jobs = useMemo(() => found.flatMap((each) => each.data ?? []), [found]);
+  const failed = found.find((each) => each.error !== null)?.error;
+  const names = useMemo(() => [...new Set(jobs.flatMap((job) => Object.keys(job.summary)))].sort(), [jobs]);
+  const metricNames = names.filter((name) => name !== "train/epoch" && name !== "data/corrupt_images");
+  const shown = metricNames.includes(chosen ?? "") ? chosen : (metricNames.find((name) => direction(name) === "max") ?? metricNames[0]);
+  const drawn = names.filter((name) => ["train/loss", "train/invariance", "train/variance", "train/covariance", "knn/top1", "representation/rankme", "embedding/std_mean", "train/learning_rate", "train/images_per_second"].includes(name));
+  const curves = useQuery(queries.curves(jobs.map((job) => job.id), drawn, 500));
+  const specs = useMemo(() => jobs.map(parameters), [jobs]);
+  const paths = useMemo(() => differing(specs), [specs]);
+  const numeric = paths.filter((path) => specs.every((spec) => typeof value(spec[path]) === "number"));
+  const across = numeric.includes(x ?? "") ? x : numeric[0];
+  const lines = useMemo(
+    () =>
+      jobs.map((job, index) => ({
+        label: job.name,
+        color: colorAt(index),
+        values: {
+          ...Object.fromEntries(paths.map((path) => [path, value(specs[index]?.[path])])),
+          ...(shown === undefined ? {} : { [shown]: job.summary[shown] ?? null }),
+        },
+      })),
+    [jobs, paths, specs, shown],
+  );
+  const axes = useMemo(() => [...paths.slice(0, 12), ...(shown === undefined ? [] : [shown])], [paths, shown]);
+  const dots = useMemo(
+    () =>
+      jobs.flatMap((job, index) => {
+        const y = shown === undefined ? undefined : job.summary[shown];
+        const at = across === undefined ? undefined : value(specs[index]?.[across]);
+        return typeof at === "number" && y !== undefined ? [{ label: job.name, color: colorAt(index), x: at, y }] : [];
+      }),
+    [jobs, specs, shown, across],
+  );
+  const charts = useMemo(
+    () =>
+      chartsOf(drawn).flatMap(([, group]) => group).map((name) => ({
+        name,
+        curves: jobs.map((job, index) =>
+          curveOf(job.name, colorAt(index), curves.data?.[job.id]?.[name] ?? [], axis, smooth, stepsPerEpoch(job)),
+        ),
+      })),
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+    [jobs, curves.data, axis, smooth, drawn.join()],
+  );
+  const change = (next: string[]) => void navigate({ search: (now) => ({ ...now, job: next }), replace: true });
+  return (
+    <Stack gap="sm">
+      <Group justify="space-between">
+        <Title order={1}>Compare</Title>
+        <AddJob ids={ids} add={(id) => change([...ids, id])} />
+      </Group>
+      {failed && <Failure error={failed} />}
+      {ids.length > MOST && <Failure error={new Error(`At most ${MOST} jobs are compared: the first are shown.`)} />}
+      {jobs.length < 2 && <Text c="dimmed">Choose two jobs or more in the list of jobs, or add them here by their id.</Text>}
+      {jobs.length > 0 && (
+        <>
+          <Group>
+            <CurveControls from="/compare" axis={axis} smooth={smooth} />
+            <Select aria-label="Metric" w={220} data={metricNames} value={shown ?? null} onChange={(next) => void navigate({ search: (now) => ({ ...now, metric: next ?? undefined }), replace: true })} />
+          </Group>
+          <div className="scroll">
+            <Table>
+              <Table.Thead>
+                <Table.Tr>
+                  <Table.Th>Job</Table.Th>
+                  <Table.Th>State</Table.Th>
+                  <Table.Th ta="right">{shown}, last</Table.Th>
+                  <Table.Th ta="right">best</Table.Th>
+                  {paths.slice(0, 12).map((path) => (
+                    <Table.Th key={path} ta="right">
+                      {path}
+                    </Table.Th>
+                  ))}
+                  <Table.Th w={30} />
+                </Table.Tr>
+              </Table.Thead>
+              <Table.Tbody>
+                {jobs.map((job, index) => (
+                  <Table.Tr key={job.id}>
+                    <Table.Td maw={260}>
+                      <Group gap={6} wrap="nowrap">
+                        <span aria-hidden style={{ width: 12, height: 12, borderRadius: 3, background: colorAt(index), flexShrink: 0 }} />
+                        <Link to="/jobs/$id" params={{ id: job.id }} className="clip">
+                          {job.name}
+                        </Link>
+                      </Group>
+                    </Table.Td>
+                    <Table.Td>
+                      <StateBadge state={job.state} />
+                    </Table.Td>
+                    <Table.Td ta="right">{shown === undefined ? "–" : metric(shown, job.summary[shown])}</Table.Td>
+                    <Table.Td ta="right">
+                      {shown === undefined ? "–" : metric(shown, best(shown, curves.data?.[job.id]?.[shown] ?? []))}
+                    </Table.Td>
+                    {paths.slice(0, 12).map((path) => {
+                      const text = specs[index]?.[path];
+                      const known = value(text);
+                      return (
+                        <Table.Td key={path} ta="right" maw={160} className="clip" title={text}>
+                          {typeof known === "number" ? number(known) : (text ?? "–")}
+                        </Table.Td>
+                      );
+                    })}
+                    <Table.Td>
+                      <ActionIcon variant="subtle" color="gray" size="sm" aria-label={`Leave out ${job.name}`} onClick={() => change(ids.filter((id) => id !== job.id))}>
+                        ✕
+                      </ActionIcon>
+                    </Table.Td>
+                  </Table.Tr>
+                ))}
+              </Table.Tbody>
+            </Table>
+          </div>
+          {paths.length === 0 && jobs.length > 1 && <Text c="dimmed">Their parameters are the same.</Text>}
+          <div className="grid">
+            {charts.map((each) => (
+              <Chart key={each.name} title={each.name} curves={each.curves} xLabel={axisLabel(axis)} group="compare" />
+            ))}
+          </div>
+          {jobs.length > 1 && shown !== undefined && paths.length > 0 && (
+            <div className="grid">
+              <div>
+                {numeric.length > 0 && (
+                  <Select
+                    label="Parameter of the scatter"
+                    mb={4}
+                    data={numeric}
+                    value={across ?? null}
+                    onChange={(next) => void navigate({ search: (now) => ({ ...now, x: next ?? undefined }), replace: true })}
+                  />
+                )}
+                {across !== undefined && <Scatter title={`${shown} against ${across}`} dots={dots} xLabel={across} yLabel={shown} />}
+              </div>
+              <ParallelCoordinates title="Parameters and metric" axes={axes} lines={lines} />
+            </div>
+          )}
+        </>
+      )}
+    </Stack>
+  );
+}
+
+function AddJob({ ids, add }: { ids: string[]; add: (id: string) => void }) {
+  return (
+    <TextInput
+      aria-label="Add a job by its id"
+      placeholder="Add a job by its id"
+      w={220}
+      onKeyDown={(event) => {
+        const id = event.currentTarget.value.trim();
+        if (event.key !== "Enter" || id === "" || ids.includes(id)) return;
+        event.currentTarget.value = "";
+        add(id);
+      }}
+    />
+  );
+}

@@ -1,0 +1,472 @@
+// One job: what it is, how it goes, why, and what can be done about it.
+import { Alert, Code, Group, Stack, Table, Tabs, Text, Title, Tooltip } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
+import { lazy, Suspense } from "react";
+import { answered, api, type Job } from "../api/client";
+import * as queries from "../api/queries";
+import { Confirm, tell, tellFailure, useBulk, useMayChange, useMaySubmit } from "../components/actions";
+import { Failure } from "../components/Failure";
+import { JobProgressBar } from "../components/JobProgressBar";
+import { LinkButton } from "../components/links";
+import { Button } from "@mantine/core";
+import { ended, StateBadge } from "../components/StateBadge";
+import { Duration, Time } from "../components/Time";
+import { advice } from "../compute/advice";
+import { bytes, duration, metric } from "../compute/format";
+import { phases } from "../compute/timeline";
+import type { JobSearch, Tab } from "../router";
+
+const Curves = lazy(() => import("./job/Curves"));
+const Trials = lazy(() => import("./job/Trials"));
+const Evaluations = lazy(() => import("./job/Evaluations"));
+const Logs = lazy(() => import("./job/Logs"));
+const Spec = lazy(() => import("./job/Spec"));
+const Editor = lazy(() => import("../components/Editor").then((module) => ({ default: module.Editor })));
+
+const route = getRouteApi("/jobs/$id");
+
+const NAMES: Record<Tab, string> = {
+  overview: "Overview",
+  curves: "Curves",
+  trials: "Trials",
+  evaluations: "Evaluations",
+  logs: "Logs",
+  spec: "Spec",
+  attempts: "Attempts",
+  files: "Files",
+  events: "Events",
+  json: "JSON",
+};
+const TABS: Record<string, Tab[]> = {
+  pretrain: ["overview", "curves", "evaluations", "logs", "spec", "attempts", "files", "events", "json"],
+  evaluate: ["overview", "curves", "logs", "spec", "attempts", "files", "events", "json"],
+  sweep: ["overview", "trials", "logs", "spec", "attempts", "events", "json"],
+};
+
+export function JobScreen() {
+  const { id } = route.useParams();
+  const { tab = "overview" } = route.useSearch();
+  const navigate = useNavigate({ from: "/jobs/$id" });
+  const { data: job, error, refetch } = useQuery(queries.job(id));
+  if (error) return <Failure error={error} retry={() => void refetch()} />;
+  if (job === undefined) return null;
+  const tabs = TABS[job.kind] ?? ["overview", "json"];
+  return (
+    <Stack gap="xs">
+      <Head job={job} />
+      <Tabs
+        value={tabs.includes(tab) ? tab : "overview"}
+        onChange={(value) =>
+          void navigate({ search: (now): JobSearch => ({ ...now, tab: value as Tab }), replace: true })
+        }
+        keepMounted={false}
+      >
+        <Tabs.List mb="sm">
+          {tabs.map((each) => (
+            <Tabs.Tab key={each} value={each}>
+              {NAMES[each]}
+            </Tabs.Tab>
+          ))}
+        </Tabs.List>
+        <Suspense fallback={<div style={{ minHeight: 400 }} />}>
+          <Tabs.Panel value="overview">
+            <Overview job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="curves">
+            <Curves job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="trials">
+            <Trials job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="evaluations">
+            <Evaluations job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="logs">
+            <Logs job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="spec">
+            <Spec job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="attempts">
+            <Attempts job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="files">
+            <Files job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="events">
+            <Events job={job} />
+          </Tabs.Panel>
+          <Tabs.Panel value="json">
+            <Editor label="The job as JSON" text={JSON.stringify(job, null, 2)} language="json" height="70vh" />
+          </Tabs.Panel>
+        </Suspense>
+      </Tabs>
+    </Stack>
+  );
+}
+
+function Head({ job }: { job: Job }) {
+  return (
+    <>
+      <Group justify="space-between" align="center">
+        <Group gap="sm" wrap="nowrap" style={{ minWidth: 0, flex: "1 1 300px" }}>
+          <StateBadge state={job.state} />
+          <Title order={1} className="clip" title={job.name}>
+            {job.name}
+          </Title>
+        </Group>
+        <Actions job={job} />
+      </Group>
+      <Group gap="md" mih={22}>
+        <Text size="sm" c="dimmed">
+          {job.kind} · <bdi>{job.experiment}</bdi> · <Code>{job.id}</Code>
+        </Text>
+        <div style={{ flex: "1 1 260px", maxWidth: 460 }}>
+          <JobProgressBar job={job} wide />
+        </div>
+      </Group>
+    </>
+  );
+}
+
+function Actions({ job }: { job: Job }) {
+  const mayChange = useMayChange()(job.owner);
+  const maySubmit = useMaySubmit();
+  const navigate = useNavigate();
+  const client = useQueryClient();
+  const bulk = useBulk((jobs) => {
+    const made = jobs[0];
+    if (made !== undefined && made.id !== job.id) void navigate({ to: "/jobs/$id", params: { id: made.id } });
+  });
+  const promote = useMutation({
+    mutationFn: () =>
+      answered(api.POST("/v1/jobs/{job_id}/promote", { params: { path: { job_id: job.id } } })),
+    onSuccess: async (made) => {
+      tell("The best configuration is trained by this job");
+      await client.invalidateQueries({ queryKey: ["jobs"] });
+      await navigate({ to: "/jobs/$id", params: { id: made.id } });
+    },
+    onError: tellFailure,
+  });
+  return (
+    <Group gap={6}>
+      {job.mlflow !== null && (
+        <Button component="a" href={job.mlflow.url} target="_blank" rel="noreferrer" variant="default">
+          MLflow ↗
+        </Button>
+      )}
+      {maySubmit && (
+        <LinkButton to="/new" search={{ from: job.id }} variant="default">
+          Clone
+        </LinkButton>
+      )}
+      {maySubmit && (job.state === "failed" || job.state === "cancelled") && (
+        <Button variant="default" loading={bulk.isPending} onClick={() => bulk.mutate({ action: "retry", jobs: [job.id] })}>
+          Retry
+        </Button>
+      )}
+      {mayChange && job.kind === "sweep" && ended(job.state) && (
+        <Button loading={promote.isPending} onClick={() => promote.mutate()}>
+          Promote the best
+        </Button>
+      )}
+      {mayChange && !ended(job.state) && (
+        <Confirm
+          label="Cancel"
+          title="Cancel this job?"
+          confirm="Cancel the job"
+          disabled={job.state === "stopping"}
+          loading={bulk.isPending}
+          onConfirm={() => bulk.mutate({ action: "cancel", jobs: [job.id] })}
+        >
+          {job.name} stops. Its last checkpoint is kept: a retry goes on from there.
+        </Confirm>
+      )}
+    </Group>
+  );
+}
+
+function Overview({ job }: { job: Job }) {
+  const hint = advice(job);
+  const names = Object.keys(job.summary).sort();
+  return (
+    <Stack gap="sm">
+      {(job.reason !== null || hint !== null) && (
+        <Alert color={job.state === "failed" ? "red" : "indigo"} variant="light" title={job.reason === null ? undefined : <span className="wrap">{job.reason}</span>}>
+          {hint}
+        </Alert>
+      )}
+      <div className="grid">
+        <section className="card">
+          <Title order={2}>Where the time went</Title>
+          <Timeline job={job} />
+        </section>
+        <section className="card">
+          <Title order={2}>Facts</Title>
+          <Facts job={job} />
+        </section>
+        <section className="card">
+          <Title order={2}>Latest values</Title>
+          <Table withRowBorders={false} verticalSpacing={2}>
+            <Table.Tbody>
+              {names.map((name) => (
+                <Table.Tr key={name}>
+                  <Table.Td>{name}</Table.Td>
+                  <Table.Td ta="right">{metric(name, job.summary[name])}</Table.Td>
+                </Table.Tr>
+              ))}
+            </Table.Tbody>
+          </Table>
+          {names.length === 0 && (
+            <Text size="sm" c="dimmed">
+              Nothing has been measured yet.
+            </Text>
+          )}
+        </section>
+      </div>
+    </Stack>
+  );
+}
+
+const SHADES = ["gray.5", "cyan.7", "indigo.4", "indigo.6", "teal.6", "teal.8", "violet.5", "green.7", "orange.6", "gray.6", "gray.5"];
+
+function Timeline({ job }: { job: Job }) {
+  const attempt = job.attempts.at(-1);
+  const found = attempt === undefined ? [] : phases(attempt, job.kind);
+  const total = found.reduce((sum, phase) => sum + phase.seconds, 0);
+  if (attempt === undefined || found.length === 0) {
+    return (
+      <Text size="sm" c="dimmed">
+        {job.state === "queued" || job.state === "waiting" ? (
+          <>
+            It waits since <Time at={job.created_at} />.
+          </>
+        ) : (
+          "It has not started."
+        )}
+      </Text>
+    );
+  }
+  return (
+    <>
+      <div style={{ display: "flex", height: 14, borderRadius: 3, overflow: "hidden" }} aria-hidden>
+        {found.map((phase, index) => (
+          <Tooltip key={phase.name} label={`${phase.name}: ${duration(phase.seconds)}`}>
+            <div
+              style={{
+                flex: `${Math.max(phase.seconds, total / 200)} 0 0`,
+                background: `var(--mantine-color-${(SHADES[index % SHADES.length] ?? "gray.5").replace(".", "-")})`,
+              }}
+            />
+          </Tooltip>
+        ))}
+      </div>
+      <Table withRowBorders={false} verticalSpacing={2} mt={6}>
+        <Table.Tbody>
+          {found.map((phase) => (
+            <Table.Tr key={phase.name}>
+              <Table.Td>{phase.name}</Table.Td>
+              <Table.Td ta="right" w={100}>
+                {duration(phase.seconds)}
+              </Table.Td>
+              <Table.Td ta="right" c="dimmed" w={110}>
+                <Time at={phase.until} />
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      {job.attempts.length > 1 && (
+        <Text size="xs" c="dimmed">
+          Attempt {attempt.number}; the others are under Attempts.
+        </Text>
+      )}
+    </>
+  );
+}
+
+function JobRef({ id }: { id: string }) {
+  const { data } = useQuery(queries.job(id));
+  return (
+    <Link to="/jobs/$id" params={{ id }} className="clip" style={{ display: "inline-block" }}>
+      {data?.name ?? id}
+    </Link>
+  );
+}
+
+function Facts({ job }: { job: Job }) {
+  const following = useQuery(queries.jobs({ parent: job.id, order: "asc", limit: 20 }));
+  const facts: [string, React.ReactNode][] = [
+    ["Submitted", <Time key="c" at={job.created_at} />],
+    ["Ran for", <Duration key="d" from={job.started_at} to={job.finished_at} />],
+    ["Owner", job.owner ?? "–"],
+    ["Priority", job.priority],
+  ];
+  if (job.parent != null) facts.push([job.kind === "evaluate" ? "Evaluates" : "Promoted from", <JobRef key="p" id={job.parent} />]);
+  if (job.retry_of != null) facts.push(["Retries", <JobRef key="r" id={job.retry_of} />]);
+  if (job.depends_on.length > 0) {
+    facts.push(["Waits for", <Stack key="w" gap={0}>{job.depends_on.map((id) => <JobRef key={id} id={id} />)}</Stack>]);
+  }
+  if (job.schedule_id != null) {
+    facts.push([
+      "Schedule",
+      <Link key="s" to="/schedules/$id" params={{ id: job.schedule_id }}>
+        {job.schedule_id}
+      </Link>,
+    ]);
+  }
+  if (job.start_after != null) facts.push(["Not before", <Time key="n" at={job.start_after} />]);
+  if (job.deadline != null) facts.push(["Deadline", <Time key="l" at={job.deadline} />]);
+  const children = following.data?.items ?? [];
+  if (children.length > 0) {
+    facts.push([
+      "Followed by",
+      <Stack key="f" gap={2}>
+        {children.map((each) => (
+          <Group key={each.id} gap={6} wrap="nowrap">
+            <StateBadge state={each.state} />
+            <Link to="/jobs/$id" params={{ id: each.id }} className="clip">
+              {each.name}
+            </Link>
+          </Group>
+        ))}
+      </Stack>,
+    ]);
+  }
+  return (
+    <>
+      <Table withRowBorders={false} verticalSpacing={2} layout="fixed">
+        <Table.Tbody>
+          {facts.map(([name, value]) => (
+            <Table.Tr key={name}>
+              <Table.Td c="dimmed" w={110} style={{ verticalAlign: "top" }}>
+                {name}
+              </Table.Td>
+              <Table.Td>{value}</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      <Group gap={4} mt={6}>
+        {Object.entries(job.labels).map(([key, value]) => (
+          <Tooltip key={key} label={`${key}=${value}`}>
+            <LinkButton
+              to="/jobs"
+              search={{ label: [`${key}=${value}`] }}
+              variant="default"
+              size="compact-xs"
+              maw={220}
+            >
+              <span className="clip">
+                {key}={value}
+              </span>
+            </LinkButton>
+          </Tooltip>
+        ))}
+      </Group>
+    </>
+  );
+}
+
+function Attempts({ job }: { job: Job }) {
+  return (
+    <div className="scroll">
+      <Table>
+        <Table.Thead>
+          <Table.Tr>
+            {["Attempt", "Outcome", "Queued", "Submitted", "Ran for", "What it said", "On Ray"].map((name) => (
+              <Table.Th key={name}>{name}</Table.Th>
+            ))}
+          </Table.Tr>
+        </Table.Thead>
+        <Table.Tbody>
+          {job.attempts.map((attempt) => (
+            <Table.Tr key={attempt.number}>
+              <Table.Td>
+                <Link to="/jobs/$id" params={{ id: job.id }} search={{ tab: "logs", attempt: attempt.number }}>
+                  {attempt.number}: log
+                </Link>
+              </Table.Td>
+              <Table.Td>{attempt.outcome ?? "live"}</Table.Td>
+              <Table.Td>
+                <Time at={attempt.queued_at} />
+              </Table.Td>
+              <Table.Td>
+                <Time at={attempt.submitted_at} />
+              </Table.Td>
+              <Table.Td>
+                <Duration from={attempt.submitted_at} to={attempt.ended_at} />
+              </Table.Td>
+              <Table.Td className="wrap">{attempt.message}</Table.Td>
+              <Table.Td>
+                <Code>{attempt.submission_id}</Code>
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      {job.attempts.length === 0 && <Text c="dimmed">It has not been attempted yet.</Text>}
+    </div>
+  );
+}
+
+function fileUrl(job: Job, path: string): string {
+  return `/v1/jobs/${job.id}/artifacts/${path.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+function Files({ job }: { job: Job }) {
+  const { data, error } = useQuery(queries.artifacts(job.id));
+  if (error) return <Failure error={error} />;
+  return (
+    <>
+      <Text size="sm" c="dimmed" mb="xs">
+        The encoder and the last checkpoint are stored when the training has ended.
+        {job.kind === "pretrain" && (
+          <>
+            {" "}
+            As ONNX: <Code>vicreg export {job.id} encoder.onnx</Code>
+          </>
+        )}
+      </Text>
+      <Table maw={800}>
+        <Table.Tbody>
+          {data?.items.map((file) => (
+            <Table.Tr key={file.path}>
+              <Table.Td className="wrap">
+                <a href={fileUrl(job, file.path)} download>
+                  {file.path}
+                </a>
+              </Table.Td>
+              <Table.Td ta="right">{bytes(file.size)}</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      {data?.items.length === 0 && <Text c="dimmed">Nothing is stored yet.</Text>}
+    </>
+  );
+}
+
+function Events({ job }: { job: Job }) {
+  const { data, error } = useQuery(queries.jobEvents(job.id));
+  if (error) return <Failure error={error} />;
+  return (
+    <Table maw={1000}>
+      <Table.Tbody>
+        {data?.items.map((event) => (
+          <Table.Tr key={event.id}>
+            <Table.Td w={110}>
+              <Time at={event.at} />
+            </Table.Td>
+            <Table.Td w={110}>{event.before === event.after ? null : <StateBadge state={event.after} />}</Table.Td>
+            <Table.Td w={80} c="dimmed">
+              {event.attempt === null ? "" : `attempt ${event.attempt}`}
+            </Table.Td>
+            <Table.Td className="wrap">{event.message}</Table.Td>
+          </Table.Tr>
+        ))}
+      </Table.Tbody>
+    </Table>
+  );
+}

@@ -1,0 +1,518 @@
+// All jobs: filtered, sorted and paged by the API, everything in the address.
+import {
+  ActionIcon,
+  Autocomplete,
+  Button,
+  Checkbox,
+  Group,
+  Menu,
+  Modal,
+  MultiSelect,
+  Select,
+  Stack,
+  Table,
+  TagsInput,
+  Text,
+  TextInput,
+  Title,
+} from "@mantine/core";
+import { useDebouncedCallback, useHotkeys, useLocalStorage } from "@mantine/hooks";
+import { useQueries, useQuery } from "@tanstack/react-query";
+import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
+import { type ColumnDef, flexRender, getCoreRowModel, useReactTable, type VisibilityState } from "@tanstack/react-table";
+import { useEffect, useMemo, useState } from "react";
+import type { Job, JobState } from "../api/client";
+import * as queries from "../api/queries";
+import { Confirm, useBulk, useMaySubmit } from "../components/actions";
+import { Failure } from "../components/Failure";
+import { JobProgressBar } from "../components/JobProgressBar";
+import { StateBadge, STATES } from "../components/StateBadge";
+import { Duration, Time } from "../components/Time";
+import { metric, number, plural } from "../compute/format";
+import type { JobsSearch } from "../router";
+
+const PAGE = 50;
+const route = getRouteApi("/jobs");
+type Row = Job & { depth: number };
+
+function score(job: Job): string {
+  const name = ["knn/top1", "linear/top1", "finetune/top1", "train/loss"].find((each) => each in job.summary);
+  return name === undefined ? "–" : `${name} ${metric(name, job.summary[name])}`;
+}
+
+const COLUMNS: ColumnDef<Row>[] = [
+  { id: "state", header: "State", cell: ({ row }) => <StateBadge state={row.original.state} /> },
+  {
+    id: "name",
+    header: "Name",
+    meta: "name",
+    cell: ({ row }) => (
+      <Link
+        to="/jobs/$id"
+        params={{ id: row.original.id }}
+        className="clip"
+        style={{ display: "block", maxWidth: 280, paddingLeft: 16 * row.original.depth, fontWeight: 500 }}
+        title={row.original.name}
+      >
+        {row.original.name}
+      </Link>
+    ),
+  },
+  { id: "kind", header: "Kind", accessorKey: "kind" },
+  {
+    id: "experiment",
+    header: "Experiment",
+    cell: ({ row }) => (
+      <div className="clip" style={{ maxWidth: 160 }} title={row.original.experiment}>
+        {row.original.experiment}
+      </div>
+    ),
+  },
+  { id: "progress", header: "Progress", cell: ({ row }) => <JobProgressBar job={row.original} /> },
+  { id: "score", header: "Score", cell: ({ row }) => <span style={{ whiteSpace: "nowrap" }}>{score(row.original)}</span> },
+  { id: "created", header: "Submitted", meta: "created", cell: ({ row }) => <Time at={row.original.created_at} /> },
+  {
+    id: "duration",
+    header: "Ran for",
+    cell: ({ row }) => <Duration from={row.original.started_at} to={row.original.finished_at} />,
+  },
+  { id: "finished", header: "Finished", meta: "finished", cell: ({ row }) => <Time at={row.original.finished_at} /> },
+  { id: "owner", header: "Owner", cell: ({ row }) => row.original.owner ?? "–" },
+  { id: "priority", header: "Priority", meta: "priority", cell: ({ row }) => number(row.original.priority) },
+  {
+    id: "labels",
+    header: "Labels",
+    cell: ({ row }) => (
+      <div className="clip" style={{ maxWidth: 200 }}>
+        {Object.entries(row.original.labels)
+          .map(([key, value]) => `${key}=${value}`)
+          .join(", ")}
+      </div>
+    ),
+  },
+  {
+    id: "reason",
+    header: "Reason",
+    cell: ({ row }) => (
+      <div className="clip" style={{ maxWidth: 260 }} title={row.original.reason ?? ""}>
+        {row.original.reason}
+      </div>
+    ),
+  },
+  { id: "id", header: "Id", cell: ({ row }) => <code>{row.original.id}</code> },
+];
+const HIDDEN: VisibilityState = { finished: false, owner: false, priority: false, labels: false, id: false };
+
+/** Whether jobs stand under the one that they follow from: a search looks at each by itself. */
+function nested({ state, kind, text, label, created_from, created_before }: JobsSearch): boolean {
+  return [state, kind, text, label, created_from, created_before].every((each) => each === undefined);
+}
+
+/** A page before the job `before` is the page after it in the opposite order, turned around. */
+function query(search: JobsSearch): queries.JobsQuery {
+  const { after, before, ...rest } = search;
+  const order = search.order ?? "desc";
+  const opposite = order === "desc" ? "asc" : "desc";
+  return {
+    ...rest,
+    top_level: nested(search) ? true : undefined,
+    order: before === undefined ? order : opposite,
+    cursor: before ?? after,
+    limit: PAGE,
+  };
+}
+
+export function Jobs() {
+  const search = route.useSearch();
+  const navigate = useNavigate({ from: "/jobs" });
+  const list = useQuery(queries.jobs(query(search)));
+  const { after: _after, before: _before, sort: _sort, order: _order, ...wanted } = search;
+  const totals = useQuery(queries.counts(wanted));
+  const [open, setOpen] = useState<Record<string, boolean>>({});
+  const [here, setHere] = useState(0);
+  const [chosen, setChosen] = useState<Record<string, Job>>({});
+  const [columnVisibility, setColumnVisibility] = useLocalStorage<VisibilityState>({
+    key: "vicreg-columns",
+    defaultValue: HIDDEN,
+    getInitialValueInEffect: false,
+  });
+
+  const roots = useMemo(() => {
+    const items = list.data?.items ?? [];
+    return search.before === undefined ? items : items.toReversed();
+  }, [list.data, search.before]);
+  const rows = useChildren(roots, open);
+  const table = useReactTable({
+    data: rows,
+    columns: COLUMNS,
+    state: { columnVisibility },
+    onColumnVisibilityChange: (change) =>
+      setColumnVisibility(typeof change === "function" ? change(columnVisibility) : change),
+    getCoreRowModel: getCoreRowModel(),
+    getRowId: (row) => row.id,
+  });
+
+  const change = (changes: Partial<JobsSearch>) =>
+    void navigate({ search: (now) => ({ ...now, after: undefined, before: undefined, ...changes }), replace: true });
+  const toggle = (job: Job) =>
+    setChosen((now) => {
+      const { [job.id]: was, ...others } = now;
+      return was === undefined ? { ...now, [job.id]: job } : others;
+    });
+
+  const move = (step: number) => setHere((now) => Math.max(0, Math.min(rows.length - 1, now + step)));
+  useHotkeys([
+    ["j", () => move(1)],
+    ["k", () => move(-1)],
+    [
+      "Enter",
+      () => {
+        const job = rows[here];
+        if (job !== undefined) void navigate({ to: "/jobs/$id", params: { id: job.id } });
+      },
+    ],
+    [
+      "x",
+      () => {
+        const job = rows[here];
+        if (job !== undefined) toggle(job);
+      },
+    ],
+  ]);
+  useEffect(() => {
+    document.getElementById(`row-${here}`)?.scrollIntoView({ block: "nearest" });
+  }, [here]);
+
+  const more = list.data?.next_cursor != null;
+  const first = search.after === undefined && search.before === undefined;
+  const newer = first ? false : search.before === undefined || more;
+  const older = search.before === undefined ? more : true;
+  return (
+    <Stack gap="xs">
+      <Group justify="space-between" align="center">
+        <Title order={1}>Jobs</Title>
+        <Text size="sm" c="dimmed" role="status">
+          {totals.data === undefined ? " " : plural(totals.data.total, "job")}
+        </Text>
+      </Group>
+      <Filters search={search} change={change}>
+        <Menu closeOnItemClick={false} position="bottom-end">
+          <Menu.Target>
+            <Button variant="default">Columns</Button>
+          </Menu.Target>
+          <Menu.Dropdown>
+            {table.getAllLeafColumns().map((column) => (
+              <Menu.Item key={column.id} component="div" p={4}>
+                <Checkbox
+                  label={String(column.columnDef.header)}
+                  checked={column.getIsVisible()}
+                  onChange={column.getToggleVisibilityHandler()}
+                />
+              </Menu.Item>
+            ))}
+          </Menu.Dropdown>
+        </Menu>
+      </Filters>
+      <Chosen jobs={Object.values(chosen)} clear={() => setChosen({})} />
+      {list.error && <Failure error={list.error} retry={() => void list.refetch()} />}
+      <div className="scroll" style={{ minHeight: 300 }}>
+        <Table highlightOnHover stickyHeader>
+          <Table.Thead>
+            <Table.Tr>
+              <Table.Th w={30}>
+                <Checkbox
+                  aria-label="Choose all on this page"
+                  checked={rows.length > 0 && rows.every((job) => job.id in chosen)}
+                  onChange={(event) =>
+                    setChosen(event.currentTarget.checked ? Object.fromEntries(rows.map((job) => [job.id, job])) : {})
+                  }
+                />
+              </Table.Th>
+              <Table.Th w={26} />
+              {table.getFlatHeaders().map((header) => {
+                const sort = header.column.columnDef.meta as JobsSearch["sort"];
+                const sorted = sort !== undefined && (search.sort ?? "created") === sort;
+                const order = search.order ?? "desc";
+                return (
+                  <Table.Th
+                    key={header.id}
+                    aria-sort={sorted ? (order === "asc" ? "ascending" : "descending") : undefined}
+                    style={{ whiteSpace: "nowrap" }}
+                  >
+                    {sort === undefined ? (
+                      String(header.column.columnDef.header)
+                    ) : (
+                      <button
+                        type="button"
+                        className="sort"
+                        onClick={() => change({ sort, order: sorted && order === "desc" ? "asc" : "desc" })}
+                      >
+                        {String(header.column.columnDef.header)} {sorted ? (order === "asc" ? "↑" : "↓") : "↕"}
+                      </button>
+                    )}
+                  </Table.Th>
+                );
+              })}
+            </Table.Tr>
+          </Table.Thead>
+          <Table.Tbody>
+            {table.getRowModel().rows.map((row, index) => (
+              <Table.Tr
+                key={row.id}
+                id={`row-${index}`}
+                className={index === here ? "row-here" : undefined}
+                onClick={() => setHere(index)}
+              >
+                <Table.Td>
+                  <Checkbox
+                    aria-label={`Choose ${row.original.name}`}
+                    checked={row.id in chosen}
+                    onChange={() => toggle(row.original)}
+                  />
+                </Table.Td>
+                <Table.Td p={0}>
+                  {nested(search) && row.original.kind !== "evaluate" && row.original.depth < 2 && (
+                    <ActionIcon
+                      variant="subtle"
+                      color="gray"
+                      size="sm"
+                      aria-label={`What follows from ${row.original.name}`}
+                      aria-expanded={open[row.id] === true}
+                      onClick={() => setOpen((now) => ({ ...now, [row.id]: now[row.id] !== true }))}
+                    >
+                      {open[row.id] === true ? "▾" : "▸"}
+                    </ActionIcon>
+                  )}
+                </Table.Td>
+                {row.getVisibleCells().map((cell) => (
+                  <Table.Td key={cell.id}>{flexRender(cell.column.columnDef.cell, cell.getContext())}</Table.Td>
+                ))}
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+        {list.isSuccess && rows.length === 0 && (
+          <Text c="dimmed" p="md">
+            No job is like that.
+          </Text>
+        )}
+      </div>
+      <Group justify="center">
+        <Button
+          variant="default"
+          disabled={!newer}
+          onClick={() => void navigate({ search: (now) => ({ ...now, after: undefined, before: roots[0]?.id }) })}
+        >
+          ← Previous page
+        </Button>
+        <Button variant="default" disabled={first} onClick={() => change({})}>
+          First page
+        </Button>
+        <Button
+          variant="default"
+          disabled={!older}
+          onClick={() => void navigate({ search: (now) => ({ ...now, before: undefined, after: roots.at(-1)?.id }) })}
+        >
+          Next page →
+        </Button>
+      </Group>
+    </Stack>
+  );
+}
+
+/** The jobs of a page, each followed by those that follow from it if it is open. */
+function useChildren(roots: Job[], open: Record<string, boolean>): Row[] {
+  const opened = Object.keys(open).filter((id) => open[id] === true);
+  const found = useQueries({
+    queries: opened.map((id) => queries.jobs({ parent: id, order: "asc", limit: 200 })),
+  });
+  const under = new Map(opened.map((id, index) => [id, found[index]?.data?.items ?? []]));
+  const listed = (jobs: Job[], depth: number): Row[] =>
+    jobs.flatMap((job) => [{ ...job, depth }, ...listed(under.get(job.id) ?? [], depth + 1)]);
+  return listed(roots, 0);
+}
+
+function Filters({
+  search,
+  change,
+  children,
+}: {
+  search: JobsSearch;
+  change: (changes: Partial<JobsSearch>) => void;
+  children: React.ReactNode;
+}) {
+  const experiments = useQuery(queries.counts({ by: "experiment" }));
+  const owners = useQuery(queries.counts({ by: "owner" }));
+  const values = (found: typeof experiments.data) =>
+    (found?.items ?? []).flatMap((item) => (item.value == null ? [] : [item.value]));
+  const [text, setText] = useState(search.text ?? "");
+  const look = useDebouncedCallback((value: string) => change({ text: value || undefined }), 250);
+  useEffect(() => setText(search.text ?? ""), [search.text]);
+  return (
+    <Group gap="xs" align="end">
+      <TextInput
+        id="search-jobs"
+        type="search"
+        aria-label="Search by name, experiment or id"
+        placeholder="Search  /"
+        value={text}
+        w={190}
+        onChange={(event) => {
+          setText(event.currentTarget.value);
+          look(event.currentTarget.value);
+        }}
+        onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()}
+      />
+      <MultiSelect
+        aria-label="State"
+        placeholder={search.state === undefined ? "Any state" : undefined}
+        size="xs"
+        miw={130}
+        data={STATES}
+        value={search.state ?? []}
+        onChange={(state) => change({ state: state.length > 0 ? (state as JobState[]) : undefined })}
+        clearable
+      />
+      <Select
+        aria-label="Kind"
+        placeholder="Any kind"
+        w={110}
+        data={["pretrain", "evaluate", "sweep"]}
+        value={search.kind ?? null}
+        onChange={(kind) => change({ kind: kind ?? undefined })}
+        clearable
+      />
+      <Autocomplete
+        aria-label="Experiment"
+        placeholder="Any experiment"
+        size="xs"
+        w={150}
+        data={values(experiments.data)}
+        value={search.experiment ?? ""}
+        onChange={(experiment) => change({ experiment: experiment || undefined })}
+      />
+      <Autocomplete
+        aria-label="Owner"
+        placeholder="Any owner"
+        size="xs"
+        w={110}
+        data={values(owners.data)}
+        value={search.owner ?? ""}
+        onChange={(owner) => change({ owner: owner || undefined })}
+      />
+      <TagsInput
+        aria-label="Labels"
+        placeholder={search.label === undefined ? "key=value" : undefined}
+        size="xs"
+        miw={110}
+        maxTags={10}
+        value={search.label ?? []}
+        onChange={(label) => {
+          const pairs = label.filter((pair) => pair.includes("="));
+          change({ label: pairs.length > 0 ? pairs : undefined });
+        }}
+      />
+      <Day label="From" value={search.created_from} change={(created_from) => change({ created_from })} />
+      <Day label="Before" value={search.created_before} change={(created_before) => change({ created_before })} />
+      {children}
+    </Group>
+  );
+}
+
+/** A day of the browser's zone; the address has its first moment. */
+function Day({
+  label,
+  value,
+  change,
+}: {
+  label: string;
+  value: string | undefined;
+  change: (value: string | undefined) => void;
+}) {
+  const local = value === undefined ? "" : new Date(value).toLocaleDateString("sv");
+  return (
+    <TextInput
+      type="date"
+      aria-label={`${label}: submitted`}
+      w={125}
+      value={local}
+      onChange={(event) => {
+        const day = event.currentTarget.value;
+        change(day === "" ? undefined : new Date(`${day}T00:00`).toISOString());
+      }}
+    />
+  );
+}
+
+function Chosen({ jobs, clear }: { jobs: Job[]; clear: () => void }) {
+  const bulk = useBulk(clear);
+  const maySubmit = useMaySubmit();
+  const navigate = useNavigate();
+  const [labelling, setLabelling] = useState(false);
+  const [pair, setPair] = useState("");
+  if (jobs.length === 0) return null;
+  const ids = jobs.map((job) => job.id);
+  const act = (action: "cancel" | "retry" | "label", labels?: Record<string, string | null>) =>
+    bulk.mutate({ action, jobs: ids, labels });
+  const [key = "", value = ""] = pair.split(/=(.*)/s);
+  return (
+    <Group gap="xs" className="card" p={6} role="region" aria-label="Chosen jobs">
+      <Text size="sm">{plural(jobs.length, "job")} chosen</Text>
+      <Button
+        variant="default"
+        disabled={jobs.length < 2 || jobs.length > 50}
+        onClick={() => void navigate({ to: "/compare", search: { job: ids } })}
+      >
+        Compare
+      </Button>
+      {maySubmit && (
+        <>
+          <Confirm
+            label="Cancel"
+            title={`Cancel ${plural(jobs.length, "job")}?`}
+            confirm={`Cancel ${plural(jobs.length, "job")}`}
+            loading={bulk.isPending}
+            onConfirm={() => act("cancel")}
+          >
+            {jobs
+              .slice(0, 10)
+              .map((job) => job.name)
+              .join("\n")}
+            {jobs.length > 10 && `\nand ${jobs.length - 10} more`}
+          </Confirm>
+          <Button variant="default" loading={bulk.isPending} onClick={() => act("retry")}>
+            Retry
+          </Button>
+          <Button variant="default" onClick={() => setLabelling(true)}>
+            Label
+          </Button>
+        </>
+      )}
+      <Button variant="subtle" onClick={clear}>
+        Choose none
+      </Button>
+      <Modal opened={labelling} onClose={() => setLabelling(false)} title={`Label ${plural(jobs.length, "job")}`}>
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            act("label", { [key]: value === "" ? null : value });
+            setLabelling(false);
+          }}
+        >
+          <Stack>
+            <TextInput
+              label="Label"
+              description="key=value; key= removes it"
+              value={pair}
+              onChange={(event) => setPair(event.currentTarget.value)}
+              data-autofocus
+            />
+            <Button type="submit" disabled={key === "" || !pair.includes("=")}>
+              {value === "" ? "Remove the label" : "Set the label"}
+            </Button>
+          </Stack>
+        </form>
+      </Modal>
+    </Group>
+  );
+}

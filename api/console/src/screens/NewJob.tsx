@@ -1,0 +1,161 @@
+// A new job: from a recipe, from another job, or from nothing; checked as it is written.
+import { Alert, Button, Group, Stack, Text, Title } from "@mantine/core";
+import { useDebouncedValue } from "@mantine/hooks";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { getRouteApi, useNavigate } from "@tanstack/react-router";
+import { useEffect, useMemo, useState } from "react";
+import { stringify } from "yaml";
+import { ApiError, type DryRun, type Job, postYaml } from "../api/client";
+import * as queries from "../api/queries";
+import { tell } from "../components/actions";
+import { Editor } from "../components/Editor";
+import { PlaceLink } from "../components/links";
+import { Failure } from "../components/Failure";
+import { plural } from "../compute/format";
+import { rangeOf } from "../compute/spec";
+
+const route = getRouteApi("/new");
+const EXACT = { exact: true, includeSearch: true, explicitUndefined: true };
+const BLANK = "kind: pretrain\nname: \ndata: {source: digits}\n";
+const DRAFT = "vicreg-draft";
+
+/** Keep a spec for the editor: it is opened with `/new?from=draft`. */
+export function keepDraft(text: string): void {
+  sessionStorage.setItem(DRAFT, text);
+}
+
+export function NewJob() {
+  const { recipe, from } = route.useSearch();
+  const recipes = useQuery(queries.recipes);
+  const source = useQuery({ ...queries.request(from ?? ""), enabled: from !== undefined && from !== "draft" });
+  if (source.error) return <Failure error={source.error} />;
+  let text: string | undefined;
+  if (from === "draft") text = sessionStorage.getItem(DRAFT) ?? BLANK;
+  else if (from !== undefined) text = source.data && stringify(source.data);
+  else if (recipe !== undefined) text = recipes.data?.items.find((each) => each.name === recipe)?.text;
+  else text = BLANK;
+  return (
+    <Stack gap="xs">
+      <Title order={1}>New job</Title>
+      <Group align="start" wrap="wrap" gap="md">
+        <nav aria-label="Recipes" style={{ flex: "1 1 200px", maxWidth: 260 }}>
+          <PlaceLink to="/new" activeOptions={EXACT} label="Blank" />
+          {recipes.data?.items.map((each) => (
+            <PlaceLink
+              key={each.name}
+              to="/new"
+              search={{ recipe: each.name }}
+              activeOptions={EXACT}
+              label={each.name}
+              description={each.summary}
+            />
+          ))}
+        </nav>
+        <div style={{ flex: "4 1 420px", minWidth: 0 }}>
+          {text !== undefined && <Writing key={`${recipe} ${from}`} start={text} />}
+        </div>
+      </Group>
+    </Stack>
+  );
+}
+
+function Writing({ start }: { start: string }) {
+  const navigate = useNavigate();
+  const client = useQueryClient();
+  const [text, setText] = useState(start);
+  const [settled] = useDebouncedValue(text, 400);
+  const schema = useQuery(queries.schema("job"));
+  // One key for one text: a submission that is repeated makes one job.
+  const [idempotencyKey, setIdempotencyKey] = useState(() => crypto.randomUUID());
+  useEffect(() => setIdempotencyKey(crypto.randomUUID()), [text]);
+  const check = useQuery({
+    queryKey: ["check", settled],
+    queryFn: () => postYaml<DryRun>("/v1/jobs?dry_run=true", settled),
+    retry: false,
+    staleTime: Infinity,
+  });
+  const submit = useMutation({
+    mutationFn: () => postYaml<Job>("/v1/jobs", text, idempotencyKey),
+    onSuccess: async (job) => {
+      tell(`Submitted: ${job.name}`);
+      await client.invalidateQueries({ queryKey: ["jobs"] });
+      await navigate({ to: "/jobs/$id", params: { id: job.id } });
+    },
+  });
+  const refused = submit.error ?? check.error;
+  const problems = refused instanceof ApiError ? (refused.problem?.errors ?? []) : [];
+  const faults = useMemo(
+    () => problems.map((fault) => ({ ...rangeOf(settled, fault.field), message: fault.message })),
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+    [refused, settled],
+  );
+  const ready = check.isSuccess && settled === text;
+  return (
+    <Stack gap="xs">
+      <Group gap="md" align="stretch">
+        <div style={{ flex: "1 1 380px", minWidth: 0 }}>
+          <Text size="xs" c="dimmed">
+            Spec (Ctrl-Space completes)
+          </Text>
+          <Editor label="Spec" text={start} language="yaml" height="60vh" change={setText} faults={faults} schema={schema.data} />
+        </div>
+        <div style={{ flex: "1 1 300px", minWidth: 0 }}>
+          <Text size="xs" c="dimmed">
+            Resolved: with every default
+          </Text>
+          <Editor label="Resolved spec" text={check.data ? stringify(check.data.spec) : ""} language="yaml" height="60vh" />
+        </div>
+      </Group>
+      <div role="status" style={{ minHeight: 40 }}>
+        {refused !== null && (
+          <Alert color="red" variant="light" title={problems.length > 0 ? plural(problems.length, "fault") : undefined}>
+            {problems.length === 0 && <span className="wrap">{refused.message}</span>}
+            {problems.map((fault) => (
+              <Text key={`${fault.field} ${fault.message}`} size="sm" className="wrap">
+                <b>{fault.field}</b>
+                {fault.field === "" ? "" : ": "}
+                {fault.message}
+              </Text>
+            ))}
+          </Alert>
+        )}
+        {check.data?.warnings.map((warning) => (
+          <Alert key={warning} color="orange" variant="light">
+            {warning}
+          </Alert>
+        ))}
+        {ready && check.data.warnings.length === 0 && (
+          <Text size="sm" c="dimmed">
+            {needs(check.data.spec)}
+          </Text>
+        )}
+      </div>
+      <Group>
+        <Button size="sm" disabled={!ready} loading={submit.isPending} onClick={() => submit.mutate()}>
+          Submit
+        </Button>
+      </Group>
+    </Stack>
+  );
+}
+
+type Resolved = {
+  resources?: { workers?: number; cpus_per_worker?: number; gpus_per_worker?: number };
+  evaluations?: unknown[];
+};
+
+function needs(spec: Record<string, unknown>): string {
+  const { resources, evaluations } = spec as Resolved;
+  const parts = ["The spec is valid."];
+  if (resources?.workers !== undefined) {
+    const each = [
+      resources.cpus_per_worker ? plural(resources.cpus_per_worker, "CPU") : "",
+      resources.gpus_per_worker ? plural(resources.gpus_per_worker, "GPU") : "",
+    ].filter(Boolean);
+    parts.push(`It needs ${plural(resources.workers, "worker")} of ${each.join(" and ")}.`);
+  }
+  if (evaluations !== undefined && evaluations.length > 0) {
+    parts.push(`${plural(evaluations.length, "evaluation")} will follow.`);
+  }
+  return parts.join(" ");
+}

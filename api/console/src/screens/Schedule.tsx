@@ -1,0 +1,193 @@
+import { Alert, Button, Group, Stack, Table, Text, Title } from "@mantine/core";
+import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
+import { useState } from "react";
+import { stringify } from "yaml";
+import { answered, api, patchYaml, type Schedule } from "../api/client";
+import * as queries from "../api/queries";
+import { Confirm, tell, tellFailure, useMayChange } from "../components/actions";
+import { Editor } from "../components/Editor";
+import { Failure } from "../components/Failure";
+import { StateBadge } from "../components/StateBadge";
+import { absolute, Time } from "../components/Time";
+import { ScheduleState } from "./Schedules";
+
+const route = getRouteApi("/schedules/$id");
+
+export function ScheduleScreen() {
+  const { id } = route.useParams();
+  const { data: schedule, error } = useQuery(queries.schedule(id));
+  if (error) return <Failure error={error} />;
+  if (schedule === undefined) return null;
+  return (
+    <Stack gap="sm">
+      <Group justify="space-between">
+        <Group gap="sm">
+          <ScheduleState state={schedule.state} />
+          <Title order={1} className="wrap">
+            {schedule.name}
+          </Title>
+        </Group>
+        <Actions schedule={schedule} />
+      </Group>
+      {schedule.problem != null && (
+        <Alert color="red" variant="light">
+          {schedule.problem}
+        </Alert>
+      )}
+      <div className="grid">
+        <section className="card">
+          <Title order={2}>Next</Title>
+          {schedule.preview.map((at) => (
+            <Group key={at} justify="space-between">
+              <Text size="sm">{absolute(at)}</Text>
+              <Text size="sm" c="dimmed">
+                <Time at={at} />
+              </Text>
+            </Group>
+          ))}
+          {schedule.preview.length === 0 && (
+            <Text size="sm" c="dimmed">
+              {schedule.state === "paused" ? "It is paused." : "It has ended."}
+            </Text>
+          )}
+        </section>
+        <Past id={id} />
+      </div>
+      <SpecOf schedule={schedule} />
+    </Stack>
+  );
+}
+
+function useAct(id: string) {
+  const client = useQueryClient();
+  return async (message: string) => {
+    tell(message);
+    await client.invalidateQueries({ queryKey: ["schedules"] });
+    await client.invalidateQueries({ queryKey: ["schedules", id] });
+  };
+}
+
+function Actions({ schedule }: { schedule: Schedule }) {
+  const may = useMayChange()(schedule.owner);
+  const navigate = useNavigate();
+  const done = useAct(schedule.id);
+  const path = { params: { path: { schedule_id: schedule.id } } };
+  const pause = useMutation({
+    mutationFn: () =>
+      schedule.state === "paused"
+        ? answered(api.POST("/v1/schedules/{schedule_id}/resume", path))
+        : answered(api.POST("/v1/schedules/{schedule_id}/pause", path)),
+    onSuccess: (after) => done(after.state === "paused" ? "Paused" : "Resumed"),
+    onError: tellFailure,
+  });
+  const run = useMutation({
+    mutationFn: () => answered(api.POST("/v1/schedules/{schedule_id}/run-now", path)),
+    onSuccess: async (job) => {
+      await done("Submitted a job now");
+      await navigate({ to: "/jobs/$id", params: { id: job.id } });
+    },
+    onError: tellFailure,
+  });
+  const remove = useMutation({
+    mutationFn: () => answered(api.DELETE("/v1/schedules/{schedule_id}", path)),
+    onSuccess: async () => {
+      await done("Deleted");
+      await navigate({ to: "/schedules" });
+    },
+    onError: tellFailure,
+  });
+  if (!may) return null;
+  return (
+    <Group gap={6}>
+      <Button loading={run.isPending} onClick={() => run.mutate()}>
+        Run now
+      </Button>
+      {schedule.state !== "ended" && (
+        <Button variant="default" loading={pause.isPending} onClick={() => pause.mutate()}>
+          {schedule.state === "paused" ? "Resume" : "Pause"}
+        </Button>
+      )}
+      <Confirm label="Delete" title="Delete this schedule?" confirm="Delete the schedule" onConfirm={() => remove.mutate()}>
+        {schedule.name} submits no more jobs. Its jobs stay, and go on.
+      </Confirm>
+    </Group>
+  );
+}
+
+function Past({ id }: { id: string }) {
+  const { data } = useQuery(queries.ticks(id));
+  return (
+    <section className="card">
+      <Title order={2}>Past</Title>
+      <Table withRowBorders={false} verticalSpacing={2}>
+        <Table.Tbody>
+          {data?.items.slice(0, 20).map((tick) => (
+            <Table.Tr key={tick.at}>
+              <Table.Td>
+                <Time at={tick.at} />
+              </Table.Td>
+              <Table.Td>
+                {tick.job_id === null || tick.job_state === null ? (
+                  tick.outcome
+                ) : (
+                  <Link to="/jobs/$id" params={{ id: tick.job_id }}>
+                    <StateBadge state={tick.job_state} />
+                  </Link>
+                )}
+              </Table.Td>
+              <Table.Td className="wrap">{tick.reason}</Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      {data?.items.length === 0 && (
+        <Text size="sm" c="dimmed">
+          It has not been due yet.
+        </Text>
+      )}
+    </section>
+  );
+}
+
+function SpecOf({ schedule }: { schedule: Schedule }) {
+  const may = useMayChange()(schedule.owner);
+  const done = useAct(schedule.id);
+  const [text, setText] = useState<string | null>(null);
+  const written = stringify(schedule.spec);
+  const save = useMutation({
+    mutationFn: () => patchYaml<Schedule>(`/v1/schedules/${schedule.id}`, text ?? written),
+    onSuccess: async () => {
+      setText(null);
+      await done("Saved");
+    },
+  });
+  return (
+    <section>
+      <Group justify="space-between" mb={4}>
+        <Title order={2}>Spec</Title>
+        {may && text === null && (
+          <Button variant="default" onClick={() => setText(written)}>
+            Edit
+          </Button>
+        )}
+        {text !== null && (
+          <Group gap={6}>
+            <Button variant="default" onClick={() => setText(null)}>
+              Leave as it was
+            </Button>
+            <Button loading={save.isPending} onClick={() => save.mutate()}>
+              Save
+            </Button>
+          </Group>
+        )}
+      </Group>
+      {save.error && <Failure error={save.error} />}
+      {text === null ? (
+        <Editor label="Spec of the schedule" text={written} language="yaml" height={360} />
+      ) : (
+        <Editor label="Edit the spec of the schedule" text={written} language="yaml" height={360} change={setText} />
+      )}
+    </section>
+  );
+}

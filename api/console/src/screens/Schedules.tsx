@@ -1,0 +1,85 @@
+import { Badge, Group, Stack, Table, Text, Title } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
+import type { Schedule } from "../api/client";
+import * as queries from "../api/queries";
+import { useMaySubmit } from "../components/actions";
+import { Failure } from "../components/Failure";
+import { LinkButton } from "../components/links";
+import { StateBadge } from "../components/StateBadge";
+import { Time } from "../components/Time";
+
+const COLORS = { active: "green", paused: "orange", ended: "gray" } as const;
+
+export function ScheduleState({ state }: { state: Schedule["state"] }) {
+  return (
+    <Badge color={COLORS[state]} variant="light" radius="sm" tt="none" w={80} style={{ "--badge-color": `var(--state-${COLORS[state]})` }}>
+      {state}
+    </Badge>
+  );
+}
+
+type Spec = { cron?: string; timezone?: string };
+
+export function Schedules() {
+  const { data, error } = useQuery(queries.schedules);
+  const maySubmit = useMaySubmit();
+  if (error) return <Failure error={error} />;
+  return (
+    <Stack gap="xs">
+      <Group justify="space-between">
+        <Title order={1}>Schedules</Title>
+        {maySubmit && <LinkButton to="/schedules/new">New schedule</LinkButton>}
+      </Group>
+      <div className="scroll">
+        <Table highlightOnHover>
+          <Table.Thead>
+            <Table.Tr>
+              {["State", "Name", "When", "Next", "Last", "Jobs", "Owner"].map((name) => (
+                <Table.Th key={name}>{name}</Table.Th>
+              ))}
+            </Table.Tr>
+          </Table.Thead>
+          <Table.Tbody>
+            {data?.items.map((schedule) => (
+              <Table.Tr key={schedule.id}>
+                <Table.Td>
+                  <ScheduleState state={schedule.state} />
+                </Table.Td>
+                <Table.Td maw={260}>
+                  <Link to="/schedules/$id" params={{ id: schedule.id }} className="clip" style={{ display: "block", fontWeight: 500 }}>
+                    {schedule.name}
+                  </Link>
+                  {schedule.problem != null && <Text size="xs" c="red">{schedule.problem}</Text>}
+                </Table.Td>
+                <Table.Td>
+                  <code>{(schedule.spec as Spec).cron}</code> {(schedule.spec as Spec).timezone}
+                </Table.Td>
+                <Table.Td>
+                  <Time at={schedule.next} />
+                </Table.Td>
+                <Table.Td>
+                  {schedule.last === null ? (
+                    "–"
+                  ) : (
+                    <Group gap={6} wrap="nowrap">
+                      {schedule.last.job_state === null ? schedule.last.outcome : <StateBadge state={schedule.last.job_state} />}
+                      <Time at={schedule.last.at} />
+                    </Group>
+                  )}
+                </Table.Td>
+                <Table.Td>{schedule.runs}</Table.Td>
+                <Table.Td>{schedule.owner ?? "–"}</Table.Td>
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+      </div>
+      {data?.items.length === 0 && (
+        <Text c="dimmed">
+          A schedule submits a job by the clock: every night, or on the first of the month. There is none yet.
+        </Text>
+      )}
+    </Stack>
+  );
+}

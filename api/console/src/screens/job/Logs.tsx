@@ -1,0 +1,123 @@
+// What a job prints, as it prints it.
+import type { EditorView } from "@codemirror/view";
+import { SearchQuery, setSearchQuery, openSearchPanel } from "@codemirror/search";
+import { Button, Group, Select, Stack, Text } from "@mantine/core";
+import { getRouteApi, useNavigate } from "@tanstack/react-router";
+import { useEffect, useRef, useState } from "react";
+import { ApiError, type Job, type Problem } from "../../api/client";
+import { Editor } from "../../components/Editor";
+import { Failure } from "../../components/Failure";
+import { ended } from "../../components/StateBadge";
+import { bytes } from "../../compute/format";
+import { firstError, plain } from "../../compute/log";
+
+const route = getRouteApi("/jobs/$id");
+/** More than this a browser shows slowly: what came first is left out, and can be downloaded. */
+const MOST = 16 * 1024 * 1024;
+const SHOW_MS = 250;
+
+export default function Logs({ job }: { job: Job }) {
+  const { attempt } = route.useSearch();
+  const navigate = useNavigate({ from: "/jobs/$id" });
+  const view = useRef<EditorView | null>(null);
+  // An attempt that has ended prints nothing more; without one, all are followed to the job's end.
+  const live = attempt === undefined && !ended(job.state);
+  const url = `/v1/jobs/${job.id}/logs${live ? "?follow=true" : attempt === undefined ? "" : `?attempt=${attempt}`}`;
+  const { text, error, left, reading } = useStream(url);
+  const error_at = firstError(text);
+  return (
+    <Stack gap="xs">
+      <Group gap="xs">
+        <Select
+          aria-label="Attempt"
+          w={150}
+          data={job.attempts.map((each) => ({ value: String(each.number), label: `Attempt ${each.number}` }))}
+          placeholder={ended(job.state) ? "Last attempt" : "Live"}
+          value={attempt === undefined ? null : String(attempt)}
+          onChange={(value) =>
+            void navigate({ search: (now) => ({ ...now, attempt: value === null ? undefined : Number(value) }), replace: true })
+          }
+          clearable
+        />
+        <Button
+          variant="default"
+          onClick={() => {
+            if (view.current === null) return;
+            openSearchPanel(view.current);
+            const query = new SearchQuery({ search: "", regexp: true });
+            view.current.dispatch({ effects: setSearchQuery.of(query) });
+          }}
+        >
+          Search by regular expression
+        </Button>
+        <Button
+          variant="default"
+          disabled={error_at === null}
+          onClick={() => {
+            if (view.current === null || error_at === null) return;
+            const line = view.current.state.doc.lineAt(error_at);
+            view.current.dispatch({ selection: { anchor: line.from, head: line.to }, scrollIntoView: true });
+            view.current.focus();
+          }}
+        >
+          First error
+        </Button>
+        <Button component="a" href={url.replace("follow=true", "")} download={`${job.id}.log`} variant="default">
+          Download
+        </Button>
+        <Text size="xs" c="dimmed" role="status">
+          {bytes(text.length + left)}
+          {left > 0 && `, the first ${bytes(left)} are left out`}
+          {reading && (live ? ", live" : ", reading")}
+        </Text>
+      </Group>
+      {error !== null && <Failure error={error} />}
+      <Editor label="Log" text={text} language="log" height="65vh" view={view} />
+      {!reading && text === "" && error === null && <Text c="dimmed">Nothing has been printed.</Text>}
+    </Stack>
+  );
+}
+
+type Stream = { text: string; error: Error | null; left: number; reading: boolean };
+const NOTHING: Stream = { text: "", error: null, left: 0, reading: true };
+
+function useStream(url: string): Stream {
+  const [stream, setStream] = useState(NOTHING);
+  useEffect(() => {
+    const stop = new AbortController();
+    let text = "";
+    let left = 0;
+    let shown = 0;
+    setStream(NOTHING);
+    const show = (reading: boolean, error: Error | null = null) => setStream({ text, error, left, reading });
+    const read = async () => {
+      const answer = await fetch(url, { signal: stop.signal });
+      if (!answer.ok || answer.body === null) {
+        throw new ApiError(answer.status, (await answer.json().catch(() => null)) as Problem | null);
+      }
+      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        text += plain(value);
+        if (text.length > 1.25 * MOST) {
+          const cut = text.indexOf("\n", text.length - MOST) + 1 || text.length - MOST;
+          left += cut;
+          text = text.slice(cut);
+        }
+        if (Date.now() - shown > SHOW_MS) {
+          shown = Date.now();
+          show(true);
+        } else {
+          window.setTimeout(() => !stop.signal.aborted && Date.now() - shown > SHOW_MS && show(true), SHOW_MS + 20);
+        }
+      }
+      show(false);
+    };
+    read().catch((error: unknown) => {
+      if (!stop.signal.aborted) show(false, error instanceof Error ? error : new Error(String(error)));
+    });
+    return () => stop.abort();
+  }, [url]);
+  return stream;
+}
