@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test bench check format docs reference lock compose-env compose-test clean
+.PHONY: help install demo test bench check format docs reference screenshots lock compose-env compose-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,12 +12,13 @@ help:
 	@echo "make demo      the main job from end to end, on this machine (KEEP=1: leave it running)"
 	@echo "make test      the whole test suite"
 	@echo "make bench     the benchmarks, as ratios within one run"
-	@echo "make check     ruff, mypy, import-linter, and that docs/reference is current"
+	@echo "make check     ruff, mypy, import-linter, tsc, and that docs/reference is current"
 	@echo "make format    format the code with ruff"
 	@echo "make docs      the documentation as a site, in site/"
 	@echo "make reference write docs/reference from the code"
 	@echo "make compose-test  the cluster of containers, with faults injected"
 	@echo "make compose-env  random secrets for docker compose, in .env"
+	@echo "make screenshots  pictures of each screen of the console, in screenshots/"
 	@echo "make lock      update requirements.lock"
 
 install: $(INSTALLED)
@@ -36,10 +37,18 @@ $(INSTALLED): requirements.lock pyproject.toml $(CONSOLE)
 demo: install
 	@$(BIN)/vicreg demo
 
+# What the console is built and tested with. Its build installs it by itself, and not where the
+# console is built already.
+MODULES := api/console/node_modules/.package-lock.json
+$(MODULES): api/console/package-lock.json $(INSTALLED)
+	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 # Unit tests share nothing and run side by side; the others share one Ray cluster.
-test: install
+test: install $(MODULES)
+	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm test --silent
 	$(BIN)/python -m pytest -n auto --dist load tests/unit
-	$(BIN)/python -m pytest tests/integration tests/e2e tests/docs tests/gpu
+	$(BIN)/python -m pytest tests/integration tests/e2e tests/console tests/docs tests/gpu
 
 # Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly
@@ -53,12 +62,13 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
 	$(BIN)/python -m tests.benchmarks.startup
 
-check: install
+check: install $(MODULES)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/generate.py --check
+	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm run check --silent
 
 format: install
 	$(BIN)/ruff check --fix .
@@ -70,6 +80,10 @@ docs: install
 
 reference: install
 	$(BIN)/python docs/generate.py
+
+# Needs Chromium, as the tests of the console do.
+screenshots: install
+	$(BIN)/python -m tests.console.screenshots screenshots
 
 # What each image contains, at the versions of requirements.lock: a change elsewhere in
 # pyproject.toml must not reinstall torch.

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ LOG_BYTES = 256 * 2**20
 PIECE_BYTES = 2**16
 MAX_ARTIFACTS = 1000
 """How many of a run's artifacts are listed."""
+_importing = threading.Lock()
 _TRANSIENT = (429, 500, 502, 503, 504)
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
@@ -95,8 +97,19 @@ class Artifact:
     """In bytes."""
 
 
+def import_mlflow() -> None:
+    """Import MlflowClient and all that it needs, in one thread at a time.
+
+    They are imported late, because they take seconds, and import each other in a circle: of two
+    threads that begin it in different places, each would be given modules that are not whole.
+    """
+    with _importing:
+        import mlflow.tracking  # noqa: F401
+
+
 def mlflow_client(url: str) -> MlflowClient:
     """A client of the server at ``url`` that waits 10 s for an answer and does not retry."""
+    import_mlflow()
     from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=url)
@@ -154,9 +167,9 @@ class Tracking:
         Returns:
             The ids of the run and of its experiment.
         """
-        from mlflow.entities import Param
-
         with self._answering():
+            from mlflow.entities import Param
+
             experiment_id = self._experiment(experiment)
             found = self._find_run(job_id, experiment_id)
             run = found or self._create_run(job_id, name, experiment_id, spec, parent)
@@ -363,7 +376,7 @@ class Tracking:
         Raises:
             NotFound: MLflow has nothing there.
         """
-        # Imported here: the control plane downloads nothing, and the import takes a second.
+        import_mlflow()
         import mlflow
         from mlflow.artifacts import download_artifacts
         from mlflow.exceptions import MlflowException, RestException
@@ -410,6 +423,7 @@ class Tracking:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
+        import_mlflow()
         from mlflow.exceptions import MlflowException, RestException
 
         try:
@@ -446,6 +460,7 @@ def thinned(points: Sequence[MetricPoint], most: int) -> list[MetricPoint]:
 
 def is_refusal(error: Exception) -> bool:
     """Whether an error is MLflow's own refusal, which would be the same at the next attempt."""
+    import_mlflow()
     from mlflow.exceptions import RestException
 
     if isinstance(error, RestException):

@@ -170,7 +170,7 @@ function Account({ help }: { help: () => void }) {
     window.location.assign("/");
   };
   return (
-    <Menu position="bottom-end">
+    <Menu position="bottom-end" width={230}>
       <Menu.Target>
         <Button variant="default" aria-label="Account and help">
           {data?.name ?? "open"}

@@ -81,10 +81,11 @@ def up(
     try:
         with console.status("starting") as status:
             platform.start(lambda checks: status.update(_starting(checks)))
-        console.print(f"[bold green]ready[/]  API            {platform.api_url} (docs: /docs)")
+        console.print(f"[bold green]ready[/]  console        {platform.api_url}")
+        console.print(f"       API            {platform.api_url}/v1 (reference: /docs)")
         console.print(f"       MLflow         {platform.mlflow_url}")
         console.print(f"       Ray dashboard  {platform.ray_url} (its token: {home}/ray-token)")
-        console.print(f"       API key        {home}/api-key (the command line finds it)")
+        console.print(f"       API key        {home}/api-key (sign in with it; commands find it)")
         console.print(f"       data root      {root.absolute()}")
         console.print(f"       logs           {platform.logs}")
         console.print("Ctrl-C stops everything.")
@@ -143,9 +144,11 @@ def submit(
         if not follow:
             for job in jobs:
                 console.print(job.id)
+                # Beside the id, which scripts read.
+                errors.print(f"{api}/jobs/{job.id}", soft_wrap=True)
             return
         for place, job in enumerate(jobs):
-            errors.print(f"job {job.id}")
+            errors.print(f"job {job.id}: {api}/jobs/{job.id}", soft_wrap=True)
             with output.JobProgress(console).shown() as progress:
                 jobs[place] = client.wait(job.id, watch=progress.update)
             console.print(output.job_table(jobs[place]))

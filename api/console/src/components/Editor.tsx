@@ -37,6 +37,9 @@ export function Editor(props: Props) {
   const own = useRef<EditorView | null>(null);
   const change = useRef(props.change);
   change.current = props.change;
+  const written = useRef<string | null>(null);
+  const known = useRef(schema);
+  known.current = schema;
   const shared = props.view;
   const readOnly = props.change === undefined;
   const dark = useComputedColorScheme("light") === "dark";
@@ -47,7 +50,8 @@ export function Editor(props: Props) {
     const made = new EditorView({
       parent: place.current,
       state: EditorState.create({
-        doc: text,
+        // What has been written stays when the colours change.
+        doc: written.current ?? text,
         extensions: [
           lineNumbers(),
           languages[language],
@@ -68,10 +72,12 @@ export function Editor(props: Props) {
                 bracketMatching(),
                 indentOnInput(),
                 highlightActiveLine(),
-                autocompletion({ override: [complete(schema)] }),
+                autocompletion({ override: [(context) => complete(known.current)(context)] }),
                 keymap.of([...completionKeymap, ...historyKeymap, indentWithTab]),
                 EditorView.updateListener.of((update) => {
-                  if (update.docChanged) change.current?.(update.state.doc.toString());
+                  if (!update.docChanged) return;
+                  written.current = update.state.doc.toString();
+                  change.current?.(written.current);
                 }),
               ],
         ],
@@ -86,7 +92,7 @@ export function Editor(props: Props) {
     };
     // The text is taken over below, without losing the place of the reader.
     // eslint-disable-next-line react-hooks/exhaustive-deps
-  }, [language, dark, readOnly, label, original, schema, shared]);
+  }, [language, dark, readOnly, label, original, shared]);
 
   useEffect(() => {
     const view = own.current;

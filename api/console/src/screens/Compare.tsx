@@ -18,7 +18,7 @@ import { axisLabel, chartsOf, CurveControls, curveOf, stepsPerEpoch } from "./jo
 const route = getRouteApi("/compare");
 const MOST = 50;
 /** Fields that say which job it is, not what it does. */
-const NAMES = new Set(["name", "experiment", "priority", "start_after", "deadline", "max_runtime", "depends_on"]);
+const NAMES = new Set(["name", "experiment", "priority", "start_after", "deadline", "max_runtime", "depends_on", "evaluations"]);
 
 function parameters(job: Job): Record<string, string> {
   const flat = flatten(job.spec);

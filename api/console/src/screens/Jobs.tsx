@@ -51,7 +51,7 @@ const COLUMNS: ColumnDef<Row>[] = [
         to="/jobs/$id"
         params={{ id: row.original.id }}
         className="clip"
-        style={{ display: "block", maxWidth: 280, paddingLeft: 16 * row.original.depth, fontWeight: 500 }}
+        style={{ display: "block", maxWidth: 240, paddingLeft: 16 * row.original.depth, fontWeight: 500 }}
         title={row.original.name}
       >
         {row.original.name}
@@ -63,7 +63,7 @@ const COLUMNS: ColumnDef<Row>[] = [
     id: "experiment",
     header: "Experiment",
     cell: ({ row }) => (
-      <div className="clip" style={{ maxWidth: 160 }} title={row.original.experiment}>
+      <div className="clip" style={{ maxWidth: 130 }} title={row.original.experiment}>
         {row.original.experiment}
       </div>
     ),
@@ -94,7 +94,7 @@ const COLUMNS: ColumnDef<Row>[] = [
     id: "reason",
     header: "Reason",
     cell: ({ row }) => (
-      <div className="clip" style={{ maxWidth: 260 }} title={row.original.reason ?? ""}>
+      <div className="clip" style={{ maxWidth: 170 }} title={row.original.reason ?? ""}>
         {row.original.reason}
       </div>
     ),
@@ -150,6 +150,7 @@ export function Jobs() {
       setColumnVisibility(typeof change === "function" ? change(columnVisibility) : change),
     getCoreRowModel: getCoreRowModel(),
     getRowId: (row) => row.id,
+    autoResetAll: false,
   });
 
   const change = (changes: Partial<JobsSearch>) =>
@@ -325,11 +326,16 @@ function useChildren(roots: Job[], open: Record<string, boolean>): Row[] {
   const opened = Object.keys(open).filter((id) => open[id] === true);
   const found = useQueries({
     queries: opened.map((id) => queries.jobs({ parent: id, order: "asc", limit: 200 })),
+    combine: (answers) => answers.map((answer) => answer.data?.items ?? []),
   });
-  const under = new Map(opened.map((id, index) => [id, found[index]?.data?.items ?? []]));
-  const listed = (jobs: Job[], depth: number): Row[] =>
-    jobs.flatMap((job) => [{ ...job, depth }, ...listed(under.get(job.id) ?? [], depth + 1)]);
-  return listed(roots, 0);
+  // The table takes other rows for other data: they must stay the same while nothing changes.
+  return useMemo(() => {
+    const under = new Map(opened.map((id, index) => [id, found[index] ?? []]));
+    const listed = (jobs: Job[], depth: number): Row[] =>
+      jobs.flatMap((job) => [{ ...job, depth }, ...listed(under.get(job.id) ?? [], depth + 1)]);
+    return listed(roots, 0);
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+  }, [roots, found, opened.join()]);
 }
 
 function Filters({
@@ -361,7 +367,11 @@ function Filters({
           setText(event.currentTarget.value);
           look(event.currentTarget.value);
         }}
-        onKeyDown={(event) => event.key === "Escape" && event.currentTarget.blur()}
+        onKeyDown={(event) => {
+          if (event.key !== "Escape") return;
+          event.preventDefault(); // which would empty it
+          event.currentTarget.blur();
+        }}
       />
       <MultiSelect
         aria-label="State"
