@@ -25,6 +25,7 @@ export const theme = createTheme({
     Checkbox: { defaultProps: { size: "xs" } },
     SegmentedControl: { defaultProps: { size: "xs" } },
     Table: { defaultProps: { verticalSpacing: 5, horizontalSpacing: 8, fz: "sm" } },
+    Modal: { defaultProps: { closeButtonProps: { "aria-label": "Close" } } },
     Tooltip: { defaultProps: { openDelay: 300, multiline: true, maw: 420 } },
   },
 });

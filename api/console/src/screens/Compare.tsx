@@ -94,7 +94,7 @@ export function Compare() {
             <CurveControls from="/compare" axis={axis} smooth={smooth} />
             <Select aria-label="Metric" w={220} data={metricNames} value={shown ?? null} onChange={(next) => void navigate({ search: (now) => ({ ...now, metric: next ?? undefined }), replace: true })} />
           </Group>
-          <div className="scroll">
+          <div className="scroll" tabIndex={0}>
             <Table>
               <Table.Thead>
                 <Table.Tr>

@@ -96,7 +96,7 @@ function Running() {
           Nothing runs.
         </Text>
       ) : (
-        <div className="scroll">
+        <div className="scroll" tabIndex={0}>
           <Table withRowBorders={false}>
             <Table.Tbody>
               {items.map((job) => (

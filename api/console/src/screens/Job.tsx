@@ -371,7 +371,7 @@ function Facts({ job }: { job: Job }) {
 
 function Attempts({ job }: { job: Job }) {
   return (
-    <div className="scroll">
+    <div className="scroll" tabIndex={0}>
       <Table>
         <Table.Thead>
           <Table.Tr>

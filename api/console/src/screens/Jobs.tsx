@@ -216,7 +216,7 @@ export function Jobs() {
       </Filters>
       <Chosen jobs={Object.values(chosen)} clear={() => setChosen({})} />
       {list.error && <Failure error={list.error} retry={() => void list.refetch()} />}
-      <div className="scroll" style={{ minHeight: 300 }}>
+      <div className="scroll" tabIndex={0} style={{ minHeight: 300 }}>
         <Table highlightOnHover stickyHeader>
           <Table.Thead>
             <Table.Tr>

@@ -46,7 +46,7 @@ function KeyList() {
       <Group justify="flex-end">
         <NewKey />
       </Group>
-      <div className="scroll">
+      <div className="scroll" tabIndex={0}>
         <Table>
           <Table.Thead>
             <Table.Tr>
@@ -190,7 +190,7 @@ function Audit() {
   if (error) return <Failure error={error} />;
   return (
     <Stack gap="xs">
-      <div className="scroll">
+      <div className="scroll" tabIndex={0}>
         <Table>
           <Table.Thead>
             <Table.Tr>

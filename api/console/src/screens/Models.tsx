@@ -55,7 +55,7 @@ export function Models() {
         />
       </Group>
       {found.error && <Failure error={found.error} />}
-      <div className="scroll">
+      <div className="scroll" tabIndex={0}>
         <Table highlightOnHover>
           <Table.Thead>
             <Table.Tr>

@@ -31,7 +31,7 @@ export function Schedules() {
         <Title order={1}>Schedules</Title>
         {maySubmit && <LinkButton to="/schedules/new">New schedule</LinkButton>}
       </Group>
-      <div className="scroll">
+      <div className="scroll" tabIndex={0}>
         <Table highlightOnHover>
           <Table.Thead>
             <Table.Tr>

@@ -48,7 +48,7 @@ export default function Evaluations({ job }: { job: Job }) {
   };
   return (
     <Stack>
-      <div className="scroll">
+      <div className="scroll" tabIndex={0}>
         <Table maw={1000}>
           <Table.Thead>
             <Table.Tr>

@@ -9,7 +9,7 @@ import { Editor } from "../../components/Editor";
 import { Failure } from "../../components/Failure";
 import { ended } from "../../components/StateBadge";
 import { bytes } from "../../compute/format";
-import { firstError, plain } from "../../compute/log";
+import { firstError, plainPieces } from "../../compute/log";
 
 const route = getRouteApi("/jobs/$id");
 /** More than this a browser shows slowly: what came first is left out, and can be downloaded. */
@@ -89,6 +89,8 @@ function useStream(url: string): Stream {
     let left = 0;
     let shown = 0;
     setStream(NOTHING);
+    let finished = false;
+    const readable = plainPieces();
     const show = (reading: boolean, error: Error | null = null) => setStream({ text, error, left, reading });
     const read = async () => {
       const answer = await fetch(url, { signal: stop.signal });
@@ -99,7 +101,7 @@ function useStream(url: string): Stream {
       for (;;) {
         const { done, value } = await reader.read();
         if (done) break;
-        text += plain(value);
+        text += readable(value);
         if (text.length > 1.25 * MOST) {
           const cut = text.indexOf("\n", text.length - MOST) + 1 || text.length - MOST;
           left += cut;
@@ -109,12 +111,17 @@ function useStream(url: string): Stream {
           shown = Date.now();
           show(true);
         } else {
-          window.setTimeout(() => !stop.signal.aborted && Date.now() - shown > SHOW_MS && show(true), SHOW_MS + 20);
+          window.setTimeout(() => {
+            if (!finished && !stop.signal.aborted && Date.now() - shown > SHOW_MS) show(true);
+          }, SHOW_MS + 20);
         }
       }
+      finished = true;
+      text += readable(null);
       show(false);
     };
     read().catch((error: unknown) => {
+      finished = true;
       if (!stop.signal.aborted) show(false, error instanceof Error ? error : new Error(String(error)));
     });
     return () => stop.abort();

@@ -71,7 +71,7 @@ export default function Trials({ job }: { job: Job }) {
           {brushed === null ? `${ranked.length} trials` : `${shown.length} of ${ranked.length} trials chosen`}
         </Text>
       </Group>
-      <div className="scroll">
+      <div className="scroll" tabIndex={0}>
         <Table>
           <Table.Thead>
             <Table.Tr>
