@@ -98,12 +98,12 @@ def interactions(page: Page) -> dict[str, Callable[[], None]]:
 
 
 WATCH = """() => {
-  const first = () => document.querySelector('#row-0 a')?.textContent + location.search
-    + (document.querySelector('tbody tr:last-child a')?.textContent ?? '');
+  const first = () => document.querySelector('#row-0 a')?.href
+    + document.querySelector('tbody tr:last-child a')?.href;
   const before = first();
   window.answered = null;
   window.pressed = null;
-  addEventListener('pointerup', (event) => { window.pressed = event.timeStamp; }, {capture: true});
+  addEventListener('pointerdown', (event) => { window.pressed = event.timeStamp; }, {capture: true});
   const look = () => {
     if (first() !== before && document.querySelector('#row-0')) {
       requestAnimationFrame(() => { window.answered = performance.now(); });
@@ -128,9 +128,8 @@ def streams(url: str, key: str, api: psutil.Process, client: Client) -> dict[str
 
     def listen() -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        with httpx.stream(
-            "GET", f"{url}/v1/events/stream", headers=headers, timeout=None
-        ) as answer:
+        address = f"{url}/v1/events/stream"
+        with httpx.stream("GET", address, headers=headers, timeout=None) as answer:
             opened.release()
             for line in answer.iter_lines():
                 if "streamed" in line:

@@ -33,7 +33,8 @@ def platform() -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         (home / "data").mkdir()
-        started = LocalPlatform(LocalOptions(home, home / "data", *free_ports(2), cpus=2))
+        api_port, mlflow_port = free_ports(2)
+        started = LocalPlatform(LocalOptions(home, home / "data", api_port, mlflow_port, cpus=2))
         started.start()
         try:
             key = started.settings.api_key or ""
