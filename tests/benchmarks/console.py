@@ -103,7 +103,8 @@ WATCH = """() => {
   const before = first();
   window.answered = null;
   window.pressed = null;
-  addEventListener('pointerdown', (event) => { window.pressed = event.timeStamp; }, {capture: true});
+  const press = (event) => { window.pressed = event.timeStamp; };
+  addEventListener('pointerdown', press, {capture: true});
   const look = () => {
     if (first() !== before && document.querySelector('#row-0')) {
       requestAnimationFrame(() => { window.answered = performance.now(); });
@@ -117,7 +118,8 @@ def timed(page: Page, act: Callable[[], None]) -> float:
     """Milliseconds from the last press of an interaction to the frame with other rows."""
     page.evaluate(WATCH)
     act()
-    page.wait_for_function("window.answered !== null")
+    while page.evaluate("window.answered") is None:
+        page.wait_for_timeout(20)
     return float(page.evaluate("window.answered - window.pressed"))
 
 
