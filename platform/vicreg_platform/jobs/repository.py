@@ -102,8 +102,8 @@ class JobFilter:
         if self.top_level:
             yield Job.parent_id.is_(None)
         if self.text is not None:
-            parts = (Job.name, Job.experiment, Job.id)
-            yield or_(*(part.icontains(self.text, autoescape=True) for part in parts))
+            searched = Job.name + "\n" + Job.experiment + "\n" + Job.id
+            yield searched.icontains(self.text, autoescape=True)
         if self.created_from is not None:
             yield Job.created_at >= self.created_from
         if self.created_before is not None:

@@ -86,6 +86,8 @@ class Job(Base):
         partial_index("ix_jobs_deadline", "deadline", "finished_at IS NULL"),
         Index("ix_jobs_experiment", "experiment", "id"),
         Index("ix_jobs_parent", "parent_id", "id"),
+        Index("ix_jobs_parent_name", "parent_id", "name", "id"),
+        Index("ix_jobs_parent_state", "parent_id", "state"),
         # All that a list filters and sorts by: a job's spec is long, and is not read for it.
         Index(
             "ix_jobs_listed",

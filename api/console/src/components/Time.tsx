@@ -1,4 +1,3 @@
-import { Tooltip } from "@mantine/core";
 import { useSyncExternalStore } from "react";
 import { duration, relative } from "../compute/format";
 
@@ -37,11 +36,9 @@ export function Time({ at }: { at: string | null | undefined }) {
   const current = useNow();
   if (at === null || at === undefined) return <>–</>;
   return (
-    <Tooltip label={absolute(at)}>
-      <time dateTime={at} style={{ whiteSpace: "nowrap" }}>
-        {relative(at, Math.max(current, Date.now() - 1000))}
-      </time>
-    </Tooltip>
+    <time dateTime={at} title={absolute(at)} style={{ whiteSpace: "nowrap" }}>
+      {relative(at, Math.max(current, Date.now() - 1000))}
+    </time>
   );
 }
 

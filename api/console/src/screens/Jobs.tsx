@@ -1,6 +1,5 @@
 // All jobs: filtered, sorted and paged by the API, everything in the address.
 import {
-  ActionIcon,
   Autocomplete,
   Button,
   Checkbox,
@@ -19,8 +18,8 @@ import {
 import { useDebouncedCallback, useHotkeys, useLocalStorage } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
-import { type ColumnDef, flexRender, getCoreRowModel, useReactTable, type VisibilityState } from "@tanstack/react-table";
-import { useEffect, useMemo, useState } from "react";
+import { type CellContext, type Column, type ColumnDef, flexRender, getCoreRowModel, useReactTable, type VisibilityState } from "@tanstack/react-table";
+import { memo, useCallback, useEffect, useMemo, useState } from "react";
 import type { Job, JobState } from "../api/client";
 import * as queries from "../api/queries";
 import { Confirm, useBulk, useMaySubmit } from "../components/actions";
@@ -58,7 +57,7 @@ const COLUMNS: ColumnDef<Row>[] = [
       </Link>
     ),
   },
-  { id: "kind", header: "Kind", accessorKey: "kind" },
+  { id: "kind", header: "Kind", cell: ({ row }) => row.original.kind },
   {
     id: "experiment",
     header: "Experiment",
@@ -155,11 +154,21 @@ export function Jobs() {
 
   const change = (changes: Partial<JobsSearch>) =>
     void navigate({ search: (now) => ({ ...now, after: undefined, before: undefined, ...changes }), replace: true });
-  const toggle = (job: Job) =>
-    setChosen((now) => {
-      const { [job.id]: was, ...others } = now;
-      return was === undefined ? { ...now, [job.id]: job } : others;
-    });
+  const toggle = useCallback(
+    (job: Job) =>
+      setChosen((now) => {
+        const { [job.id]: was, ...others } = now;
+        return was === undefined ? { ...now, [job.id]: job } : others;
+      }),
+    [],
+  );
+  const expand = useCallback((job: Job) => setOpen((now) => ({ ...now, [job.id]: now[job.id] !== true })), []);
+  const columns = useMemo(
+    () => table.getVisibleLeafColumns(),
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+    [columnVisibility],
+  );
+  const canOpen = (job: Row) => nested(search) && job.kind !== "evaluate" && job.depth < 2;
 
   const move = (step: number) => setHere((now) => Math.max(0, Math.min(rows.length - 1, now + step)));
   useHotkeys([
@@ -217,7 +226,7 @@ export function Jobs() {
       <Chosen jobs={Object.values(chosen)} clear={() => setChosen({})} />
       {list.error && <Failure error={list.error} retry={() => void list.refetch()} />}
       <div className="scroll" tabIndex={0} style={{ minHeight: 300 }}>
-        <Table highlightOnHover stickyHeader>
+        <Table className="jobs" stickyHeader>
           <Table.Thead>
             <Table.Tr>
               <Table.Th w={30}>
@@ -257,38 +266,19 @@ export function Jobs() {
             </Table.Tr>
           </Table.Thead>
           <Table.Tbody>
-            {table.getRowModel().rows.map((row, index) => (
-              <Table.Tr
-                key={row.id}
-                id={`row-${index}`}
-                className={index === here ? "row-here" : undefined}
-                onClick={() => setHere(index)}
-              >
-                <Table.Td>
-                  <Checkbox
-                    aria-label={`Choose ${row.original.name}`}
-                    checked={row.id in chosen}
-                    onChange={() => toggle(row.original)}
-                  />
-                </Table.Td>
-                <Table.Td p={0}>
-                  {nested(search) && row.original.kind !== "evaluate" && row.original.depth < 2 && (
-                    <ActionIcon
-                      variant="subtle"
-                      color="gray"
-                      size="sm"
-                      aria-label={`What follows from ${row.original.name}`}
-                      aria-expanded={open[row.id] === true}
-                      onClick={() => setOpen((now) => ({ ...now, [row.id]: now[row.id] !== true }))}
-                    >
-                      {open[row.id] === true ? "▾" : "▸"}
-                    </ActionIcon>
-                  )}
-                </Table.Td>
-                {row.getVisibleCells().map((cell) => (
-                  <Table.Td key={cell.id}>{flexRender(cell.column.columnDef.cell, cell.getContext())}</Table.Td>
-                ))}
-              </Table.Tr>
+            {rows.map((job, index) => (
+              <JobRow
+                key={job.id}
+                job={job}
+                index={index}
+                columns={columns}
+                here={index === here}
+                chosen={job.id in chosen}
+                open={canOpen(job) ? open[job.id] === true : null}
+                choose={toggle}
+                expand={expand}
+                point={setHere}
+              />
             ))}
           </Table.Tbody>
         </Table>
@@ -320,6 +310,49 @@ export function Jobs() {
     </Stack>
   );
 }
+
+/** A row, drawn again only when what it shows has changed: a page has fifty. */
+const JobRow = memo(function JobRow({
+  job,
+  index,
+  columns,
+  here,
+  chosen,
+  open,
+  choose,
+  expand,
+  point,
+}: {
+  job: Row;
+  index: number;
+  columns: Column<Row>[];
+  here: boolean;
+  chosen: boolean;
+  /** Whether what follows from it is shown; null if nothing can. */
+  open: boolean | null;
+  choose: (job: Job) => void;
+  expand: (job: Job) => void;
+  point: (index: number) => void;
+}) {
+  const context = { row: { original: job } } as CellContext<Row, unknown>;
+  return (
+    <tr id={`row-${index}`} className={here ? "row-here" : undefined} onClick={() => point(index)}>
+      <td>
+        <input type="checkbox" aria-label={`Choose ${job.name}`} checked={chosen} onChange={() => choose(job)} />
+      </td>
+      <td className="tight">
+        {open !== null && (
+          <button type="button" className="open" aria-label={`What follows from ${job.name}`} aria-expanded={open} onClick={() => expand(job)}>
+            {open ? "▾" : "▸"}
+          </button>
+        )}
+      </td>
+      {columns.map(({ id, columnDef }) => (
+        <td key={id}>{flexRender(columnDef.cell, context)}</td>
+      ))}
+    </tr>
+  );
+});
 
 /** The jobs of a page, each followed by those that follow from it if it is open. */
 function useChildren(roots: Job[], open: Record<string, boolean>): Row[] {

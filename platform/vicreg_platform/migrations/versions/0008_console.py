@@ -19,6 +19,8 @@ def upgrade() -> None:
         batch_op.add_column(sa.Column("parent_id", sa.String(64), nullable=True))
     _fill_parents()
     op.create_index("ix_jobs_parent", "jobs", ["parent_id", "id"])
+    op.create_index("ix_jobs_parent_name", "jobs", ["parent_id", "name", "id"])
+    op.create_index("ix_jobs_parent_state", "jobs", ["parent_id", "state"])
     op.create_index("ix_jobs_listed", "jobs", LISTED)
     op.create_table(
         "browser_sessions",
@@ -56,6 +58,7 @@ def _fill_parents() -> None:
 def downgrade() -> None:
     op.drop_table("browser_sessions")
     op.drop_index("ix_jobs_listed", table_name="jobs")
-    op.drop_index("ix_jobs_parent", table_name="jobs")
+    for index in ("ix_jobs_parent_state", "ix_jobs_parent_name", "ix_jobs_parent"):
+        op.drop_index(index, table_name="jobs")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_column("parent_id")
