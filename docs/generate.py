@@ -55,13 +55,17 @@ def main() -> None:
         "settings.md": settings_page(),
         "cli.md": cli_page(),
     }
-    files = {REFERENCE / name: HEADER + text.rstrip() + "\n" for name, text in pages.items()}
-    files[CONSOLE] = json.dumps(_without_specs(openapi()), indent=1, sort_keys=True) + "\n"
-    for file, text in files.items():
+    files = {
+        f"docs/reference/{name}": (REFERENCE / name, HEADER + text.rstrip() + "\n")
+        for name, text in pages.items()
+    }
+    document = json.dumps(_without_specs(openapi()), indent=1, sort_keys=True)
+    files["api/console/openapi.json"] = (CONSOLE, document + "\n")
+    for name, (file, text) in files.items():
         if "--check" not in sys.argv:
             file.write_text(text)
         elif not file.exists() or file.read_text() != text:
-            sys.exit(f"{file.relative_to(ROOT)} is stale: run `python docs/generate.py`")
+            sys.exit(f"{name} is stale: run `python docs/generate.py`")
 
 
 # Specs

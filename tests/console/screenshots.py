@@ -49,14 +49,9 @@ def fill(client: Client) -> None:
     """Submit the jobs, and wait for all but the last."""
     digits = load_recipe("digits")
     wide = digits | {"name": "digits-wide", "expander": {"layers": [1024, 1024, 1024]}}
-    diverging = digits | {
-        "name": "digits-too-fast",
-        "optimizer": {"name": "sgd", "base_lr": 100.0},
-        "training": {"epochs": 2, "batch_size": 128, "warmup_epochs": 0, "precision": "fp16"},
-        "evaluations": [],
-    }
+    late = digits | {"name": "digits-out-of-time", "max_runtime": "PT3S", "evaluations": []}
     ended: list[dict[str, Any]] = [
-        digits, load_recipe("digits-untrained"), wide, load_recipe("digits-sweep"), diverging,
+        digits, load_recipe("digits-untrained"), wide, load_recipe("digits-sweep"), late,
     ]  # fmt: skip
     jobs = [client.submit(spec) for spec in ended]
     client.cancel(client.submit(digits | {"name": "digits-by-mistake"}).id)

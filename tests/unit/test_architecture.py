@@ -15,7 +15,9 @@ SOURCE_ROOTS = ("platform", "workers", "api")
 def test_a_source_root_holds_one_package_and_no_module(root: str) -> None:
     # A package named `platform` at the repo root would shadow the standard library's.
     entries = {entry.name for entry in (ROOT / root).iterdir()} - {"__pycache__"}
-    assert entries == {f"vicreg_{root}"}
+    assert entries - {"console"} == {f"vicreg_{root}"}
+    assert ("console" in entries) == (root == "api")  # the sources of a page: no Python package
+    assert not (ROOT / root / "console" / "__init__.py").exists()
 
 
 def test_no_folder_of_the_tests_is_named_like_a_standard_module() -> None:
