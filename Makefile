@@ -40,7 +40,7 @@ demo: install
 # What the console is built and tested with. Its build installs it by itself, and not where the
 # console is built already.
 MODULES := api/console/node_modules/.package-lock.json
-$(MODULES): api/console/package-lock.json $(INSTALLED)
+$(MODULES): api/console/package-lock.json | $(INSTALLED)
 	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
