@@ -124,8 +124,8 @@ export function Compare() {
                     <Table.Td>
                       <StateBadge state={job.state} />
                     </Table.Td>
-                    <Table.Td ta="right">{shown === undefined ? "–" : metric(shown, job.summary[shown])}</Table.Td>
-                    <Table.Td ta="right">
+                    <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>{shown === undefined ? "–" : metric(shown, job.summary[shown])}</Table.Td>
+                    <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
                       {shown === undefined ? "–" : metric(shown, best(shown, curves.data?.[job.id]?.[shown] ?? []))}
                     </Table.Td>
                     {paths.slice(0, 12).map((path) => {
