@@ -214,11 +214,14 @@ class JobRepository:
         """
         key = _SORTED_BY[sort]
         found = select(Job.id).where(*wanted.conditions()).limit(limit)
-        if after is not None:
+        if after is not None and sort is JobSort.CREATED:
+            found = found.where(Job.id < after if descending else Job.id > after)
+        elif after is not None:
             last = select(key).where(Job.id == after).scalar_subquery()
             later = (key == last) & (Job.id < after if descending else Job.id > after)
             found = found.where(or_(key < last if descending else key > last, later))
-        order = (key.desc(), Job.id.desc()) if descending else (key, Job.id)
+        by = (Job.id,) if sort is JobSort.CREATED else (key, Job.id)
+        order = [column.desc() for column in by] if descending else by
         # Two steps: sorting whole rows would read the spec of every job.
         ids = list(self._session.scalars(found.order_by(*order)))
         jobs = {
