@@ -61,6 +61,7 @@ bench: install
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
 	$(BIN)/python -m tests.benchmarks.startup
+	$(BIN)/python -m tests.benchmarks.console
 
 check: install $(MODULES)
 	$(BIN)/ruff check .
