@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import statistics
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -250,11 +252,15 @@ def streams(platform: Platform) -> Iterator[Any]:  # noqa: F811
 
 def test_an_event_is_told_within_a_second(platform: Platform, streams: Any) -> None:  # noqa: F811
     stream = streams()
-    began = time.monotonic()
-    job = platform.submit(name="told")
-    wait_until(lambda: stream.of(job))
-    at, _, event, _ = stream.of(job)[0]
-    assert at - began < 1.5  # a second, and half of one for two busy cores
+    late = []
+    for _ in range(5):
+        began = time.monotonic()
+        job = platform.submit(name="told")
+        wait_until(partial(stream.of, job))
+        at, _kind, event, _id = stream.of(job)[0]
+        late.append(at - began)
+    # On a busy machine, one of five may wait for a processor.
+    assert statistics.median(late) < 1.0, late
     assert (event["name"], event["after"]) == ("told", "queued")
     assert set(event) == set(platform.http.get("/v1/events").json()["items"][0])
 
