@@ -9,6 +9,7 @@ from typing import Any
 
 from vicreg_platform.cluster import (
     Capacity,
+    Machine,
     Node,
     Submission,
     SubmissionState,
@@ -73,19 +74,10 @@ class FakeCluster:
     def machines(self) -> list[Node]:
         """See ``Cluster.machines``."""
         self._answer()
-        free = Bundle(0, 0)
+        nothing = Bundle(0, 0)
+        placed = dict.fromkeys(self.submitted, nothing)
         return [
-            Node(
-                str(i),
-                f"node-{i}",
-                total,
-                free,
-                None,
-                None,
-                None,
-                (),
-                dict.fromkeys(self.submitted, free),
-            )
+            Node(str(i), total, nothing, Machine(f"node-{i}"), placed)
             for i, total in enumerate(self.nodes)
         ]
 

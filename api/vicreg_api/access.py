@@ -116,6 +116,8 @@ Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 def identified(request: Request, credentials: Credentials) -> Caller:
     """Who makes a request, by their API key or their browser's session.
 
+    The token of the session, if it is one, is then ``request.state.session``.
+
     Raises:
         InvalidKey: neither is valid.
         Forbidden: a browser's request would change something, and has no CSRF token.
@@ -134,6 +136,7 @@ def identified(request: Request, credentials: Credentials) -> Caller:
         given.encode(), csrf_token(session).encode()
     ):
         raise Forbidden(f"{CSRF_HEADER} is missing or wrong: reload the page")
+    request.state.session = session
     return caller
 
 

@@ -28,7 +28,6 @@ SCREENS = (
     "/models",
     "/keys",
     "/new",
-    "/sign-in",
 )
 """The addresses of the console's screens: each is the same page."""
 POLICY = "; ".join(

@@ -38,7 +38,7 @@ from vicreg_platform.jobs.states import JobState
 from vicreg_platform.pages import Page
 from vicreg_platform.schema import Schema
 from vicreg_platform.specs.base import Moment
-from vicreg_platform.tracking import Tracking
+from vicreg_platform.tracking import MetricPoint, Tracking
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -57,12 +57,18 @@ Text = Annotated[str | None, Query(max_length=200, pattern=r"^[^\x00]*$")]
 Value = Annotated[str, Field(max_length=1000)]
 
 
-class MetricPointSchema(BaseModel):
+class MetricPointSchema(Schema):
     """One point of a curve."""
 
     step: int
     value: float
     timestamp: int
+    """Milliseconds since 1970."""
+
+    @classmethod
+    def of(cls, point: MetricPoint) -> MetricPointSchema:
+        """The answer for a point."""
+        return cls(step=point.step, value=point.value, timestamp=point.timestamp)
 
 
 ArtifactPath = Annotated[str, Path(max_length=1000, pattern=r"^[^\x00]+$")]
@@ -78,9 +84,7 @@ def _curves(tracking: Tracking, run_id: str, keys: list[str] | None) -> Metrics:
     items = {}
     for name in keys or sorted(tracking.read(run_id).metrics):
         points = tracking.history(run_id, name)
-        items[name] = [
-            MetricPointSchema(step=p.step, value=p.value, timestamp=p.timestamp) for p in points
-        ]
+        items[name] = [MetricPointSchema.of(point) for point in points]
     return Metrics(items=items)
 
 

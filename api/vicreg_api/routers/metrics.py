@@ -52,8 +52,5 @@ def _of_run(
             history = services.tracking.history(run_id, key)
         except (NotFound, TrackingRefused):
             continue  # the run is deleted: the others' curves are shown all the same
-        found[key] = [
-            MetricPointSchema(step=p.step, value=p.value, timestamp=p.timestamp)
-            for p in thinned(history, points)
-        ]
+        found[key] = [MetricPointSchema.of(point) for point in thinned(history, points)]
     return found

@@ -41,7 +41,7 @@ def _answer(caller: Caller, session: str | None) -> SessionSchema:
 @router.get("")
 def get(request: Request, caller: Annotated[Caller, Depends(identified)]) -> SessionSchema:
     """Who the caller is, and what they may do."""
-    return _answer(caller, request.cookies.get(SESSION_COOKIE))
+    return _answer(caller, getattr(request.state, "session", None))
 
 
 @router.post("")
@@ -66,7 +66,7 @@ def sign_out(
     request: Request, response: Response, services: InjectedServices, _: InjectedCaller
 ) -> None:
     """Sign the browser out: its session ends."""
-    session = request.cookies.get(SESSION_COOKIE)
+    session = getattr(request.state, "session", None)
     if session is not None:
         services.keys.sign_out(session)
     response.delete_cookie(SESSION_COOKIE, httponly=True, samesite="strict")

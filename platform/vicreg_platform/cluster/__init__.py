@@ -91,18 +91,25 @@ class Device:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a node's agent says of it; None of what it does not say."""
+
+    name: str
+    cpu_percent: float | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
+    """In bytes, as is the one before."""
+    devices: tuple[Device, ...] = ()
+
+
+@dataclass(frozen=True)
 class Node:
-    """A machine of the cluster, and what is on it."""
+    """A node that is up, and what is on it."""
 
     id: str
-    name: str
     total: Bundle
     used: Bundle
-    cpu_percent: float | None
-    memory_used: int | None
-    memory_total: int | None
-    """In bytes, as is the one before."""
-    devices: tuple[Device, ...]
+    machine: Machine
     placed: dict[str, Bundle]
     """What each submission occupies of it; nothing for one whose driver does all of the work."""
 

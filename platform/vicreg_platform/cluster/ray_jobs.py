@@ -16,6 +16,7 @@ import httpx
 from vicreg_platform.cluster import (
     Capacity,
     Device,
+    Machine,
     Node,
     Submission,
     SubmissionState,
@@ -168,22 +169,10 @@ class RayCluster:
                     name = names[ray_job][0]
                     before = placed.get(name, Bundle(0, 0))
                     placed[name] = Bundle(before.cpus + bundle.cpus, before.gpus + bundle.gpus)
-            machine = machines.get(node_id, {})
-            total_memory, available = (machine.get("mem") or (None, None))[:2]
-            found.append(
-                Node(
-                    id=node_id,
-                    name=str(machine.get("hostname") or machine.get("ip") or node_id[:12]),
-                    total=total,
-                    used=used.get(node_id, Bundle(0, 0)),
-                    cpu_percent=machine.get("cpu"),
-                    memory_used=None if total_memory is None else total_memory - available,
-                    memory_total=total_memory,
-                    devices=tuple(_device(gpu) for gpu in machine.get("gpus") or ()),
-                    placed=placed,
-                )
-            )
-        return sorted(found, key=lambda node: (node.name, node.id))
+            machine = machines.get(node_id, Machine(node_id[:12]))
+            used_here = used.get(node_id, Bundle(0, 0))
+            found.append(Node(node_id, total, used_here, machine, placed))
+        return sorted(found, key=lambda node: (node.machine.name, node.id))
 
     def _details(self, submission_id: str) -> dict[str, Any] | None:
         """What Ray knows of a submission; None if it does not know it."""
@@ -253,13 +242,25 @@ def _used(answer: Any) -> dict[str, Bundle]:
     }
 
 
-def _machines(answer: Any) -> dict[str, dict[str, Any]]:
+def _machines(answer: Any) -> dict[str, Machine]:
     """What each node's agent says of its machine, by the node's id."""
     return {
-        str(node["raylet"]["nodeId"]): node
+        str(node["raylet"]["nodeId"]): _machine(node)
         for node in answer["data"]["summary"]
         if "nodeId" in (node.get("raylet") or {})
     }
+
+
+def _machine(node: dict[str, Any]) -> Machine:
+    memory = node.get("mem")
+    cpu = node.get("cpu")
+    return Machine(
+        name=str(node.get("hostname") or node.get("ip") or node["raylet"]["nodeId"][:12]),
+        cpu_percent=None if cpu is None else float(cpu),
+        memory_used=int(memory[0]) - int(memory[1]) if memory else None,
+        memory_total=int(memory[0]) if memory else None,
+        devices=tuple(_device(gpu) for gpu in node.get("gpus") or ()),
+    )
 
 
 def _drivers(answer: Any) -> dict[str, tuple[str, str | None]]:

@@ -74,12 +74,12 @@ class NodeSchema(Schema):
                 )
         return cls(
             id=node.id,
-            name=node.name,
+            name=node.machine.name,
             total=Amount.of(node.total),
             used=Amount.of(node.used),
-            cpu_percent=node.cpu_percent,
-            memory_used=node.memory_used,
-            memory_total=node.memory_total,
-            devices=[DeviceSchema(**vars(device)) for device in node.devices],
+            cpu_percent=node.machine.cpu_percent,
+            memory_used=node.machine.memory_used,
+            memory_total=node.machine.memory_total,
+            devices=[DeviceSchema(**vars(device)) for device in node.machine.devices],
             jobs=placed,
         )

@@ -1,5 +1,5 @@
 // Specs as flat maps of dotted paths, and where they differ.
-import { LineCounter, parseDocument } from "yaml";
+import { parseDocument } from "yaml";
 
 export type Flat = Record<string, string>;
 
@@ -33,7 +33,7 @@ export type Range = { from: number; to: number };
  * @returns the range of the deepest part of the field that the text has.
  */
 export function rangeOf(text: string, field: string): Range {
-  const document = parseDocument(text, { lineCounter: new LineCounter() });
+  const document = parseDocument(text);
   const path = field
     .replaceAll(/\[(\d+)\]/g, ".$1")
     .split(".")

@@ -3,9 +3,9 @@ import { useQueries, useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import type { Node } from "../api/client";
 import * as queries from "../api/queries";
+import { Bar } from "../components/Bar";
 import { Failure } from "../components/Failure";
 import { bytes, number, plural } from "../compute/format";
-import { Bar } from "./Home";
 
 export function Cluster() {
   const nodes = useQuery(queries.nodes);

@@ -6,6 +6,8 @@ import { useMemo } from "react";
 import type { Job } from "../api/client";
 import * as queries from "../api/queries";
 import { Chart } from "../components/Chart";
+import { axisLabel, chartsOf, curveOf, stepsPerEpoch } from "../components/charts";
+import { CurveControls } from "../components/CurveControls";
 import { Failure } from "../components/Failure";
 import { ParallelCoordinates, Scatter } from "../components/Picture";
 import { StateBadge } from "../components/StateBadge";
@@ -13,7 +15,6 @@ import { colorAt } from "../compute/colors";
 import { best, direction } from "../compute/curve";
 import { metric, number } from "../compute/format";
 import { differing, flatten } from "../compute/spec";
-import { axisLabel, chartsOf, CurveControls, curveOf, stepsPerEpoch } from "./job/Curves";
 
 const route = getRouteApi("/compare");
 const MOST = 50;

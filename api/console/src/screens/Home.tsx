@@ -1,10 +1,11 @@
 // What one wants to know first: what runs, what failed, what waits, and whether all is well.
-import { Badge, Code, Group, Progress, Stack, Table, Text, Title, Tooltip } from "@mantine/core";
+import { Badge, Code, Group, Stack, Table, Text, Title, Tooltip } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import type { Job, JobState } from "../api/client";
 import * as queries from "../api/queries";
 import { useMaySubmit } from "../components/actions";
+import { Bar } from "../components/Bar";
 import { Failure } from "../components/Failure";
 import { LinkButton } from "../components/links";
 import { JobProgressBar } from "../components/JobProgressBar";
@@ -187,20 +188,6 @@ function ClusterBars() {
         </Stack>
       )}
     </section>
-  );
-}
-
-export function Bar({ name, used, total }: { name: string; used: number; total: number }) {
-  return (
-    <div>
-      <Group justify="space-between">
-        <Text size="xs">{name}</Text>
-        <Text size="xs" c="dimmed">
-          {total === 0 ? "none" : `${number(used)} used, ${number(Math.max(0, total - used))} free`}
-        </Text>
-      </Group>
-      <Progress value={total === 0 ? 0 : (100 * used) / total} size="md" aria-label={`${name} used`} transitionDuration={0} />
-    </div>
   );
 }
 

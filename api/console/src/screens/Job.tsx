@@ -1,5 +1,5 @@
 // One job: what it is, how it goes, why, and what can be done about it.
-import { Alert, Code, Group, Stack, Table, Tabs, Text, Title, Tooltip } from "@mantine/core";
+import { Alert, Button, Code, Group, Stack, Table, Tabs, Text, Title, Tooltip } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { lazy, Suspense } from "react";
@@ -9,7 +9,6 @@ import { Confirm, tell, tellFailure, useBulk, useMayChange, useMaySubmit } from 
 import { Failure } from "../components/Failure";
 import { JobProgressBar } from "../components/JobProgressBar";
 import { LinkButton } from "../components/links";
-import { Button } from "@mantine/core";
 import { ended, StateBadge } from "../components/StateBadge";
 import { Duration, Time } from "../components/Time";
 import { advice } from "../compute/advice";

@@ -8,6 +8,7 @@ import { stringify } from "yaml";
 import { ApiError, type DryRun, type Job, postYaml } from "../api/client";
 import * as queries from "../api/queries";
 import { tell } from "../components/actions";
+import { draft } from "../components/draft";
 import { Editor } from "../components/Editor";
 import { PlaceLink } from "../components/links";
 import { Failure } from "../components/Failure";
@@ -17,12 +18,6 @@ import { rangeOf } from "../compute/spec";
 const route = getRouteApi("/new");
 const EXACT = { exact: true, includeSearch: true, explicitUndefined: true };
 const BLANK = "kind: pretrain\nname: \ndata: {source: digits}\n";
-const DRAFT = "vicreg-draft";
-
-/** Keep a spec for the editor: it is opened with `/new?from=draft`. */
-export function keepDraft(text: string): void {
-  sessionStorage.setItem(DRAFT, text);
-}
 
 export function NewJob() {
   const { recipe, from } = route.useSearch();
@@ -30,7 +25,7 @@ export function NewJob() {
   const source = useQuery({ ...queries.request(from ?? ""), enabled: from !== undefined && from !== "draft" });
   if (source.error) return <Failure error={source.error} />;
   let text: string | undefined;
-  if (from === "draft") text = sessionStorage.getItem(DRAFT) ?? BLANK;
+  if (from === "draft") text = draft() ?? BLANK;
   else if (from !== undefined) text = source.data && stringify(source.data);
   else if (recipe !== undefined) text = recipes.data?.items.find((each) => each.name === recipe)?.text;
   else text = BLANK;

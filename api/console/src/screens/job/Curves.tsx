@@ -1,63 +1,17 @@
 // The curves of one job, one chart for what belongs together.
-import { Group, SegmentedControl, Slider, Stack, Switch, Text, Title } from "@mantine/core";
+import { Stack, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { getRouteApi, useNavigate } from "@tanstack/react-router";
+import { getRouteApi } from "@tanstack/react-router";
 import { useMemo } from "react";
-import type { Job, Point } from "../../api/client";
+import type { Job } from "../../api/client";
 import * as queries from "../../api/queries";
-import { Chart, type Curve } from "../../components/Chart";
+import { Chart } from "../../components/Chart";
+import { axisLabel, chartsOf, curveOf, stepsPerEpoch } from "../../components/charts";
+import { CurveControls } from "../../components/CurveControls";
 import { Failure } from "../../components/Failure";
 import { colorAt } from "../../compute/colors";
-import { type Axis, positions, smoothed } from "../../compute/curve";
-import type { JobSearch } from "../../router";
 
 const route = getRouteApi("/jobs/$id");
-
-/** What stands in one chart, in this order; any other metric has a chart of its own. */
-const GROUPS: [title: string, metrics: string[]][] = [
-  ["Loss", ["train/loss"]],
-  ["Terms of the loss, bare", ["train/invariance", "train/variance", "train/covariance"]],
-  ["Standard deviation of the embedding's dimensions", ["embedding/std_mean", "embedding/std_min"]],
-  ["Standard deviation of the representation's dimensions", ["representation/std_mean", "representation/std_min"]],
-  ["Nearest neighbours", ["knn/top1", "knn/top5"]],
-  ["RankMe", ["representation/rankme"]],
-  ["Learning rate", ["train/learning_rate"]],
-  ["Images per second", ["train/images_per_second"]],
-];
-const LEFT_OUT = new Set(["train/epoch", "data/corrupt_images"]);
-
-export function chartsOf(names: string[]): [string, string[]][] {
-  const known = new Set(GROUPS.flatMap(([, metrics]) => metrics));
-  const others = names.filter((name) => !known.has(name) && !LEFT_OUT.has(name)).sort();
-  const grouped = GROUPS.map(([title, metrics]): [string, string[]] => [
-    title,
-    metrics.filter((name) => names.includes(name)),
-  ]);
-  return [...grouped.filter(([, metrics]) => metrics.length > 0), ...others.map((name): [string, string[]] => [name, [name]])];
-}
-
-export function axisLabel(axis: Axis): string {
-  return { step: "step", epoch: "epoch", time: "minutes" }[axis];
-}
-
-export function curveOf(
-  label: string,
-  color: string,
-  points: Point[],
-  axis: Axis,
-  smooth: number,
-  stepsPerEpoch: number | null,
-): Curve {
-  const raw = points.map((point) => point.value);
-  const x = positions(points, axis, stepsPerEpoch);
-  if (smooth <= 0 || raw.length < 5) return { label, color, x, y: raw };
-  return { label, color, x, y: smoothed(raw, smooth), faint: raw };
-}
-
-export function stepsPerEpoch(job: Job): number | null {
-  const { progress } = job;
-  return progress === null || progress.epochs === 0 ? null : progress.steps / progress.epochs;
-}
 
 export default function Curves({ job }: { job: Job }) {
   const { axis = "step", smooth = 0, log = false } = route.useSearch();
@@ -91,48 +45,6 @@ export default function Curves({ job }: { job: Job }) {
       </div>
       <Pictures job={job} />
     </Stack>
-  );
-}
-
-export function CurveControls({
-  from,
-  axis,
-  smooth,
-  log,
-}: {
-  from: "/jobs/$id" | "/compare";
-  axis: Axis;
-  smooth: number;
-  log?: boolean;
-}) {
-  const navigate = useNavigate({ from });
-  const change = (changes: Partial<JobSearch>) =>
-    void navigate({ search: ((now: object) => ({ ...now, ...changes })) as never, replace: true });
-  return (
-    <Group gap="lg">
-      <SegmentedControl
-        aria-label="Horizontal axis"
-        data={["step", "epoch", "time"]}
-        value={axis}
-        onChange={(value) => change({ axis: value as Axis })}
-      />
-      <Group gap="xs">
-        <Text size="xs">Smoothing</Text>
-        <Slider
-          w={120}
-          min={0}
-          max={0.98}
-          step={0.02}
-          value={smooth}
-          onChange={(value) => change({ smooth: value })}
-          thumbLabel="Smoothing"
-          label={(value) => value.toFixed(2)}
-        />
-      </Group>
-      {log !== undefined && (
-        <Switch label="Logarithmic" checked={log} onChange={(event) => change({ log: event.currentTarget.checked || undefined })} />
-      )}
-    </Group>
   );
 }
 

@@ -1,16 +1,15 @@
 // How good the encoder is, beside the same network untrained.
-import { Group, Stack, Table, Text } from "@mantine/core";
+import { Button, Stack, Table, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link, useNavigate } from "@tanstack/react-router";
 import { stringify } from "yaml";
-import { Button } from "@mantine/core";
 import type { Job } from "../../api/client";
 import * as queries from "../../api/queries";
 import { useMaySubmit } from "../../components/actions";
 import { Failure } from "../../components/Failure";
 import { StateBadge } from "../../components/StateBadge";
 import { metric } from "../../compute/format";
-import { keepDraft } from "../NewJob";
+import { keepDraft } from "../../components/draft";
 
 type Spec = { encoder?: { untrained?: unknown }; protocol?: { name?: string }; data?: unknown };
 
@@ -111,7 +110,6 @@ export default function Evaluations({ job }: { job: Job }) {
           with <code>encoder: {"{"}job: {job.id}{"}"}</code>.
         </Text>
       )}
-      <Group />
     </Stack>
   );
 }
