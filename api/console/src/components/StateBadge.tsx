@@ -1,7 +1,8 @@
 import type { JobState } from "../api/client";
+import { Tag, type Tone } from "./Tag";
 
 /** Each state, and the tone in which it is shown. */
-const TONES: Record<JobState, "gray" | "indigo" | "orange" | "green" | "red"> = {
+const TONES: Record<JobState, Tone> = {
   waiting: "gray",
   queued: "gray",
   starting: "indigo",
@@ -20,9 +21,10 @@ export function ended(state: JobState): boolean {
   return state === "succeeded" || state === "failed" || state === "cancelled";
 }
 
-// A plain element: tables have hundreds of them.
 export function StateBadge({ state }: { state: JobState }) {
   return (
-    <span className={`badge ${TONES[state]}${OUTLINED.includes(state) ? " outline" : ""}`}>{state}</span>
+    <Tag tone={TONES[state]} outline={OUTLINED.includes(state)}>
+      {state}
+    </Tag>
   );
 }

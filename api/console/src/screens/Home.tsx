@@ -1,5 +1,5 @@
 // What one wants to know first: what runs, what failed, what waits, and whether all is well.
-import { Badge, Code, Group, Stack, Table, Text, Title, Tooltip } from "@mantine/core";
+import { Code, Group, Stack, Table, Text, Title, Tooltip } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import type { Job, JobState } from "../api/client";
@@ -11,6 +11,7 @@ import { LinkButton } from "../components/links";
 import { JobProgressBar } from "../components/JobProgressBar";
 import { Sparkline } from "../components/Sparkline";
 import { StateBadge, STATES } from "../components/StateBadge";
+import { Tag } from "../components/Tag";
 import { Time } from "../components/Time";
 import { number } from "../compute/format";
 
@@ -143,9 +144,7 @@ function Failed() {
             <div key={job.id}>
               <Group gap="xs" wrap="nowrap">
                 <JobLink job={job} />
-                <Badge color="red" variant="light" radius="sm" tt="none" style={{ "--badge-color": "var(--state-red)", flexShrink: 0 }}>
-                  {job.failure}
-                </Badge>
+                <Tag tone="red">{job.failure}</Tag>
                 <Text size="xs" c="dimmed" ml="auto">
                   <Time at={job.finished_at} />
                 </Text>
@@ -200,16 +199,7 @@ function Health() {
       <Stack gap={4}>
         {Object.entries(data?.checks ?? {}).map(([part, answer]) => (
           <Group key={part} gap="xs" wrap="nowrap" align="start">
-            <Badge
-              color={answer === "ok" ? "green" : "red"}
-              variant="light"
-              radius="sm"
-              tt="none"
-              w={92}
-              style={{ "--badge-color": answer === "ok" ? "var(--state-green)" : "var(--state-red)", flexShrink: 0 }}
-            >
-              {answer === "ok" ? "ok" : "not ready"}
-            </Badge>
+            <Tag tone={answer === "ok" ? "green" : "red"}>{answer === "ok" ? "ok" : "not ready"}</Tag>
             <Text size="sm" className="wrap">
               {part}
               {answer !== "ok" && `: ${answer}`}

@@ -6,6 +6,7 @@ import { lazy, Suspense } from "react";
 import { answered, api, type Job } from "../api/client";
 import * as queries from "../api/queries";
 import { Confirm, tell, tellFailure, useBulk, useMayChange, useMaySubmit } from "../components/actions";
+import { Columns } from "../components/Columns";
 import { Failure } from "../components/Failure";
 import { JobProgressBar } from "../components/JobProgressBar";
 import { LinkButton } from "../components/links";
@@ -372,13 +373,7 @@ function Attempts({ job }: { job: Job }) {
   return (
     <div className="scroll" tabIndex={0}>
       <Table>
-        <Table.Thead>
-          <Table.Tr>
-            {["Attempt", "Outcome", "Queued", "Submitted", "Ran for", "What it said", "On Ray"].map((name) => (
-              <Table.Th key={name}>{name}</Table.Th>
-            ))}
-          </Table.Tr>
-        </Table.Thead>
+        <Columns names={["Attempt", "Outcome", "Queued", "Submitted", "Ran for", "What it said", "On Ray"]} />
         <Table.Tbody>
           {job.attempts.map((attempt) => (
             <Table.Tr key={attempt.number}>

@@ -1,12 +1,14 @@
 // Who may use the platform, and what they have done: for administrators.
-import { Alert, Badge, Button, Code, CopyButton, Group, Modal, NumberInput, Select, Stack, Table, Tabs, Text, TextInput, Title } from "@mantine/core";
+import { Alert, Button, Code, CopyButton, Group, Modal, NumberInput, Select, Stack, Table, Tabs, Text, TextInput, Title } from "@mantine/core";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import { useState } from "react";
 import { answered, api, type Key } from "../api/client";
 import * as queries from "../api/queries";
 import { Confirm, tell, tellFailure } from "../components/actions";
+import { Columns } from "../components/Columns";
 import { Failure } from "../components/Failure";
+import { Tag } from "../components/Tag";
 import { Time } from "../components/Time";
 
 export function Keys() {
@@ -48,13 +50,7 @@ function KeyList() {
       </Group>
       <div className="scroll" tabIndex={0}>
         <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {["Owner", "Role", "Public part", "Jobs", "GPUs", "Created", "Expires", "Last used", ""].map((name) => (
-                <Table.Th key={name}>{name}</Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
+          <Columns names={["Owner", "Role", "Public part", "Jobs", "GPUs", "Created", "Expires", "Last used", ""]} />
           <Table.Tbody>
             {data?.items.map((key) => (
               <Table.Tr key={key.prefix}>
@@ -89,9 +85,9 @@ function KeyList() {
 function Revocation({ keyOf, revoke }: { keyOf: Key; revoke: () => void }) {
   if (keyOf.revoked_at !== null) {
     return (
-      <Badge color="gray" variant="outline" radius="sm" tt="none" style={{ "--badge-color": "var(--state-gray)" }}>
+      <Tag tone="gray" outline>
         revoked
-      </Badge>
+      </Tag>
     );
   }
   return (
@@ -192,13 +188,7 @@ function Audit() {
     <Stack gap="xs">
       <div className="scroll" tabIndex={0}>
         <Table>
-          <Table.Thead>
-            <Table.Tr>
-              {["When", "Who", "Key", "From", "Request", "Answer", "Made"].map((name) => (
-                <Table.Th key={name}>{name}</Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
+          <Columns names={["When", "Who", "Key", "From", "Request", "Answer", "Made"]} />
           <Table.Tbody>
             {data?.items.map((entry) => (
               <Table.Tr key={entry.id}>

@@ -1,22 +1,20 @@
-import { Badge, Group, Stack, Table, Text, Title } from "@mantine/core";
+import { Group, Stack, Table, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { Link } from "@tanstack/react-router";
 import type { Schedule } from "../api/client";
 import * as queries from "../api/queries";
 import { useMaySubmit } from "../components/actions";
+import { Columns } from "../components/Columns";
 import { Failure } from "../components/Failure";
 import { LinkButton } from "../components/links";
 import { StateBadge } from "../components/StateBadge";
+import { Tag } from "../components/Tag";
 import { Time } from "../components/Time";
 
-const COLORS = { active: "green", paused: "orange", ended: "gray" } as const;
+const TONES = { active: "green", paused: "orange", ended: "gray" } as const;
 
 export function ScheduleState({ state }: { state: Schedule["state"] }) {
-  return (
-    <Badge color={COLORS[state]} variant="light" radius="sm" tt="none" w={80} style={{ "--badge-color": `var(--state-${COLORS[state]})` }}>
-      {state}
-    </Badge>
-  );
+  return <Tag tone={TONES[state]}>{state}</Tag>;
 }
 
 type Spec = { cron?: string; timezone?: string };
@@ -33,13 +31,7 @@ export function Schedules() {
       </Group>
       <div className="scroll" tabIndex={0}>
         <Table highlightOnHover>
-          <Table.Thead>
-            <Table.Tr>
-              {["State", "Name", "When", "Next", "Last", "Jobs", "Owner"].map((name) => (
-                <Table.Th key={name}>{name}</Table.Th>
-              ))}
-            </Table.Tr>
-          </Table.Thead>
+          <Columns names={["State", "Name", "When", "Next", "Last", "Jobs", "Owner"]} />
           <Table.Tbody>
             {data?.items.map((schedule) => (
               <Table.Tr key={schedule.id}>

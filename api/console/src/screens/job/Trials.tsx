@@ -1,11 +1,12 @@
 // A sweep's trials: the leaderboard, what was cut and why, and what mattered.
-import { Badge, Group, Stack, Table, Text, Title } from "@mantine/core";
+import { Group, Stack, Table, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { useMemo, useState } from "react";
 import type { Job, Trial } from "../../api/client";
 import * as queries from "../../api/queries";
 import { Failure } from "../../components/Failure";
 import { Bars, ParallelCoordinates, Scatter } from "../../components/Picture";
+import { Tag, type Tone } from "../../components/Tag";
 import { colorAt } from "../../compute/colors";
 import { metric, number, plural } from "../../compute/format";
 import { rungs } from "../../compute/rungs";
@@ -14,6 +15,14 @@ type Sweep = {
   objective: { metric: string; mode: string };
   scheduler: { name: string; grace_epochs?: number; reduction_factor?: number };
   space: Record<string, unknown>;
+};
+
+const TONES: Record<Trial["state"], Tone> = {
+  running: "indigo",
+  succeeded: "green",
+  stopped: "gray",
+  failed: "red",
+  cancelled: "gray",
 };
 
 export default function Trials({ job }: { job: Job }) {
@@ -98,9 +107,7 @@ export default function Trials({ job }: { job: Job }) {
                   </a>
                 </Table.Td>
                 <Table.Td>
-                  <Badge variant="light" color={trial.state === "failed" ? "red" : trial.state === "succeeded" ? "green" : "gray"} radius="sm" tt="none" style={{ "--badge-color": `var(--state-${trial.state === "failed" ? "red" : trial.state === "succeeded" ? "green" : "gray"})` }}>
-                    {trial.state}
-                  </Badge>
+                  <Tag tone={TONES[trial.state]}>{trial.state}</Tag>
                 </Table.Td>
                 <Table.Td ta="right">{metric(objective.metric, trial.objective)}</Table.Td>
                 <Table.Td ta="right">
