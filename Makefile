@@ -59,9 +59,13 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.convolution
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
+	$(BIN)/python -m tests.benchmarks.accumulate
+	$(BIN)/python -m tests.benchmarks.checkpoint
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
 	$(BIN)/python -m tests.benchmarks.startup
 	$(BIN)/python -m tests.benchmarks.console
+	$(BIN)/python -m tests.benchmarks.queue_policies
+	$(BIN)/python -m tests.benchmarks.dispatch_round
 
 check: install $(MODULES)
 	$(BIN)/ruff check .

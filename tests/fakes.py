@@ -15,6 +15,7 @@ from vicreg_platform.cluster import (
     SubmissionState,
     SubmissionStatus,
 )
+from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.timeline import AttemptTimeline
 from vicreg_platform.contract.trial import Trial
 from vicreg_platform.errors import (
@@ -125,6 +126,8 @@ class FakeTracking(Tracking):
         """Of every run."""
         self.timeline: AttemptTimeline | None = None
         """Of every run."""
+        self.progress: dict[str, Progress] = {}
+        """By run."""
         self.tried: dict[str, Trial] = {}
         """Trials by their run; one whose run has no parent is of every sweep."""
 
@@ -148,7 +151,7 @@ class FakeTracking(Tracking):
 
     def read(self, run_id: str) -> RunReading:
         self._check(run_id)
-        return RunReading(None, self.timeline, dict(self.metrics))
+        return RunReading(self.progress.get(run_id), self.timeline, dict(self.metrics))
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         self._check(run_id)

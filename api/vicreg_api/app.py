@@ -19,6 +19,7 @@ from vicreg_api.routers import (
     jobs,
     keys,
     metrics,
+    queue,
     recipes,
     schedules,
     session,
@@ -74,7 +75,7 @@ def create_app(
     else:
         names = None
     app.add_middleware(BrowserGuard, hosts=names)
-    for part in (jobs, metrics, events, schedules, recipes, cluster, keys):
+    for part in (jobs, queue, metrics, events, schedules, recipes, cluster, keys):
         app.include_router(part.router, dependencies=[Depends(authenticated)])
     app.include_router(session.router)
     app.include_router(health.router)

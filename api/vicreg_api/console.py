@@ -20,6 +20,7 @@ FILES = Path(__file__).parent / "console_files"
 SCREENS = (
     "/",
     "/jobs",
+    "/queue",
     "/jobs/{_:path}",
     "/compare",
     "/schedules",

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from vicreg_platform.errors import (
+    GateNotMet,
     InvalidKey,
     InvalidSpec,
     PlatformError,
@@ -25,7 +26,7 @@ RETRY_AFTER_SECONDS = "5"
 
 
 class FieldProblem(BaseModel):
-    """One fault of a spec."""
+    """One fault of a spec, or one requirement that is not met."""
 
     field: str
     message: str
@@ -63,7 +64,7 @@ def respond(problem: Problem, headers: dict[str, str] | None = None) -> JSONResp
 def problem_of(error: PlatformError) -> Problem:
     """An error of the platform as a problem."""
     errors = None
-    if isinstance(error, InvalidSpec):
+    if isinstance(error, InvalidSpec | GateNotMet):
         errors = [FieldProblem(field=f.field, message=f.message) for f in error.faults]
     return Problem(
         title=error.title, status=error.status, detail=str(error), code=error.code, errors=errors

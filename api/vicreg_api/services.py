@@ -10,6 +10,8 @@ from fastapi import Depends, Request
 from vicreg_platform.cluster import Cluster
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
+from vicreg_platform.dispatch.service import QueueService
+from vicreg_platform.jobs.control import JobControl
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.keys.service import KeyService
 from vicreg_platform.schedules.service import ScheduleService
@@ -25,6 +27,8 @@ class Services:
     cluster: Cluster
     tracking: Tracking
     jobs: JobService
+    control: JobControl
+    queue: QueueService
     schedules: ScheduleService
     keys: KeyService
 
@@ -38,6 +42,8 @@ class Services:
             cluster=RayCluster(settings.ray_url, settings.ray_token, settings.ray_nodes),
             tracking=Tracking(settings.mlflow_url),
             jobs=jobs,
+            control=JobControl(database, jobs),
+            queue=QueueService(database, settings),
             schedules=ScheduleService(database, jobs),
             keys=KeyService(database),
         )

@@ -16,7 +16,15 @@ import httpx
 
 from vicreg_platform.cluster.schemas import ClusterSchema
 from vicreg_platform.errors import InvalidRequest, PlatformError
-from vicreg_platform.jobs.schemas import DryRun, EventSchema, JobSchema, TrialSchema
+from vicreg_platform.jobs.queue_schemas import QueueSchema
+from vicreg_platform.jobs.schemas import (
+    DryRun,
+    EventSchema,
+    Extended,
+    JobSchema,
+    Registered,
+    TrialSchema,
+)
 from vicreg_platform.keys.schemas import KeySchema, NewKey
 from vicreg_platform.pages import Page
 from vicreg_platform.schedules.schemas import ScheduleSchema, TickSchema
@@ -163,9 +171,75 @@ class Client:
         """The job that trains the best configuration of an ended sweep."""
         return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{_segment(job_id)}/promote"))
 
+    def register(
+        self,
+        job_id: str,
+        model: str,
+        alias: str | None = None,
+        require: dict[str, dict[str, float]] | None = None,
+    ) -> Registered:
+        """Register a succeeded pretraining's encoder in MLflow; the same version every time.
+
+        Args:
+            job_id: the pretraining.
+            model: the registered model; it is created if it does not exist.
+            alias: moved to the version.
+            require: what metrics must be, such as ``{"knn/top1": {">=": 0.6}}``.
+
+        Raises:
+            ApiError: among others, a score is not enough; ``problem["errors"]`` names each.
+        """
+        body = {"model": model, "alias": alias, "require": require or {}}
+        answer = self._call("POST", f"/v1/jobs/{_segment(job_id)}/register", json=body)
+        return Registered.model_validate(answer)
+
     def cancel(self, job_id: str) -> JobSchema:
         """Cancel a job."""
         return JobSchema.model_validate(self._call("POST", f"/v1/jobs/{_segment(job_id)}/cancel"))
+
+    def pause(self, job_id: str) -> JobSchema:
+        """Free what a job occupies until it is resumed; it saves the step that it is at."""
+        answer = self._call("POST", f"/v1/jobs/{_segment(job_id)}/pause")
+        return JobSchema.model_validate(answer)
+
+    def resume(self, job_id: str, workers: int | None = None) -> JobSchema:
+        """Let a paused job go on.
+
+        Args:
+            job_id: the job.
+            workers: of a pretraining: with how many; default: as before.
+        """
+        body = {} if workers is None else {"workers": workers}
+        answer = self._call("POST", f"/v1/jobs/{_segment(job_id)}/resume", json=body)
+        return JobSchema.model_validate(answer)
+
+    def change(self, job_id: str, changes: dict[str, Any], version: int | None = None) -> JobSchema:
+        """Change a job by a merge patch: priority, labels, ``preemptible``, times.
+
+        Args:
+            job_id: the job.
+            changes: nested, as in the spec.
+            version: of the job that the changes are for; of another, they are refused.
+        """
+        headers = {} if version is None else {"If-Match": f'"{version}"'}
+        answer = self._call("PATCH", f"/v1/jobs/{_segment(job_id)}", json=changes, headers=headers)
+        return JobSchema.model_validate(answer)
+
+    def extend(self, job_id: str, epochs: int, schedule: str) -> Extended:
+        """Train a succeeded pretraining on.
+
+        Args:
+            job_id: the pretraining.
+            epochs: of the whole training.
+            schedule: of the learning rate: ``anneal`` or ``rewarm``.
+        """
+        body = {"epochs": epochs, "schedule": schedule}
+        answer = self._call("POST", f"/v1/jobs/{_segment(job_id)}/extend", json=body)
+        return Extended.model_validate(answer)
+
+    def queue(self, limit: int = 100) -> QueueSchema:
+        """The jobs that wait for room, in the scheduler's order, and those that occupy it."""
+        return QueueSchema.model_validate(self._call("GET", "/v1/queue", params={"limit": limit}))
 
     def retry(self, job_id: str) -> JobSchema:
         """A new job that resumes from the last checkpoint of a failed or cancelled one."""

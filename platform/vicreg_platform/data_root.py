@@ -27,8 +27,10 @@ def resolve_inside(root: Path, relative: str) -> Path:
     return path
 
 
-def holds_image(folder: Path) -> bool:
-    """Whether a class folder of ``folder`` contains an image file."""
+def holds_image(folder: Path, in_classes: bool) -> bool:
+    """Whether a folder, or with ``in_classes`` one of its sub-folders, contains an image file."""
+    if not in_classes:
+        return any(True for _ in image_files(str(folder)))
     return any(
         True
         for entry in os.scandir(folder)

@@ -13,7 +13,9 @@
     ├── TrackingRefused            409  tracking_refused
     ├── Conflict                   409  conflict
     │   ├── IllegalTransition      409  illegal_transition
+    │   ├── GateNotMet             409  gate_not_met
     │   └── IdempotencyConflict    409  idempotency_conflict
+    ├── PreconditionFailed         412  precondition_failed
     ├── BodyTooLarge               413  body_too_large
     ├── UnsupportedMediaType       415  unsupported_media_type
     ├── TooManyRequests            429  too_many_requests
@@ -128,11 +130,30 @@ class IllegalTransition(Conflict):
     title = "The job's state does not allow this"
 
 
+class GateNotMet(Conflict):
+    """An encoder's scores are not what its registration requires."""
+
+    code = "gate_not_met"
+    title = "The scores are not what is required"
+
+    def __init__(self, faults: Sequence[FieldFault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(fault.message for fault in faults))
+
+
 class IdempotencyConflict(Conflict):
     """An idempotency key was used before with another body."""
 
     code = "idempotency_conflict"
     title = "The idempotency key belongs to another request"
+
+
+class PreconditionFailed(PlatformError):
+    """The job is not in the version that the request names in ``If-Match``."""
+
+    status = 412
+    code = "precondition_failed"
+    title = "Changed meanwhile"
 
 
 class BodyTooLarge(PlatformError):

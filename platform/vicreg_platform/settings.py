@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -76,6 +76,20 @@ class Settings(BaseSettings):
     """Whether drivers, workers and trials are forks of a process that each Ray node keeps, which
     has imported torch and MLflow before: they start seconds sooner. It takes 600 MB of memory on
     each node on which one of them has run, besides the libraries that all processes share."""
+    queue_policy: Literal["backfill", "strict"] = "backfill"
+    """``backfill``: owners take turns, and small jobs start beside a large one that waits, if they
+    do not delay it. ``strict``: by priority and age alone; the first job that does not fit holds up
+    all others."""
+    preemption: bool = True
+    """Whether a job may take the room of running jobs of lower priority."""
+    fair_share_half_life_seconds: float = Field(default=86_400.0, gt=0.0, allow_inf_nan=False)
+    """After this long, what an owner has used counts half."""
+    preempt_after_seconds: float = Field(default=600.0, ge=0.0, allow_inf_nan=False)
+    """No job makes room for another sooner after its start."""
+    resize_after_seconds: float = Field(default=600.0, ge=0.0, allow_inf_nan=False)
+    """No elastic job is resized sooner after it was resized."""
+    grow_after_seconds: float = Field(default=300.0, ge=0.0, allow_inf_nan=False)
+    """How long room must have been free before an elastic job grows into it."""
     retry_backoff_seconds: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)
     """Wait before the second attempt; each later wait is twice as long, up to 5 minutes."""
 

@@ -60,6 +60,8 @@ _TRIAL_STATUS = {
 LOG_BYTES = 256 * 2**20
 """How much of a log is stored."""
 PIECE_BYTES = 2**16
+ENCODER = "encoder"
+"""The artifact that holds a run's encoder."""
 MAX_ARTIFACTS = 1000
 """How many of a run's artifacts are listed."""
 _importing = threading.Lock()
@@ -390,6 +392,59 @@ class Tracking:
                 if isinstance(error, RestException) or "API request" in str(error):
                     raise
                 raise NotFound(f"MLflow has nothing at {uri}: {error}") from None
+
+    def register(self, run_id: str, model: str, tags: dict[str, str], alias: str | None) -> int:
+        """Make a version of a registered model from a run's artifact ``encoder/``.
+
+        A run has one version of a model: a later call finds it, and updates its tags.
+
+        Args:
+            run_id: the run.
+            model: the registered model; it is created if it does not exist.
+            tags: of the version.
+            alias: moved to the version, if given.
+
+        Returns:
+            The number of the version.
+
+        Raises:
+            NotFound: the run has no encoder.
+            TrackingRefused: MLflow does not accept the name, the alias or a tag.
+        """
+        with self._answering():
+            if not self._client.list_artifacts(run_id, ENCODER):
+                raise NotFound(f"run {run_id} has no encoder to register")
+            self._ensure_model(model)
+            if not self._versions(run_id, model):
+                source = f"runs:/{run_id}/{ENCODER}"
+                made = self._client.create_model_version(
+                    model, source, run_id, tags, await_creation_for=0
+                )
+                # Of two concurrent calls, the later version gives way.
+                if int(made.version) != self._versions(run_id, model)[0][0]:
+                    self._client.delete_model_version(model, made.version)
+            version, stored = self._versions(run_id, model)[0]
+            for key, value in tags.items():
+                if stored.get(key) != value:
+                    self._client.set_model_version_tag(model, str(version), key, value)
+            if alias is not None:
+                self._client.set_registered_model_alias(model, alias, str(version))
+        return version
+
+    def _ensure_model(self, model: str) -> None:
+        from mlflow.exceptions import RestException
+
+        try:
+            self._client.create_registered_model(model)
+        except RestException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+
+    def _versions(self, run_id: str, model: str) -> list[tuple[int, dict[str, str]]]:
+        """The versions of a model that are from a run, oldest first, with their tags."""
+        found = self._client.search_model_versions(f"run_id = '{run_id}'")
+        versions = [(int(each.version), dict(each.tags)) for each in found if each.name == model]
+        return sorted(versions, key=lambda version: version[0])
 
     def finish(self, run_id: str, status: str, ended: datetime | None = None) -> None:
         """Close a run: ``FINISHED``, ``FAILED`` or ``KILLED``.

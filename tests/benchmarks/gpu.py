@@ -156,7 +156,12 @@ def ours(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
     if settings.compile:
         print(f"\ncompiled in {time.perf_counter() - started:.0f} s {context.warnings}\n")
     pretraining.network.train()
-    batch = Batch(views(settings, torch.channels_last), list(range(settings.batch)), ())
+    batch = Batch(
+        views(settings, torch.channels_last),
+        list(range(settings.batch)),
+        (),
+        torch.zeros(settings.batch, 2, 5),
+    )
     update, norms = pretraining.update, torch.nn.utils
 
     def step() -> None:
@@ -295,6 +300,7 @@ def reading(settings: argparse.Namespace) -> None:
             image_size=settings.size,
             batch_size=settings.batches[0],
             seed=0,
+            epochs=1000,
             device=torch.device(settings.device),
             loaders=settings.loaders,
         )

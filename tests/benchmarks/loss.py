@@ -65,8 +65,13 @@ def peak_megabytes(loss: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tenso
         torch.cuda.reset_peak_memory_stats()
         torch.autograd.grad(loss(x, y), (x, y))
         return (torch.cuda.max_memory_allocated() - before) / 1e6
+    return allocated_megabytes(lambda: torch.autograd.grad(loss(x, y), (x, y)))
+
+
+def allocated_megabytes(step: Callable[[], object]) -> float:
+    """The most that torch's allocator held at once on the CPU, beyond what it held before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        torch.autograd.grad(loss(x, y), (x, y))
+        step()
     held = peak = 0
     for event in profiler.profiler.kineto_results.events():
         if event.name() == "[memory]":

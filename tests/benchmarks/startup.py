@@ -104,6 +104,7 @@ class Waits:
         self._cluster.submit(Submission(name, ("python", str(BARE), str(file)), NOTHING))
         while self._cluster.submissions()[name].live:
             time.sleep(LOOK_SECONDS)
+        assert file.exists(), self._cluster.last_lines(name, 50)
         # Ray says for some seconds more that it occupies the cluster.
         while self._cluster.capacity().used.cpus:
             time.sleep(LOOK_SECONDS)

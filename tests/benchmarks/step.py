@@ -27,6 +27,8 @@ from torchvision.transforms import InterpolationMode
 from tests.benchmarks.loss import authors_loss
 from vicreg_platform.specs import DigitsData, PretrainSpec, parse_spec
 from vicreg_workers.selfsup.context import NullContext
+from vicreg_workers.selfsup.data.decoding import DecodedPicture
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.sources import Digits, Subset
 from vicreg_workers.selfsup.model import precision
 from vicreg_workers.selfsup.monitor.representation import Diagnostics
@@ -39,7 +41,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 Step = Callable[[], object]
 
 
-class Photographs:
+class Photographs(Images):
     """Digits in colour at the size of the benchmark, decoded."""
 
     several: Tensor | None = None
@@ -56,8 +58,8 @@ class Photographs:
     def __len__(self) -> int:
         return IMAGES
 
-    def read(self, index: int) -> Image.Image:
-        return self._images[index]
+    def open(self, index: int) -> DecodedPicture:
+        return DecodedPicture(self._images[index])
 
     def name(self, index: int) -> str:
         return str(index)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.benchmarks import ablation, convolution, gpu, loss, step
+from tests.benchmarks import ablation, accumulate, checkpoint, convolution, gpu, health, loss, step
 
 
 def rows(output: str) -> list[list[str]]:
@@ -61,6 +61,15 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     assert {"forward", "loss", "backward", "watch", "optimiser", "the rest"} <= ours
 
 
+def test_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--backbone", "resnet10", "--width", "8", "--saves", "2"]
+    checkpoint.main([*sizes, "--storage", str(tmp_path)])
+    table = rows(capsys.readouterr().out)
+    assert [row[0] for row in table[2:5]] == ["waiting", "first", "following"]
+    assert [row[0] for row in table[-2:]] == ["waiting", "now"]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_ablation(tmp_path: Path) -> None:
     jobs = ablation.ablation("ablation-loss-small")
     assert len({job["name"] for job in jobs}) == len(jobs) > 1
@@ -73,3 +82,22 @@ def test_ablation(tmp_path: Path) -> None:
     (row,) = rows(ablation.row(tiny, tmp_path))
     assert row[0] == "loss-inv"
     assert all(float(cell) >= 0 for cell in row[1:])
+
+
+def test_accumulate(capsys: pytest.CaptureFixture[str]) -> None:
+    accumulate.main(["--batch", "32", "--size", "32", "--rounds", "1"])
+    table = rows(capsys.readouterr().out)
+    assert [row[0] for row in table[-4:]] == ["1", "2", "4", "8"]
+
+
+def test_health(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = health.SPEC | {"training": {"epochs": 1, "batch_size": 256, "warmup_epochs": 0}}
+    monkeypatch.setattr(health, "SPEC", short)
+    raw = ["--raw", str(tmp_path / "raw.json")]
+    health.main([*raw, "--runs", "constant images"])
+    (row,) = rows(capsys.readouterr().out)[2:]
+    assert row[0] == "constant images (cifar)"
+    health.main([*raw, "--runs", "none"])  # it is not made again
+    assert rows(capsys.readouterr().out)[2:] == [row]

@@ -6,9 +6,9 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.console.browser import CHROMIUM, Watched, chromium, new_page
-from tests.e2e.conftest import Running, running
+from tests.e2e.conftest import Running, object_store, running
 
-__all__ = ["running"]
+__all__ = ["object_store", "running"]
 
 # A busy machine draws slowly; what is right then is right.
 expect.set_options(timeout=30_000)

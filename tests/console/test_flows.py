@@ -102,6 +102,43 @@ def test_logs_are_read_live_searched_and_by_attempt(console: Watched) -> None:
     expect(log).to_contain_text("attempt 1 of job")
 
 
+def test_a_job_is_paused_resumed_and_made_urgent(console: Watched, running: Running) -> None:
+    page = console.page
+    main = page.locator("main")
+    large = {"training": {"epochs": 400, "batch_size": 128}, "resources": {"workers": 2}}
+    holding = submit(page, name="holding", **large)
+    expect(main.get_by_text("running", exact=True).first).to_be_visible(timeout=LONG)
+    waiting = submit(page, name="waiting-one", **large)
+    expect(main.get_by_text("queued", exact=True).first).to_be_visible()
+    page.get_by_role("navigation").get_by_role("link", name="Queue").click()
+    row = page.get_by_role("row", name=re.compile("waiting-one"))
+    expect(row).to_contain_text("waits for room: it needs 2 × 1 CPU")
+    # Its priority changes in place, and it takes the other's room.
+    row.get_by_role("button", name=re.compile("priority", re.IGNORECASE)).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox", name="Priority").fill("7")
+    dialog.get_by_role("button", name="Save").click()
+    running.until(running.client.get(holding), lambda job: job.made_room_for == waiting)
+    page.goto(f"{console.url}/jobs/{waiting}")
+    expect(main.get_by_text("running", exact=True).first).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Pause", exact=True).click()
+    expect(main.get_by_text("paused", exact=True).first).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Resume", exact=True).click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("textbox", name="Workers").fill("1")
+    dialog.get_by_role("button", name="Resume the job").click()
+    resumed = running.until(
+        running.client.get(waiting),
+        lambda job: len(job.attempts) == 2 and job.state == "running",
+    )
+    assert [attempt.workers for attempt in resumed.attempts] == [2, 1]
+    page.get_by_role("tab", name="Attempts").click()
+    expect(main.get_by_text(re.compile("paused")).first).to_be_visible()
+    for job in (holding, waiting):
+        running.client.cancel(job)
+        running.wait(running.client.get(job))
+
+
 def test_a_job_is_cancelled_and_retried(console: Watched) -> None:
     page = console.page
     first = submit(page, name="stopped", training={"epochs": 400, "batch_size": 128})
@@ -132,6 +169,7 @@ def test_two_jobs_are_found_chosen_and_compared(console: Watched, running: Runni
     page.keyboard.insert_text("pair ")
     page.wait_for_url(re.compile("text="))
     expect(page.get_by_role("status").get_by_text("2 jobs")).to_be_visible()
+    expect(page.locator("tr[id^=row-]")).to_have_count(2)
     page.keyboard.press("Escape")
     # By the keyboard alone.
     page.keyboard.press("x")
@@ -152,7 +190,7 @@ def test_two_jobs_are_found_chosen_and_compared(console: Watched, running: Runni
     expect(other.get_by_role("columnheader", name="expander.layers")).to_be_visible()
     other.close()
     console.open("/jobs?text=pair")
-    page.get_by_label("Choose all on this page").check()
+    page.get_by_label("Choose all on this page").click()
     page.get_by_role("button", name="Label").click()
     page.get_by_role("textbox", name="Label").fill("team=vision")
     page.get_by_role("button", name="Set the label").click()

@@ -65,7 +65,8 @@ def screens(job: JobSchema) -> list[str]:
         "json",
     )
     return [
-        "/", "/jobs", "/models", "/schedules", "/schedules/new", "/cluster", "/keys", "/new",
+        "/", "/jobs", "/queue", "/models", "/schedules", "/schedules/new", "/cluster", "/keys",
+        "/new",
         f"/compare?job=%5B%22{job.id}%22%5D",
         *(f"/jobs/{job.id}?tab={tab}" for tab in tabs),
     ]  # fmt: skip

@@ -45,6 +45,7 @@ class Platform:
             "VICREG_API_URL": f"http://{self.api}",
             "VICREG_MLFLOW_URL": f"http://{self.mlflow}",
             "VICREG_HOME": str(self.home),
+            "HOME": str(self.home),  # where ~/images lies
         }
         return os.environ | urls | {"PATH": tools}
 
@@ -69,6 +70,7 @@ class Platform:
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("home")
     _photos(home / "images" / "photos")
+    _flat(home / "images" / "pictures")
     api, mlflow = free_ports(2)
     command = [sys.executable, "-c", "from vicreg_platform.cli.commands import main; main()", "up"]
     options = ["--home", home, "--api-port", api, "--mlflow-port", mlflow]
@@ -87,6 +89,14 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
+
+
+def _flat(folder: Path) -> None:
+    """Photographs of different sizes, in no order and without classes."""
+    folder.mkdir()
+    for index, pixels in enumerate(load_digits().images[:200]):
+        image = Image.fromarray((pixels * 15).astype("uint8")).resize((64 + index % 5, 64))
+        image.convert("RGB").save(folder / f"IMG_{index:04d}.JPG")
 
 
 def _photos(folder: Path) -> None:

@@ -20,6 +20,7 @@ NOT_RUN = {
     "readme-up": "installs, and runs until Ctrl-C: the fixture starts a platform instead",
     "readme-up-images": "runs until Ctrl-C",
     "tutorial-up": "installs, and runs until Ctrl-C",
+    "data-pack": "needs ImageNet",
     "backup": "needs the databases of a cluster of containers",
     "compose": "needs Docker Engine with Compose: tests/compose runs it",
     "compose-gpu": "needs GPUs and the NVIDIA container toolkit",
@@ -29,6 +30,8 @@ NOT_RUN = {
     "ablation-table-7": "needs CIFAR-10 and half an hour",
     "ablation-loss": "needs CIFAR-10 and half an hour",
     "linear-protocols": "needs CIFAR-10",
+    "push": "needs an account of the Hugging Face Hub: see tests/integration/test_export.py",
+    "register": "needs a better encoder: see tests/integration/test_registration.py",
 }
 """Examples that no test runs, by name, and why."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.object_store import CREDENTIALS, object_store_server
 from vicreg_platform.cli.local import Child, LocalOptions, LocalPlatform, free_ports
 from vicreg_platform.client import Client
 from vicreg_platform.jobs.schemas import JobSchema
@@ -109,12 +110,23 @@ def logged_steps(epochs: int, steps_per_epoch: int = STEPS_PER_EPOCH) -> list[in
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def object_store() -> Iterator[str]:
+    """The endpoint of moto's S3, which the workers know from their environment."""
+    with object_store_server() as address:
+        os.environ |= {"AWS_ENDPOINT_URL": address} | CREDENTIALS
+        yield address
+
+
+@pytest.fixture(scope="session")
+def running(object_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     home = tmp_path_factory.mktemp("home")
     data_root = home / "data"
     data_root.mkdir()
+    os.environ["VICREG_CACHE"] = str(home / "cache")
     api_port, mlflow_port = free_ports(2)
     os.environ["VICREG_RETRY_BACKOFF_SECONDS"] = "1"
+    for name in ("PREEMPT_AFTER", "RESIZE_AFTER", "GROW_AFTER"):
+        os.environ[f"VICREG_{name}_SECONDS"] = "5"
     platform = LocalPlatform(LocalOptions(home, data_root, api_port, mlflow_port, cpus=2))
     platform.start()
     try:

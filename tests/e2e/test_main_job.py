@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow.artifacts
 import numpy as np
@@ -76,9 +77,14 @@ def _check_run(running: Running, run_id: str, folder: Path) -> None:
     assert {
         "train/loss", "train/invariance", "train/variance", "train/covariance",
         "train/learning_rate", "train/gradient_norm", "train/images_per_second", "train/epoch",
-        "embedding/std_mean", "embedding/std_min", "embedding/std_low_share",
+        "embedding/std_mean", "embedding/std_min", "embedding/std_low_share", "embedding/rankme",
         "representation/std_mean", "representation/std_min", "representation/covariance",
-        "representation/rankme", "representation/alpha_req", "knn/top1", "data/corrupt_images",
+        "representation/rankme", "representation/alpha_req", "representation/nesum",
+        "representation/lidar", "knn/top1", "data/corrupt_images",
+        # The evaluations, at the step of their encoder.
+        "evaluations/knn/top1", "evaluations/knn/top5", "evaluations/linear/top1",
+        "evaluations/linear/top5", "evaluations/linear/learning_rate",
+        "evaluations/linear/holdout_top1",
     } == set(run.data.metrics)  # fmt: skip
     root = Path(
         mlflow.artifacts.download_artifacts(
@@ -95,7 +101,13 @@ def _check_run(running: Running, run_id: str, folder: Path) -> None:
         "checkpoints/step-00000044/worker-1.pt",
         "logs/attempt-1.log",
         "pictures/views.png",
-        *(f"pictures/embedding_std_epoch_0000{n}.png" for n in (1, 2, 3, 4)),
+        "pictures/neighbours.png",
+        "pictures/embedding_map.png",
+        *(
+            f"pictures/{kind}_epoch_0000{n}.png"
+            for kind in ("embedding_std", "spectrum")
+            for n in (1, 2, 3, 4)
+        ),
     }
     weights = load_file(root / "encoder/encoder.safetensors")
     network = torchvision.models.resnet._resnet(
@@ -151,3 +163,86 @@ def test_a_folder_emptied_after_the_post_is_a_user_failure(running: Running) -> 
     assert (ended.state, ended.failure) == (JobState.FAILED, "user")
     assert "there are no images in" in (ended.reason or "")
     assert len(ended.attempts) == 1
+
+
+def test_a_training_starts_from_the_encoder_of_another(running: Running) -> None:
+    """Before its first step, the second one is what the first one was after its last."""
+    shared: dict[str, Any] = {
+        "training": {"epochs": 2, "batch_size": 128},
+        "watch": {"knn_every_epochs": 1},
+    }
+    first = running.submit(name="first", **shared)
+    second = running.submit(
+        name="second",
+        **shared
+        | {
+            "init": {"job": first.id},
+            "training": shared["training"] | {"freeze_epochs": 1},
+            "resources": {"workers": 2},
+        },
+    )
+    assert second.state is JobState.WAITING
+    ended = [running.wait(job) for job in (first, second)]
+    assert [(job.state, job.reason) for job in ended] == [(JobState.SUCCEEDED, None)] * 2
+    client = MlflowClient(running.platform.mlflow_url)
+    before, after = (
+        {
+            point.step: point.value
+            for point in client.get_metric_history(job.mlflow.run_id, "knn/top1")
+        }
+        for job in ended
+        if job.mlflow is not None
+    )
+    assert after[0] == before[max(before)]
+    # A frozen backbone's representations stay.
+    assert after[sorted(after)[1]] == after[0]
+    assert "100.00 % of resnet10" in running.client.logs(second.id)
+
+
+def test_a_network_of_a_library_is_trained_and_evaluated(running: Running) -> None:
+    job = running.submit(
+        name="library",
+        backbone={"name": "timm/convnext_atto", "drop_path": 0.1},
+        data={"source": "digits", "image_size": 32},
+        training={"epochs": 1, "batch_size": 128},
+        optimizer={"name": "adamw", "layer_decay": 0.8},
+        resources={"workers": 2},
+        evaluations=[{"protocol": {"name": "knn"}}],
+    )
+    assert running.wait(job).state is JobState.SUCCEEDED
+    (evaluation,) = running.client.find_all(parent=job.id)
+    done = running.wait(evaluation)
+    assert done.state is JobState.SUCCEEDED, done.reason
+    assert done.summary["knn/top1"] > 0.2
+    assert "timm/convnext_atto has no BatchNorm" in running.client.logs(job.id)
+    unknown = running.submit(name="unknown", backbone={"name": "timm/convnext_attto"})
+    refused = running.wait(unknown)
+    assert refused.state is JobState.FAILED
+    assert refused.failure == "user"
+    assert "did you mean timm/convnext_atto" in str(refused.reason)
+
+
+def test_an_encoder_is_evaluated_while_its_training_goes_on(running: Running) -> None:
+    job = running.submit(
+        name="long",
+        training={"epochs": 16, "batch_size": 128},
+        evaluations=[{"protocol": {"name": "linear", "epochs": 5}, "seeds": 2, "at_epochs": [1]}],
+    )
+    early, late = sorted(running.client.find_all(parent=job.id), key=lambda each: len(each.name))[
+        ::-1
+    ]
+    assert (early.name, late.name) == ("long-linear-epoch-1", "long-linear")
+    ended = [running.wait(each) for each in (early, job, late)]
+    assert [(each.state, each.reason) for each in ended] == [(JobState.SUCCEEDED, None)] * 3
+    assert ended[0].finished_at is not None
+    assert ended[1].finished_at is not None
+    assert ended[0].finished_at < ended[1].finished_at
+    # Each is a point of the training's curves, at the step of its encoder.
+    assert ended[1].mlflow is not None
+    client = MlflowClient(running.platform.mlflow_url)
+    points = client.get_metric_history(ended[1].mlflow.run_id, "evaluations/linear/top1")
+    assert {point.step: point.value for point in points} == {
+        11: ended[0].summary["linear/top1"],
+        176: ended[2].summary["linear/top1"],
+    }
+    assert ended[0].summary["linear/top1_std"] >= 0

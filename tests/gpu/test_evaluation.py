@@ -7,7 +7,7 @@ import torch
 
 from tests.unit.selfsup.evaluation.test_probes import blobs
 from vicreg_platform.specs import Backbone, LinearProtocol
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.evaluation.features import (
     Features,
     calibrate_batchnorm,

@@ -8,6 +8,7 @@ from torch import nn
 
 from vicreg_platform.specs import AdamW, Lars, Sgd
 from vicreg_workers.selfsup.optim.optimizers import build_optimizer
+from vicreg_workers.selfsup.optim.parameter_groups import parameter_groups
 
 SPECS = [
     Sgd(name="sgd"),
@@ -33,7 +34,7 @@ def trained(
     parameters = [nn.Parameter(drawn(shape)) for shape in SHAPES]
     with torch.no_grad():
         parameters[-1].zero_()  # a norm of zero switches the scaling of LARS off
-    optimizer = build_optimizer(spec, parameters, lr=0.1)
+    optimizer = build_optimizer(spec, parameter_groups(parameters), lr=0.1)
     for step in range(5):
         for parameter in parameters:
             parameter.grad = drawn(tuple(parameter.shape))

@@ -12,7 +12,7 @@ import torch
 from tests.unit.gpu.test_training import METHODS, OPTIMIZERS, PRECISIONS, spec_of
 from tests.unit.selfsup.test_train import poison_at
 from vicreg_workers.selfsup.context import NullContext
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.train import Pretraining
 
@@ -103,7 +103,7 @@ def test_views_are_those_of_the_cpu(gpu: torch.device, images: Images) -> None:
         return next(
             ViewBatches(
                 images, spec.augmentation, views=2, image_size=spec.data.image_size,
-                batch_size=32, seed=3, device=device, loaders=0,
+                batch_size=32, seed=3, epochs=1, device=device, loaders=0,
             ).epoch(0)
         )  # fmt: skip
 

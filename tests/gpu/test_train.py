@@ -10,7 +10,7 @@ import torch
 
 from tests.unit.gpu.test_training import spec_of
 from tests.unit.selfsup.test_train import Recorder, assert_same, train
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.errors import Stopped
 from vicreg_workers.selfsup.train import Pretraining
 

@@ -26,6 +26,8 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
+from vicreg_platform.dispatch.service import QueueService
+from vicreg_platform.jobs.control import JobControl
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.service import KeyService
@@ -79,8 +81,17 @@ def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> 
     database = Database(database_url)
     cluster, tracking = FakeCluster(), Tracking(mlflow_server.url)
     jobs = JobService(database, data_root, settings.mlflow_public_url)
-    schedules = ScheduleService(database, jobs)
-    app = create_app(Services(database, cluster, tracking, jobs, schedules, KeyService(database)))
+    services = Services(
+        database=database,
+        cluster=cluster,
+        tracking=tracking,
+        jobs=jobs,
+        control=JobControl(database, jobs),
+        queue=QueueService(database, settings),
+        schedules=ScheduleService(database, jobs),
+        keys=KeyService(database),
+    )
+    app = create_app(services)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -253,6 +264,50 @@ def test_a_data_path_that_cannot_work_is_refused_at_post(
     assert message in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("data", "field", "message"),
+    [
+        ({"source": "webdataset", "shards": "set/{00..01}.tar"}, None, None),
+        ({"source": "webdataset", "shards": "set"}, None, None),
+        ({"source": "webdataset", "shards": "no/{00..01}.tar"}, "data.shards", "does not exist"),
+        ({"source": "webdataset", "shards": "ftp://a/b"}, "data.shards", "must start with one of"),
+        ({"source": "huggingface", "path": "set"}, None, None),
+        ({"source": "huggingface", "path": "none"}, "data.path", "does not exist"),
+        ({"source": "image_folder", "path": "flat"}, None, None),
+        ({"source": "image_folder", "path": "flat", "classes": "none"}, None, None),
+        (
+            {"source": "image_folder", "path": "flat", "classes": "folders"},
+            "data.path",
+            "holds no images: there must be some in its sub-folders",
+        ),
+    ],
+)
+def test_every_layout_is_looked_at_before_a_job_is_stored(
+    platform: Platform, data: dict[str, Any], field: str | None, message: str | None
+) -> None:
+    for folder, file in (("set", "00.tar"), ("flat", "a.jpg")):
+        (platform.data_root / folder).mkdir()
+        (platform.data_root / folder / file).write_bytes(b"")
+    answer = platform.http.post("/v1/jobs", json={"kind": "pretrain", "data": data})
+    if field is None:
+        assert answer.status_code == 201, answer.text
+        return
+    (error,) = answer.json()["errors"]
+    assert error["field"] == field
+    assert message is not None
+    assert message in error["message"]
+
+
+def test_what_the_api_cannot_see_is_said(platform: Platform) -> None:
+    data = {"source": "webdataset", "shards": "s3://bucket/set"}
+    answer = platform.http.post(
+        "/v1/jobs", params={"dry_run": True}, json={"kind": "pretrain", "data": data}
+    )
+    assert answer.json()["warnings"] == [
+        "data.shards was not checked: the workers read it, not the API"
+    ]
+
+
 def test_an_unknown_job_is_a_404(platform: Platform) -> None:
     for method, path in [
         ("GET", ""), ("GET", "/events"), ("GET", "/logs"), ("GET", "/metrics"),
@@ -413,6 +468,51 @@ def test_an_evaluation_of_no_encoder_is_refused(platform: Platform) -> None:
     assert "has no encoder" in refusal(job)
 
 
+def test_a_pretraining_waits_for_the_job_that_it_starts_from(platform: Platform) -> None:
+    first = platform.submit()
+
+    def answer(job: str) -> httpx.Response:
+        spec = {"kind": "pretrain", "data": {"source": "digits"}, "init": {"job": job}}
+        return platform.http.post("/v1/jobs", json=spec)
+
+    second = answer(first).json()
+    assert (second["state"], second["depends_on"]) == ("waiting", [first])
+    # It is a training of its own, not a part of the other.
+    assert second["parent"] is None
+    (fault,) = answer("nothing").json()["errors"]
+    assert (fault["field"], "no job" in fault["message"]) == ("init.job", True)
+    sweep = {
+        "kind": "sweep",
+        "base": {"data": {"source": "digits"}, "init": {"job": "nothing"}},
+        "space": {"optimizer.layer_decay": {"uniform": [0.5, 1.0]}},
+    }
+    (fault,) = platform.http.post("/v1/jobs", json=sweep).json()["errors"]
+    assert fault["field"] == "base.init.job"
+
+
+def test_only_an_encoder_that_a_training_keeps_is_evaluated(platform: Platform) -> None:
+    digits = {"source": "digits"}
+    knn = {"protocol": {"name": "knn"}, "at_epochs": [10, 50]}
+    training = {"kind": "pretrain", "data": digits, "evaluations": [knn]}
+    job = platform.http.post("/v1/jobs", json=training).json()["id"]
+    listed = platform.http.get(f"/v1/jobs?parent={job}").json()["items"]
+    assert {(each["spec"]["encoder"]["epoch"], each["state"]) for each in listed} == {
+        (10, "waiting"), (50, "waiting"), (None, "waiting"),
+    }  # fmt: skip
+    assert "for epoch 10 of job" in " ".join(str(each["reason"]) for each in listed)
+    spec = {
+        "kind": "evaluate",
+        "protocol": {"name": "linear"},
+        "data": {"train": digits, "test": digits | {"split": "test"}},
+    }
+    answer = platform.http.post("/v1/jobs", json=spec | {"encoder": {"job": job, "epoch": 10}})
+    assert answer.json()["state"] == "waiting"
+    answer = platform.http.post("/v1/jobs", json=spec | {"encoder": {"job": job, "epoch": 11}})
+    (fault,) = answer.json()["errors"]
+    assert fault["field"] == "encoder.epoch"
+    assert "keeps no encoder of epoch 11; it keeps: 10, 50" in fault["message"]
+
+
 def test_logs_are_streamed_and_outlive_the_ray_head(platform: Platform) -> None:
     job = platform.submit()
     platform.starts(job)
@@ -547,16 +647,21 @@ def test_the_addresses_are_those_that_others_rely_on(platform: Platform) -> None
         "/v1/jobs/{job_id}/cancel",
         "/v1/jobs/{job_id}/clone",
         "/v1/jobs/{job_id}/events",
+        "/v1/jobs/{job_id}/extend",
         "/v1/jobs/{job_id}/importance",
         "/v1/jobs/{job_id}/logs",
         "/v1/jobs/{job_id}/metrics",
+        "/v1/jobs/{job_id}/pause",
         "/v1/jobs/{job_id}/promote",
+        "/v1/jobs/{job_id}/register",
         "/v1/jobs/{job_id}/request",
+        "/v1/jobs/{job_id}/resume",
         "/v1/jobs/{job_id}/retry",
         "/v1/jobs/{job_id}/trials",
         "/v1/keys",
         "/v1/keys/{prefix}",
         "/v1/metrics",
+        "/v1/queue",
         "/v1/recipes",
         "/v1/schedules",
         "/v1/schedules/{schedule_id}",

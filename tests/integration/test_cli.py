@@ -62,15 +62,20 @@ def test_an_encoder_is_evaluated_on_the_data_of_its_training(
     knn = spec_of(platform, vicreg("evaluate", job))
     assert (knn["kind"], knn["encoder"], knn["protocol"]["name"]) == (
         "evaluate",
-        {"job": job},
+        {"job": job, "epoch": None},
         "knn",
     )
     assert (knn["name"], knn["data"]["test"]["split"]) == ("first-knn", "test")
     assert knn["data"]["test"]["image_size"] == 40
     linear = vicreg("evaluate", job, "--protocol", "linear", "--set", "protocol.epochs=7")
     assert spec_of(platform, linear)["protocol"]["epochs"] == 7
+    suite = vicreg("evaluate", job, "--suite", "paper").split()
+    assert [spec_of(platform, each)["curve"] for each in suite] == [
+        "linear", "finetune-1", "finetune-10", "knn-20", "knn-200",
+    ]  # fmt: skip
+    assert "--suite: " in vicreg("evaluate", job, "--suite", "none", code=1)
     refused = vicreg("evaluate", job, "--protocol", "none", code=1)
-    assert "--protocol: 'none' is not one of 'knn', 'linear', 'finetune', 'features'" in refused
+    assert "--protocol: 'none' is not one of 'knn', 'linear', " in refused
     assert "is not a pretraining" in vicreg("evaluate", linear.strip(), code=1)
 
 

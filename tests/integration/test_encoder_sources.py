@@ -17,10 +17,11 @@ from vicreg_platform.cli.local import free_ports
 from vicreg_platform.specs import JobEncoder, ModelEncoder, PretrainSpec, RunEncoder, parse_spec
 from vicreg_platform.specs.evaluate import Encoder
 from vicreg_platform.tracking import Tracking
-from vicreg_workers.encoder import FOLDER, encoder_files, load_encoder
+from vicreg_workers.encoder import encoder_files, load_encoder
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.selfsup.model.backbones import build_backbone
 from vicreg_workers.tracking.outbox import Outbox
+from vicreg_workers.weights import FOLDER
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def published(mlflow_server: MlflowServer) -> tuple[str, dict[str, torch.Tensor]
     backbone = build_backbone(spec.backbone, 32)
     run_id, _ = Tracking(mlflow_server.url).ensure_run("enc", "n", "e", {"kind": "pretrain"}, None)
     outbox = Outbox(mlflow_server.url, run_id)
-    for name, content in encoder_files(backbone, spec).items():
+    for name, content in encoder_files(backbone, spec, 4).items():
         outbox.file(f"{FOLDER}/{name}", content)
     outbox.close(60)
     return run_id, backbone.state_dict()
@@ -53,7 +54,9 @@ def test_from_its_job_its_run_and_the_registry(
         (ModelEncoder(model="models:/vicreg/1"), None),
     ]
     for encoder, job_run in encoders:
-        loaded = load_encoder(encoder, 32, job_run, mlflow_server.url, Path()).state_dict()
+        backbone, step = load_encoder(encoder, 32, job_run, mlflow_server.url, Path())
+        assert step == 4
+        loaded = backbone.state_dict()
         assert all(torch.equal(weights[name], loaded[name]) for name in weights)
 
 

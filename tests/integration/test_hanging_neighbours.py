@@ -29,6 +29,8 @@ from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
+from vicreg_platform.dispatch.service import QueueService
+from vicreg_platform.jobs.control import JobControl
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.service import KeyService
@@ -70,6 +72,8 @@ def services(database_url: str, hanging: str, tmp_path: Path) -> Services:
         cluster=RayCluster(hanging),
         tracking=Tracking(hanging),
         jobs=jobs,
+        control=JobControl(database, jobs),
+        queue=QueueService(database, Settings()),
         schedules=ScheduleService(database, jobs),
         keys=KeyService(database),
     )

@@ -10,9 +10,9 @@ import boto3  # type: ignore[import-untyped]
 import fsspec
 import pytest
 import torch
-from moto.server import ThreadedMotoServer
 
 from tests.integration.conftest import wait_until
+from tests.object_store import CREDENTIALS, object_store_server
 from tests.unit.selfsup.data.test_sources import make_folder
 from tests.unit.selfsup.test_train import Recorder, assert_same, spec_for, train
 from vicreg_platform.specs import Objective
@@ -24,20 +24,15 @@ from vicreg_workers.sweep.ledger import Entry, Ledger
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with object_store_server() as address:
+        yield address
 
 
 @pytest.fixture
 def bucket(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An empty bucket, configured by environment variables alone, as in compose."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in ({"AWS_ENDPOINT_URL": endpoint} | CREDENTIALS).items():
+        monkeypatch.setenv(name, value)
     name = f"bucket-{uuid.uuid4().hex[:8]}"
     boto3.client("s3").create_bucket(Bucket=name)
     fsspec.get_filesystem_class("s3").clear_instance_cache()

@@ -106,7 +106,7 @@ def test_a_database_in_use_keeps_its_rows_when_it_is_migrated(database_url: str)
     database.dispose()
 
 
-REVISIONS = ["0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+REVISIONS = ["0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -294,15 +294,13 @@ def test_a_job_has_one_live_attempt_at_most(database: Database) -> None:
         JobRepository(session, NOW).open_attempt(job, 2)
 
 
-def test_the_queue_goes_by_priority_then_age_and_knows_who_must_wait(database: Database) -> None:
+def test_the_queue_knows_who_must_wait(database: Database) -> None:
     late = add(database, id="0002")
     early = add(database, id="0001")
-    urgent = add(database, id="0003", priority=1)
     add(database, id="0004", not_before=NOW + timedelta(seconds=1))
     add(database, id="0005", state="waiting")
     with database.read() as session:
-        queued = JobRepository(session, NOW).queued(10)
-        assert [job.id for job in queued] == [urgent, early, late]
+        assert {job.id for job in JobRepository(session, NOW).queued()} == {early, late}
 
 
 def test_waiting_jobs_are_released_when_all_they_wait_for_has_come(database: Database) -> None:
@@ -334,6 +332,32 @@ def test_jobs_are_overdue_from_their_deadline_until_they_have_ended(database: Da
     add(database, state="running", deadline=NOW + timedelta(seconds=1))
     with database.read() as session:
         assert {job.id for job in JobRepository(session, NOW).overdue(10)} == set(late)
+
+
+def test_a_job_is_released_when_the_encoder_that_it_waits_for_is_kept(database: Database) -> None:
+    """The other job trains on; if it fails, what it has kept is still evaluated."""
+    training = add(database, state="running")
+    at_10, at_20 = (
+        add(database, state="waiting", dependencies={training: epoch}) for epoch in (10, 20)
+    )
+
+    def after(progress: dict[str, Any], state: str = "running") -> tuple[list[str], list[str]]:
+        with database.write() as session:
+            jobs = JobRepository(session, NOW)
+            jobs.set_reading(training, progress, {}, NOW)
+            found = {"state": state, "id": training}
+            session.execute(text("UPDATE jobs SET state = :state WHERE id = :id"), found)
+        with database.read() as session:
+            jobs = JobRepository(session, NOW)
+            ready = [job.id for job in jobs.ready(10)]
+            return ready, [job.id for job, _ in jobs.unsatisfiable(10)]
+
+    assert after({"epoch": 9}) == ([], [])
+    assert after({"epoch": 10, "kept_epoch": 10}) == ([at_10], [])
+    # A later attempt has kept nothing yet.
+    assert after({"epoch": 11, "kept_epoch": None}) == ([at_10], [])
+    assert after({"epoch": 12}, "failed") == ([at_10], [at_20])
+    assert after({"epoch": 30}, "succeeded") == ([at_10, at_20], [])
 
 
 def test_a_dependency_must_exist(database: Database) -> None:

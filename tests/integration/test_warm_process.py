@@ -265,6 +265,17 @@ def test_each_ends_alone(node: Node) -> None:
     wait_until(lambda: any(each.pid not in {warm.pid, of_left.pid} for each in node.warm()))
 
 
+def test_a_stop_of_the_one_that_left_it_does_not_reach_it(node: Node) -> None:
+    """Ray tells all children of a driver that it stops, and theirs, to end."""
+    first = node.start_worker("1000")
+    warm = node.warm_one()
+    wait_until(first.said)
+    assert warm not in psutil.Process(first.pid).children(recursive=True)
+    first.send(signal.SIGTERM)
+    assert first.wait() == -signal.SIGTERM
+    assert warm.is_running()
+
+
 def test_the_workers_that_ray_starts_are_forks_too(node: Node) -> None:
     cold = node.start_worker("0")
     assert cold.wait() == 7, cold.said()

@@ -73,8 +73,31 @@ def as_job_failures(out_of_memory_advice: str) -> Iterator[None]:
         raise Diverged(str(error)) from None
     except errors.Stopped as error:
         raise Stopped(str(error)) from None
+    except errors.Unreachable as error:
+        raise InfrastructureFailure(str(error)) from None
     except torch.cuda.OutOfMemoryError as error:
         first_line = str(error).splitlines()[0]
         raise OutOfMemory(
             f"a GPU ran out of memory: {out_of_memory_advice} ({first_line})"
+        ) from None
+
+
+@contextmanager
+def naming_held_images(size: int) -> Iterator[None]:
+    """Have an out-of-memory error say what the images take of the GPU.
+
+    Args:
+        size: in bytes.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        if not size:
+            raise
+        first_line = str(error).splitlines()[0]
+        raise OutOfMemory(
+            f"a GPU ran out of memory, {size / 2**30:.2f} GiB of which hold the images: set "
+            f"data.hold to never, or lower training.batch_size ({first_line})"
         ) from None

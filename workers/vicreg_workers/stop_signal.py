@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vicreg_platform.contract.failure_class import FailureClass
@@ -22,6 +22,18 @@ LOOK_SECONDS = 1.0
 """Time between two looks for the mark."""
 TRAINING = "training"
 STOP = "stop"
+
+
+def on_sigterm(react: Callable[[], None]) -> None:
+    """Call ``react`` in a thread at the first SIGTERM. For a driver's main thread."""
+    told = threading.Event()
+
+    def wait() -> None:
+        told.wait()
+        react()
+
+    threading.Thread(target=wait, name="sigterm", daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda number, frame: told.set())
 
 
 class StopSignal:
@@ -43,17 +55,18 @@ class StopSignal:
 
         If no worker trains yet, there is nothing to save, and the driver exits at once.
         """
-        told = threading.Event()
 
         def pass_on() -> None:
-            told.wait()
-            if not self._folder.holds(TRAINING):
+            if not self.is_training():
                 os._exit(FailureClass.INFRASTRUCTURE.exit_code)
             logger.warning("told to stop: the workers save their state")
             self.request()
 
-        threading.Thread(target=pass_on, daemon=True).start()
-        signal.signal(signal.SIGTERM, lambda number, frame: told.set())
+        on_sigterm(pass_on)
+
+    def is_training(self) -> bool:
+        """Whether there is a state to save. For the driver."""
+        return self._folder.holds(TRAINING)
 
     def training(self) -> None:
         """Mark that there is a state to save. For a worker."""

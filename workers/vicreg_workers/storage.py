@@ -3,18 +3,23 @@
 * ``<storage>/<job>/``
   - ``checkpoints/step-00000044/``: see ``checkpoints``
   - ``attempt-1/``: see ``stop_signal``
+  - ``encoders/epoch-00100/``: kept to be evaluated, see ``weights``
   - ``trials/00000.json``: of a sweep, see ``sweep.ledger``
   - ``trials/00000/``: the folder of a sweep's trial, laid out as a job's
+* ``<storage>/indexes/``: where in their shards images lie, see ``selfsup.data.shard_index``
 """
 
 from __future__ import annotations
 
 import os
 import uuid
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, BinaryIO
 
 import fsspec
+
+INDEXES = "indexes"
 
 
 class Folder:
@@ -63,22 +68,28 @@ class Folder:
         return content
 
     def write(self, name: str, content: bytes = b"") -> None:
-        """Write the file ``name`` atomically: a reader sees all of it or none.
+        """Write the file ``name`` atomically: a reader sees all of it or none."""
+        with self.writer(name) as file:
+            file.write(content)
+
+    @contextmanager
+    def writer(self, name: str) -> Iterator[BinaryIO]:
+        """Open the file ``name`` to be written atomically, piece by piece.
 
         It is written under another name, which no other writer has, and on a local disk it is
-        synced before it is renamed.
+        synced before it is renamed, when the block ends. If the block fails, nothing is written.
         """
         path = f"{self._path}/{name}"
         part = f"{path}.{uuid.uuid4().hex}.part"
         self._filesystem.makedirs(self._path, exist_ok=True)
         try:
             with self._filesystem.open(part, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 if self._filesystem.protocol[0] == "file":
                     os.fsync(file.fileno())
             self._filesystem.mv(part, path)
-        except OSError:
+        except BaseException:
             with suppress(OSError):
                 self._filesystem.rm_file(part)
             raise

@@ -138,16 +138,27 @@ def _wait(process_id: int, code: int) -> NoReturn:
 
 
 def _leave_one(address: Path) -> None:
-    """Start a warm process, which outlives this one."""
+    """Start a warm process, which outlives this one and is not among its children.
+
+    Ray tells all children of a driver that it stops to end, and theirs: a warm process among them
+    would end, and with it the workers that are its forks, before they have saved their state.
+    """
     with suppress(OSError):
-        subprocess.Popen(
-            _serving(address),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
+        between = os.fork()
+        if between:
+            os.waitpid(between, 0)
+            return
+        try:
+            subprocess.Popen(
+                _serving(address),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd="/",
+            )
+        finally:
+            os._exit(0)
 
 
 def _serving(address: Path) -> list[str]:

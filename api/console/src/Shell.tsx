@@ -14,6 +14,7 @@ import { SignIn } from "./screens/SignIn";
 const PLACES = [
   ["/", "Home", "h"],
   ["/jobs", "Jobs", "o"],
+  ["/queue", "Queue", "q"],
   ["/models", "Models", "m"],
   ["/schedules", "Schedules", "s"],
   ["/cluster", "Cluster", "c"],

@@ -66,6 +66,12 @@ export const jobsRoute = createRoute({
   component: lazyRouteComponent(() => import("./screens/Jobs"), "Jobs"),
 });
 
+const queueRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/queue",
+  component: lazyRouteComponent(() => import("./screens/Queue"), "Queue"),
+});
+
 export const TABS = [
   "overview",
   "curves",
@@ -179,6 +185,7 @@ export function makeRouter(client: QueryClient) {
       homeRoute,
       jobsRoute,
       jobRoute,
+      queueRoute,
       compareRoute,
       newRoute,
       schedulesRoute,

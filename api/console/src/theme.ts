@@ -26,6 +26,7 @@ export const theme = createTheme({
     SegmentedControl: { defaultProps: { size: "xs" } },
     Table: { defaultProps: { verticalSpacing: 5, horizontalSpacing: 8, fz: "sm" } },
     Modal: { defaultProps: { closeButtonProps: { "aria-label": "Close" } } },
+    Notification: { defaultProps: { closeButtonProps: { "aria-label": "Close" } } },
     Tooltip: { defaultProps: { openDelay: 300, multiline: true, maw: 420 } },
   },
 });

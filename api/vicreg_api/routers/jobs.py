@@ -22,15 +22,19 @@ from vicreg_api.threads import NEIGHBOURS, in_thread
 from vicreg_platform.contract.importance import Importance
 from vicreg_platform.errors import InvalidRequest, NotFound, PlatformError
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
+from vicreg_platform.jobs.registration import Registration, register
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import (
     Counts,
     DryRun,
     EventSchema,
+    Extended,
+    ExtensionSchedule,
     JobField,
     JobSchema,
     JobSort,
     Order,
+    Registered,
     TrialSchema,
     TrialSort,
 )
@@ -96,19 +100,54 @@ class ArtifactSchema(Schema):
     """In bytes."""
 
 
-class LabelChanges(BaseModel):
-    """What to change of a job."""
+class JobPatch(BaseModel):
+    """What to change of a job: a merge patch of its spec.
 
-    model_config = ConfigDict(extra="forbid")
+    Other fields are refused one by one: see the errors of the answer.
+    """
 
-    labels: dict[Value, Value | None]
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    priority: int | None = None
+    """Higher runs first."""
+    labels: dict[Value, Value | None] | None = None
     """Values by key; null removes a label."""
+    preemptible: bool | None = None
+    max_runtime: float | str | None = None
+    """Seconds, or as in `PT12H`."""
+    deadline: str | None = None
+    search: dict[str, Any] | None = None
+    """Of a sweep: `{"trials": …}`, more than before."""
+    concurrency: int | None = None
+    """Of a sweep: trials at once."""
+
+
+class Resume(BaseModel):
+    """How a job goes on."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    workers: int | None = Field(default=None, ge=1, le=1024)
+    """Of a pretraining: with how many. Default: as before."""
+
+
+class ExtendRequest(BaseModel):
+    """How far a pretraining goes on, and how."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    epochs: int = Field(ge=1, le=100_000)
+    """Of the whole training, those that are trained already included."""
+    schedule: ExtensionSchedule
 
 
 class Action(enum.StrEnum):
     """What to do with several jobs."""
 
     CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    PRIORITY = "priority"
     RETRY = "retry"
     LABEL = "label"
 
@@ -122,6 +161,8 @@ class BulkRequest(BaseModel):
     jobs: list[Annotated[str, Field(max_length=64)]] = Field(min_length=1, max_length=MAX_AT_ONCE)
     labels: dict[Value, Value | None] = {}
     """For `label`: values by key; null removes a label."""
+    priority: int | None = None
+    """For `priority`: the new one."""
 
 
 class Done(Schema):
@@ -168,12 +209,12 @@ def submit(
     """Submit a job. The spec is JSON, or YAML with `Content-Type: application/yaml`."""
     if dry_run:
         response.status_code = status.HTTP_200_OK
-        return services.jobs.check(spec)
+        return services.queue.foreseen(services.jobs.check(spec), caller.name)
     job, replayed = services.jobs.submit(spec, idempotency_key, caller.name)
     response.headers["Location"] = f"/v1/jobs/{job.id}"
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"
-    return job
+    return services.queue.placed(job)
 
 
 def _wanted(
@@ -251,9 +292,18 @@ def bulk(services: InjectedServices, caller: InjectedCaller, request: BulkReques
         if request.action is Action.RETRY:
             return services.jobs.retry(job_id, caller.name)
         check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
-        if request.action is Action.CANCEL:
-            return services.jobs.cancel(job_id)
-        return services.jobs.label(job_id, request.labels)
+        match request.action:
+            case Action.CANCEL:
+                return services.jobs.cancel(job_id)
+            case Action.PAUSE:
+                return services.control.pause(job_id)
+            case Action.RESUME:
+                return services.control.resume(job_id)
+            case Action.PRIORITY:
+                patch = {"priority": request.priority}
+                return services.control.change(job_id, patch, caller=caller.name)
+            case _:
+                return services.control.change(job_id, {"labels": request.labels})
 
     def done(job_id: str) -> Done:
         try:
@@ -265,18 +315,48 @@ def bulk(services: InjectedServices, caller: InjectedCaller, request: BulkReques
 
 
 @router.get("/{job_id}")
-def get(services: InjectedServices, job_id: Identifier) -> JobSchema:
-    """One job."""
-    return services.jobs.get(job_id)
+def get(services: InjectedServices, response: Response, job_id: Identifier) -> JobSchema:
+    """One job. Its `ETag` is its version, for `If-Match`."""
+    job = services.queue.placed(services.jobs.get(job_id))
+    response.headers["ETag"] = f'"{job.version}"'
+    return job
 
 
-@router.patch("/{job_id}")
-def label(
-    services: InjectedServices, caller: InjectedCaller, job_id: Identifier, changes: LabelChanges
+@router.patch(
+    "/{job_id}",
+    responses={
+        403: {"model": Problem, "description": "The priority is above the limit of the key"},
+        409: {"model": Problem, "description": "The job has ended"},
+        412: {"model": Problem, "description": "The job has another version than `If-Match`"},
+    },
+)
+def change(
+    services: InjectedServices,
+    response: Response,
+    caller: InjectedCaller,
+    job_id: Identifier,
+    patch: JobPatch,
+    if_match: Annotated[str | None, Header(max_length=100)] = None,
 ) -> JobSchema:
-    """Change a job's labels, by a merge patch. Those of its MLflow run stay as they are."""
+    """Change a job's priority, labels, `preemptible`, `max_runtime` or `deadline`.
+
+    Of a sweep, also `search.trials` (more) and `concurrency`: one that runs is restarted for it,
+    and its trials go on at their step. The labels of its MLflow run stay as they are.
+    """
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
-    return services.jobs.label(job_id, changes.labels)
+    changes = patch.model_dump(exclude_unset=True)
+    job = services.control.change(job_id, changes, _version(if_match), caller.name)
+    response.headers["ETag"] = f'"{job.version}"'
+    return job
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None or if_match.strip() == "*":
+        return None
+    tag = if_match.strip().removeprefix("W/").strip('"')
+    if not tag.isdecimal():
+        raise InvalidRequest('If-Match: must be the ETag of the job, such as "3"')
+    return int(tag)
 
 
 @router.get("/{job_id}/request")
@@ -410,12 +490,78 @@ async def promote(
 
 
 @router.post(
+    "/{job_id}/register",
+    status_code=status.HTTP_201_CREATED,
+    responses={
+        409: {"model": Problem, "description": "It has not succeeded, or a score is not enough"}
+    },
+)
+async def register_encoder(
+    services: InjectedServices, caller: InjectedCaller, job_id: Identifier, wanted: Registration
+) -> Registered:
+    """Register a succeeded pretraining's encoder in MLflow; the same version every time.
+
+    `require` is compared with the metrics of the job and of the evaluations that measure its
+    encoder. The version has the scores as tags, `score.<metric>`.
+    """
+    job = await run_sync(services.jobs.get, job_id)
+    check_owner(caller, job.owner, f"job {job_id}")
+    evaluations = await run_sync(services.jobs.evaluations, job_id)
+    tracking, url = services.tracking, services.jobs.mlflow_public_url
+    return await in_thread(NEIGHBOURS, lambda: register(tracking, url, job, evaluations, wanted))
+
+
+@router.post(
     "/{job_id}/cancel", responses={409: {"model": Problem, "description": "The job has ended"}}
 )
 def cancel(services: InjectedServices, caller: InjectedCaller, job_id: Identifier) -> JobSchema:
     """Cancel a job. One on the cluster is `stopping` until it has stopped."""
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     return services.jobs.cancel(job_id)
+
+
+@router.post(
+    "/{job_id}/pause", responses={409: {"model": Problem, "description": "The job has ended"}}
+)
+def pause(services: InjectedServices, caller: InjectedCaller, job_id: Identifier) -> JobSchema:
+    """Free what a job occupies until it is resumed. It saves the step that it is at.
+
+    One on the cluster is `stopping` until it has stopped; a sweep stops with its trials.
+    """
+    check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
+    return services.control.pause(job_id)
+
+
+@router.post(
+    "/{job_id}/resume", responses={409: {"model": Problem, "description": "It is not paused"}}
+)
+def resume(
+    services: InjectedServices,
+    caller: InjectedCaller,
+    job_id: Identifier,
+    how: Resume | None = None,
+) -> JobSchema:
+    """Let a paused job go on, from the step at which it was paused."""
+    check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
+    return services.control.resume(job_id, how.workers if how else None)
+
+
+@router.post(
+    "/{job_id}/extend",
+    status_code=status.HTTP_201_CREATED,
+    responses={409: {"model": Problem, "description": "It is no pretraining that has succeeded"}},
+)
+def extend(
+    services: InjectedServices,
+    response: Response,
+    caller: InjectedCaller,
+    job_id: Identifier,
+    request: ExtendRequest,
+) -> Extended:
+    """A new job that trains a succeeded pretraining on, from its last checkpoint."""
+    made = services.control.extend(job_id, request.epochs, request.schedule, caller.name)
+    response.headers["Location"] = f"/v1/jobs/{made.job.id}"
+    return made
 
 
 @router.post(

@@ -38,6 +38,10 @@ class KeyRequest(BaseModel):
     """Unfinished jobs that its owner may have."""
     max_gpus: int | None = Field(default=None, ge=0, le=1_000_000)
     """GPUs that those jobs may request in total."""
+    max_priority: int | None = Field(default=None, ge=-1000, le=1000)
+    """The highest priority that it may give a job."""
+    weight: float | None = Field(default=None, ge=0.01, le=100.0)
+    """Of its owner's share of the cluster: with 2, twice that of an owner with 1, the default."""
 
 
 @router.post("/keys", status_code=status.HTTP_201_CREATED)

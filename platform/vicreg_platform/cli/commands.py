@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -23,10 +25,13 @@ from rich.table import Table
 from vicreg_platform.cli import output
 from vicreg_platform.cli.faults import print_faults
 from vicreg_platform.client import ApiError, Client
+from vicreg_platform.contract.data_report import DataReport
+from vicreg_platform.contract.model_facts import Evaluated, FolderFormat, ModelFacts
 from vicreg_platform.database import Database
 from vicreg_platform.documents import load_yaml, load_yaml_all
 from vicreg_platform.errors import InvalidRequest, PlatformError
-from vicreg_platform.jobs.schemas import TrialSort
+from vicreg_platform.jobs.registration import SCORES, measures_the_end, read_requirement
+from vicreg_platform.jobs.schemas import ExtensionSchedule, JobSchema, TrialSort
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import Role
 from vicreg_platform.recipes import recipe_names, recipe_text
@@ -136,6 +141,7 @@ def submit(
                 for warning in check.warnings:
                     errors.print(f"[yellow]warning[/]: {warning}")
                 console.print_json(data=check.spec)
+                errors.print(output.start_line(check))
             return
         jobs = [
             _naming_faults(file, document, partial(client.submit, spec))
@@ -226,6 +232,32 @@ def promote(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
 
 
 @app.command()
+def register(
+    job_id: JobId,
+    model: Annotated[
+        str, typer.Argument(help="The registered model; it is created if there is none.")
+    ],
+    alias: Annotated[
+        str | None, typer.Option(help="Moved to the version, such as candidate.")
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="What a metric must be, one or more: --require 'knn/top1>=0.6'"),
+    ] = None,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Register a succeeded pretraining's encoder in MLflow, with its scores as tags."""
+    gate: dict[str, dict[str, float]] = {}
+    for text in require or ():
+        for metric, bounds in read_requirement(text).items():
+            gate.setdefault(metric, {}).update(bounds)
+    with Client(api) as client:
+        made = client.register(job_id, model, alias, gate)
+    console.print(f"models:/{made.name}/{made.version}")
+    errors.print(made.url)
+
+
+@app.command()
 def logs(
     job_id: JobId,
     follow: Annotated[
@@ -247,17 +279,88 @@ def cancel(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
         console.print(client.cancel(job_id).state.value)
 
 
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="FIELD=VALUE, one or more: --set training.epochs=5"),
+]
+
+
+@app.command()
+def pause(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """Free what a job occupies until it is resumed; it saves the step that it is at."""
+    with Client(api) as client:
+        console.print(client.pause(job_id).state.value)
+
+
+@app.command()
+def resume(
+    job_id: JobId,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of a pretraining. Default: as before")
+    ] = None,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Let a paused job go on from its step."""
+    with Client(api) as client:
+        console.print(client.resume(job_id, workers).state.value)
+
+
+@app.command()
+def change(job_id: JobId, changes: Changes = None, api: ApiUrl = DEFAULT_API) -> None:
+    """Change a job: --set priority=5, labels.KEY, preemptible, max_runtime, deadline.
+
+    Of a sweep, also search.trials (more) and concurrency.
+    """
+    with Client(api) as client:
+        changed = client.change(job_id, overridden({}, _read_changes(changes)))
+        console.print(f"version {changed.version}")
+
+
+@app.command()
+def extend(
+    job_id: JobId,
+    epochs: Annotated[int, typer.Option(min=1, help="Of the whole training.")],
+    schedule: Annotated[
+        ExtensionSchedule,
+        typer.Option(help="How the learning rate goes on: as in one run, or risen once more."),
+    ] = ExtensionSchedule.ANNEAL,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Train a succeeded pretraining on, as a new job."""
+    with Client(api) as client:
+        made = client.extend(job_id, epochs, schedule.value)
+    for warning in made.warnings:
+        errors.print(f"[yellow]warning[/]: {escape(warning)}")
+    console.print(made.job.id)
+
+
+@app.command()
+def queue(
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 30,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Update every second, until Ctrl-C.")
+    ] = False,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Show the jobs that wait for room, in the scheduler's order, and those that occupy it."""
+    with Client(api, wait_seconds=30.0 if follow else 0.0) as client:
+        if not follow:
+            console.print(output.queue_table(client.queue(limit)))
+            return
+        with (
+            suppress(KeyboardInterrupt),
+            Live(console=console, auto_refresh=False) as live,
+        ):
+            while True:
+                live.update(output.queue_table(client.queue(limit)), refresh=True)
+                time.sleep(1.0)
+
+
 @app.command()
 def retry(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
     """Retry a failed or cancelled job: a new job resumes from its last checkpoint."""
     with Client(api) as client:
         console.print(client.retry(job_id).id)
-
-
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="FIELD=VALUE, one or more: --set training.epochs=5"),
-]
 
 
 @app.command()
@@ -270,26 +373,35 @@ def clone(job_id: JobId, changes: Changes = None, api: ApiUrl = DEFAULT_API) -> 
 @app.command()
 def evaluate(
     job_id: JobId,
-    protocol: Annotated[str, typer.Option(help="knn, linear, finetune or features")] = "knn",
+    protocol: Annotated[
+        str | None, typer.Option(help="knn (the default), linear, svm, finetune, …")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="Several protocols instead: paper")] = None,
     changes: Changes = None,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
     """Evaluate the encoder of a pretraining job, on its own data and the test set beside it."""
+    option = "--protocol" if suite is None else "--suite"
+    wanted = (
+        {"protocol": {"name": protocol or "knn"}}
+        if suite is None
+        else {"suite": suite} | ({} if protocol is None else {"protocol": {"name": protocol}})
+    )
     with Client(api) as client:
         job = client.get(job_id)
         spec = read_spec(job.spec, job.spec_version)
         if not isinstance(spec, PretrainSpec):
             raise PlatformError(f"job {job.id} is not a pretraining: it has no encoder to evaluate")
-        wanted = {"protocol": {"name": protocol}}
         try:
-            evaluation = Evaluation.model_validate(wanted)
-            request = spec.evaluation_of(job.id, evaluation).model_dump(mode="json")
+            evaluations = spec.evaluations_of(job.id, Evaluation.model_validate(wanted))
         except ValidationError as error:
             fault = field_faults(Evaluation, wanted, error)[0]
-            raise PlatformError(f"--protocol: {fault.message}") from None
+            raise PlatformError(f"{option}: {fault.message}") from None
         except ValueError as error:
             raise PlatformError(f"{error}: submit an evaluate spec that names them") from None
-        console.print(client.submit(overridden(request, _read_changes(changes))).id)
+        for evaluation in evaluations:
+            request = evaluation.model_dump(mode="json")
+            console.print(client.submit(overridden(request, _read_changes(changes))).id)
 
 
 @app.command()
@@ -408,6 +520,12 @@ def create_key(
     expires_in_days: Annotated[int | None, typer.Option(min=1)] = None,
     max_jobs: Annotated[int | None, typer.Option(min=1, help="Unfinished jobs at once.")] = None,
     max_gpus: Annotated[int | None, typer.Option(min=0, help="GPUs that they may request.")] = None,
+    max_priority: Annotated[
+        int | None, typer.Option(min=-1000, max=1000, help="Of its jobs.")
+    ] = None,
+    weight: Annotated[
+        float | None, typer.Option(min=0.01, max=100.0, help="Of its owner's share. Default: 1")
+    ] = None,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
     """Create a key and print it; it is never shown again."""
@@ -415,6 +533,8 @@ def create_key(
         "expires_in": None if expires_in_days is None else expires_in_days * 86400,
         "max_jobs": max_jobs,
         "max_gpus": max_gpus,
+        "max_priority": max_priority,
+        "weight": weight,
     }
     with Client(api) as client:
         made = client.create_key(name, role.value, **limits)
@@ -453,28 +573,102 @@ def schema() -> None:
     print(json.dumps(spec_schema(), indent=2))
 
 
+MlflowUrl = Annotated[
+    str, typer.Option("--mlflow", envvar="VICREG_MLFLOW_URL", help="Address of the MLflow server.")
+]
+DEFAULT_MLFLOW = "http://127.0.0.1:5000"
+License = Annotated[
+    str, typer.Option("--license", help="Of the encoder, for its model card: as the Hub names it.")
+]
+
+
 @app.command()
 def export(
-    encoder: Annotated[str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION.")],
-    file: Annotated[
-        Path, typer.Argument(help="Its suffix is the format: .safetensors, .pth, .pt or .onnx.")
+    encoder: Annotated[
+        str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION for a file.")
     ],
-    mlflow: Annotated[
-        str, typer.Option(envvar="VICREG_MLFLOW_URL", help="Address of the MLflow server.")
-    ] = "http://127.0.0.1:5000",
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="A file, whose suffix is its format: .safetensors, .pth, .pt or .onnx; with "
+            "--format, a folder."
+        ),
+    ],
+    form: Annotated[
+        FolderFormat | None,
+        typer.Option("--format", help="Write a folder that timm or transformers load."),
+    ] = None,
+    license_: License = "other",
+    mlflow: MlflowUrl = DEFAULT_MLFLOW,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Write an encoder to a file that can be used without this platform."""
-    source = encoder
-    if not encoder.startswith("models:/"):
-        with Client(api) as client:
-            job = client.get(encoder)
-        if job.kind != "pretrain" or job.state is not JobState.SUCCEEDED or job.mlflow is None:
-            raise PlatformError(f"job {job.id} has no encoder: it is a {job.kind} job, {job.state}")
-        source = job.mlflow.run_id
+    """Write an encoder to a file, or to a folder with a model card, to use it elsewhere."""
+    if encoder.startswith("models:/"):
+        if form is not None:
+            raise PlatformError("a folder has a model card of its job: name the job instead")
+        _export("export", [encoder, str(path), "--mlflow", mlflow])
+        return
+    with Client(api) as client:
+        job, run_id = _trained(client, encoder)
+        facts = None if form is None else _facts(client, job, license_)
+    options = [] if form is None else ["--format", form.value]
+    _export("export", [run_id, str(path), "--mlflow", mlflow, *options], facts)
+
+
+@app.command()
+def push(
+    job_id: JobId,
+    repository: Annotated[
+        str, typer.Argument(metavar="REPO", help="Such as user/name; created if there is none.")
+    ],
+    private: Annotated[bool, typer.Option("--private", help="Only its owner may see it.")] = False,
+    license_: License = "other",
+    mlflow: MlflowUrl = DEFAULT_MLFLOW,
+    api: ApiUrl = DEFAULT_API,
+) -> None:
+    """Upload an encoder and its model card to the Hugging Face Hub, with the token HF_TOKEN."""
+    with Client(api) as client:
+        job, run_id = _trained(client, job_id)
+        facts = _facts(client, job, license_)
+    options = ["--private"] if private else []
+    _export("push", [run_id, repository, "--mlflow", mlflow, *options], facts)
+
+
+def _trained(client: Client, job_id: str) -> tuple[JobSchema, str]:
+    """A pretraining that has succeeded, and its run."""
+    job = client.get(job_id)
+    if job.kind != "pretrain" or job.state is not JobState.SUCCEEDED or job.mlflow is None:
+        raise PlatformError(f"job {job.id} has no encoder: it is a {job.kind} job, {job.state}")
+    return job, job.mlflow.run_id
+
+
+def _facts(client: Client, job: JobSchema, license_: str) -> ModelFacts:
+    found = client.find_all(parent=job.id, kind="evaluate", state="succeeded", order="asc")
+    curves = client.metrics(job.id, "train/loss")
+    return ModelFacts(
+        job=job.id,
+        name=job.name,
+        spec=job.spec,
+        scores=_scores(job),
+        evaluations=[
+            Evaluated(protocol=each.spec["protocol"], data=each.spec["data"], scores=_scores(each))
+            for each in found
+            if measures_the_end(each)
+        ],
+        loss=[(int(point["step"]), point["value"]) for point in curves.get("train/loss", [])],
+        license=license_,
+    )
+
+
+def _scores(job: JobSchema) -> dict[str, float]:
+    return {name: value for name, value in job.summary.items() if name.startswith(SCORES)}
+
+
+def _export(module: str, arguments: list[str], facts: ModelFacts | None = None) -> None:
     # The control plane has no torch: the export runs in a process that has.
     done = subprocess.run(
-        [sys.executable, "-m", "vicreg_workers.export", source, str(file), "--mlflow", mlflow],
+        [sys.executable, "-m", f"vicreg_workers.{module}", *arguments],
+        input="" if facts is None else facts.model_dump_json(),
         stderr=subprocess.PIPE,
         text=True,
         check=False,
@@ -483,12 +677,135 @@ def export(
         raise PlatformError(done.stderr.strip().rpartition("\n")[2])
 
 
+data = typer.Typer(help="Look at training images, or pack them.", no_args_is_help=True)
+app.add_typer(data, name="data")
+Source = Annotated[
+    str,
+    typer.Argument(
+        help="A folder of images; a folder or pattern of .tar shards; a folder or file of .parquet "
+        "or .arrow; an s3://, gs:// or https:// pattern of shards; torchvision:CLASS:FOLDER; or a "
+        "spec with a section `data`.",
+        metavar="SOURCE",
+        show_default=False,
+    ),
+]
+Processes = Annotated[
+    int | None, typer.Option("--workers", min=1, help="Processes. Default: the CPUs")
+]
+SpecDataRoot = Annotated[
+    Path,
+    typer.Option(
+        "--data-root", envvar="VICREG_DATA_ROOT", help="Folder that a spec's paths start from."
+    ),
+]
+DEFAULT_DATA_ROOT = Path(".vicreg/data")
+
+
+@data.command("check")
+def check_data(
+    source: Source,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            min=8, max=1024, help="Side of a view, in pixels. Default: the spec's; of a folder, 224"
+        ),
+    ] = None,
+    gpu_rate: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="Images that a GPU trains on in a second, of two views each."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Images to read, evenly spread. Default: all")
+    ] = None,
+    workers: Processes = None,
+    data_root: SpecDataRoot = DEFAULT_DATA_ROOT,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Report what a set of images is, and how fast it loads.
+
+    Broken, duplicate, EXIF-rotated and non-RGB images are counted, and the first ones named.
+    """
+    options = {
+        "--image-size": image_size,
+        "--gpu-rate": gpu_rate,
+        "--limit": limit,
+        "--workers": workers,
+        "--data-root": data_root,
+    }
+    report = DataReport.model_validate_json(_in_worker("data_check", [source], options))
+    if as_json:
+        console.print_json(report.model_dump_json())
+    else:
+        console.print(output.data_table(report))
+
+
+@data.command("pack")
+def pack_data(
+    source: Source,
+    destination: Annotated[
+        Path, typer.Argument(metavar="DEST", help="A folder for the shards.", show_default=False)
+    ],
+    shard_mb: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Size of a shard, in 10⁶ bytes; estimated from a sample where the images' sizes "
+            "are not known beforehand, as with --short-side.",
+        ),
+    ] = 256,
+    short_side: Annotated[
+        int | None,
+        typer.Option(
+            min=8,
+            help="Resize images whose shorter side has more pixels, and store them upright, in "
+            "RGB, as JPEG. Default: copy all",
+        ),
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of that JPEG.")] = 95,
+    workers: Processes = None,
+    data_root: SpecDataRoot = DEFAULT_DATA_ROOT,
+) -> None:
+    """Pack images into tar shards.
+
+    They are for `source: webdataset`, in a mixed order, with an index and a manifest beside them.
+    JPEG, PNG and WebP files are copied as they are; others are stored as PNG, upright and in RGB.
+    Images that cannot be read are left out. The same command resumes an interrupted one.
+    """
+    options = {
+        "--shard-mb": shard_mb,
+        "--short-side": short_side,
+        "--quality": quality,
+        "--workers": workers,
+        "--data-root": data_root,
+    }
+    print(_in_worker("data_pack", [source, str(destination)], options), end="")
+
+
 @app.command()
 def recipe(
     name: Annotated[str | None, typer.Argument(help="Default: list them.")] = None,
 ) -> None:
     """Print a ready-made spec."""
     print(recipe_text(name) if name else "\n".join(recipe_names()), end="" if name else "\n")
+
+
+def _in_worker(module: str, arguments: list[str], options: Mapping[str, object]) -> str:
+    """What a module of the workers prints: the control plane has no torch.
+
+    Its progress and its messages go to standard error; if it fails, the command ends with its code.
+    """
+    command = [sys.executable, "-m", f"vicreg_workers.{module}"]
+    command += [f"{name}={value}" for name, value in options.items() if value is not None]
+    with subprocess.Popen([*command, "--", *arguments], stdout=subprocess.PIPE) as process:
+        try:
+            printed, _ = process.communicate()
+        except KeyboardInterrupt:
+            # Ctrl-C reaches it too, and it leaves nothing half done.
+            process.wait()
+            raise
+    if process.returncode:
+        raise typer.Exit(process.returncode)
+    return printed.decode()
 
 
 def _starting(checks: dict[str, str]) -> str:

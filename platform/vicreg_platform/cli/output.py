@@ -8,14 +8,23 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column, Table
 
 from vicreg_platform.cluster.schemas import ClusterSchema
+from vicreg_platform.contract.data_report import DataReport
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import AttemptSchema, EventSchema, JobSchema, TrialSchema
+from vicreg_platform.jobs.queue_schemas import QueueSchema
+from vicreg_platform.jobs.schemas import (
+    AttemptSchema,
+    DryRun,
+    EventSchema,
+    JobSchema,
+    QueuePlace,
+    TrialSchema,
+)
 from vicreg_platform.jobs.states import JobState
 from vicreg_platform.keys.schemas import KeySchema
 from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState, TickSchema
@@ -26,6 +35,7 @@ STATE_COLOURS = {
     JobState.FAILED: "red",
     JobState.CANCELLED: "yellow",
     JobState.STOPPING: "yellow",
+    JobState.PAUSED: "magenta",
 }
 
 
@@ -71,8 +81,11 @@ def _detail(job: JobSchema) -> str:
     if job.state in (JobState.FAILED, JobState.CANCELLED, JobState.QUEUED, JobState.WAITING):
         return job.reason or ""
     if job.kind == "evaluate" and job.ended:
+        aside = ("_std", "learning_rate", "holdout_top1", "holdout_map")
         return "  ".join(
-            f"{name} {value:.1%}" for name, value in job.summary.items() if "/top" in name
+            f"{name} {value:.1%}"
+            for name, value in job.summary.items()
+            if name.startswith(f"{job.spec['protocol']['name']}/") and not name.endswith(aside)
         )
     if job.progress is None:
         return ""
@@ -96,6 +109,7 @@ def _detail(job: JobSchema) -> str:
     parts.append(f"{job.progress.images_per_second:.0f} img/s")
     if not job.ended:
         parts.append(f"ETA {_duration(job.progress.eta_seconds)}")
+    parts += [finding.name.replace("_", " ") for finding in job.progress.findings]
     return "  ".join(parts)
 
 
@@ -124,10 +138,70 @@ def jobs_table(jobs: list[JobSchema]) -> Table:
     return table
 
 
+def queue_table(queue: QueueSchema) -> Group:
+    """The queue: who waits, and who holds what."""
+    waiting = Table(box=None, pad_edge=False, title_justify="left")
+    for column in ("#", "ID", "NAME", "OWNER", "PRIORITY", "NEEDS", "STARTS", "REASON"):
+        waiting.add_column(column, overflow="fold", no_wrap=column in ("#", "ID", "STARTS"))
+    for entry in queue.items:
+        waiting.add_row(
+            "" if entry.position is None else str(entry.position),
+            entry.job_id,
+            escape(entry.name),
+            escape(entry.owner or ""),
+            str(entry.priority),
+            entry.needs,
+            _expected(entry),
+            escape(entry.reason or ""),
+        )
+    holding = Table(box=None, pad_edge=False)
+    for column in ("ID", "NAME", "OWNER", "PRIORITY", "CPUS", "GPUS", "STATE", "ENDS"):
+        holding.add_column(column, overflow="fold", no_wrap=column in ("ID", "ENDS"))
+    for holder in queue.holders:
+        holding.add_row(
+            holder.job_id,
+            escape(holder.name),
+            escape(holder.owner or ""),
+            str(holder.priority),
+            f"{holder.cpus:g}",
+            f"{holder.gpus:g}",
+            _coloured(holder.state),
+            "" if holder.ends is None else _until(holder.ends),
+        )
+    head = f"{queue.total} waiting, {len(queue.holders)} on the cluster; policy {queue.policy}"
+    if queue.at is None:
+        head += "; [yellow]the dispatcher has not looked for a minute: positions are unknown[/]"
+    return Group(head, "", waiting, "", holding)
+
+
+def start_line(check: DryRun) -> str:
+    """When a job would start, in one line."""
+    if check.reason is None and check.queue is not None:
+        return "would start at once"
+    if check.queue is None:
+        return f"would start: unknown{f' ({check.reason})' if check.reason else ''}"
+    place = f"would be number {check.queue.position} in the queue, which {check.reason}"
+    expected = _expected(check.queue)
+    return f"{place}; expected to start {expected}" if expected else place
+
+
+def _expected(place: QueuePlace) -> str:
+    if place.start is None:
+        return ""
+    return _until(place.start) + (" at the latest" if place.basis == "limit" else "")
+
+
+def _until(at: datetime) -> str:
+    minutes = max(0, round((at - datetime.now(UTC)).total_seconds() / 60))
+    hours, minutes = divmod(minutes, 60)
+    return f"in {hours} h {minutes:02} min" if hours else f"in {minutes} min"
+
+
 def keys_table(keys: list[KeySchema]) -> Table:
     """API keys, one per row."""
     table = Table(box=None, pad_edge=False)
-    for column in ("KEY", "NAME", "ROLE", "JOBS", "GPUS", "EXPIRES", "LAST USED", "REVOKED"):
+    limits = ("JOBS", "GPUS", "PRIORITY", "WEIGHT")
+    for column in ("KEY", "NAME", "ROLE", *limits, "EXPIRES", "LAST USED", "REVOKED"):
         table.add_column(column, overflow="fold")
     for key in keys:
         table.add_row(
@@ -136,6 +210,8 @@ def keys_table(keys: list[KeySchema]) -> Table:
             key.role.value,
             "" if key.max_jobs is None else str(key.max_jobs),
             "" if key.max_gpus is None else str(key.max_gpus),
+            "" if key.max_priority is None else f"≤ {key.max_priority}",
+            "" if key.weight is None else f"{key.weight:g}",
             *(
                 "" if at is None else f"{at:%Y-%m-%d %H:%M}"
                 for at in (key.expires_at, key.last_used_at, key.revoked_at)
@@ -254,7 +330,16 @@ def job_table(job: JobSchema) -> Table:
         "state": job.state.value,
         "reason": job.reason,
         "failure": job.failure,
+        "priority": job.priority,
+        "workers": job.workers,
+        "place": _place_line(job.queue),
+        "made room": job.made_room_for and f"for job {job.made_room_for}",
+        "extends": job.extends,
         "progress": _detail(job) if job.progress else None,
+        **{
+            finding.name.replace("_", " "): finding.text
+            for finding in (job.progress.findings if job.progress else ())
+        },
         "created": f"{job.created_at:%Y-%m-%d %H:%M:%S} UTC",
         "started": job.started_at and f"{job.started_at:%Y-%m-%d %H:%M:%S} UTC",
         "finished": job.finished_at and f"{job.finished_at:%Y-%m-%d %H:%M:%S} UTC",
@@ -262,6 +347,8 @@ def job_table(job: JobSchema) -> Table:
     }
     for attempt in job.attempts:
         ended = attempt.outcome or "live"
+        if attempt.workers is not None:
+            ended += f", {attempt.workers} worker{'' if attempt.workers == 1 else 's'}"
         facts[f"attempt {attempt.number}"] = (
             f"{ended}: {attempt.message}" if attempt.message else ended
         )
@@ -272,6 +359,13 @@ def job_table(job: JobSchema) -> Table:
         if fact is not None:
             table.add_row(f"[dim]{name}[/]", escape(str(fact)))
     return table
+
+
+def _place_line(place: QueuePlace | None) -> str | None:
+    if place is None or place.position is None:
+        return None
+    expected = _expected(place)
+    return f"number {place.position} in the queue" + (f", starts {expected}" if expected else "")
 
 
 def _moments(attempt: AttemptSchema) -> Iterator[tuple[str, str]]:
@@ -310,6 +404,77 @@ def metrics_table(curves: dict[str, list[dict[str, float]]]) -> Table:
             step = f"{points[-1]['step']:g}"
             table.add_row(escape(name), str(len(points)), step, *shown)
     return table
+
+
+def data_table(report: DataReport) -> Table:
+    """What a set of images is made of, one fact per row."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, fact in _data_facts(report):
+        table.add_row(f"[dim]{name}[/]", escape(fact))
+    return table
+
+
+def _data_facts(report: DataReport) -> Iterator[tuple[str, str]]:
+    read = "all read" if report.read == report.images else f"{report.read:,} of them read"
+    yield "taken for", report.source
+    yield "images", f"{report.images:,}, {read}, {_megabytes(report.encoded_bytes)}"
+    yield "classes", _classes_line(report)
+    for name in report.empty_classes:
+        yield "empty class", name
+    for names in report.similar_classes:
+        yield "differ in case", ", ".join(names)
+    if report.smallest and report.median and report.largest:
+        shapes = (report.smallest, report.median, report.largest)
+        smallest, median, largest = (f"{width}×{height}" for width, height in shapes)
+        yield "size", f"median {median}, smallest {smallest}, largest {largest}"
+        yield "pixels", f"{report.pixels / 1e6:,.1f} million"
+    yield "modes", ", ".join(f"{mode} {n:,}" for mode, n in report.modes.items()) or "unknown"
+    yield "not RGB", f"{sum(n for mode, n in report.modes.items() if mode != 'RGB'):,}"
+    advice = ": `exif: apply` turns them upright" if report.exif_rotated else ""
+    yield "EXIF-rotated", f"{report.exif_rotated:,}{advice}"
+    advice = ": they are skipped, and `vicreg data pack` leaves them out" if report.broken else ""
+    yield "broken", f"{report.broken:,}{advice}"
+    for problem in report.broken_examples:
+        yield "", problem
+    yield "duplicates", f"{report.duplicates.images:,} in {report.duplicates.groups:,} groups"
+    for group in report.duplicates.examples:
+        yield "", " = ".join(group)
+    if report.images_per_second is not None:
+        size = report.image_size
+        yield (
+            "speed",
+            f"{report.images_per_second:,.0f} images/s per core, read from memory and cropped to "
+            f"two views of {size}×{size}",
+        )
+    if report.one_size:
+        bytes_held = 3 * report.images * report.pixels / max(1, report.read - report.broken)
+        yield (
+            "one size",
+            f"all are of one size: a GPU with four times {_megabytes(bytes_held)} holds them, and "
+            "needs no CPUs to read them",
+        )
+    if report.cpus_per_worker is not None:
+        yield (
+            "resources",
+            f"cpus_per_worker: {report.cpus_per_worker}, for a GPU that trains on "
+            f"{report.gpu_rate:,.0f} images/s: one trains, the others read",
+        )
+
+
+def _classes_line(report: DataReport) -> str:
+    smallest, median, largest = report.smallest_class, report.median_class, report.largest_class
+    if not (smallest and median and largest):
+        return "no labels"
+    return (
+        f"{report.classes:,}: smallest {smallest.name} ({smallest.images:,}), median {median.name} "
+        f"({median.images:,}), largest {largest.name} ({largest.images:,})"
+    )
+
+
+def _megabytes(size: float) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def cluster_table(cluster: ClusterSchema) -> Table:

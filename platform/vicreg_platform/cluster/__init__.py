@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -23,6 +23,8 @@ class Capacity:
     """Over all nodes."""
     free: tuple[Bundle, ...] | None = None
     """What is free of each node; None if that is not known."""
+    placed: tuple[dict[str, Bundle], ...] | None = None
+    """What each submission occupies of each node, as in ``Node``; None if that is not known."""
 
     @property
     def total(self) -> Bundle:
@@ -31,41 +33,11 @@ class Capacity:
 
     def bundles(self, bundle: Bundle) -> int:
         """How many of ``bundle`` the empty cluster holds."""
-        return _held(self.nodes, bundle)
+        return sum(_times(node, bundle) for node in self.nodes)
 
     def can_ever_hold(self, needs: Needs) -> bool:
         """Whether the job would fit on the empty cluster."""
         return self.bundles(needs.bundle) >= needs.count
-
-    def has_room(
-        self, needs: Needs, reserved: Sequence[Needs], released: Sequence[Needs] = ()
-    ) -> bool:
-        """Whether a job can run beside others.
-
-        Attempts that were just submitted reserve late: the job must fit beside what is reserved,
-        packed onto the nodes as well as simple packing can. If more is in use than the platform's
-        own jobs explain, it must also fit into what Ray says is free.
-
-        Args:
-            needs: of the job.
-            reserved: of the jobs on the cluster.
-            released: of the jobs that have just left it. Ray's count lags by seconds.
-        """
-        bundles = [each.bundle for each in (*reserved, needs) for _ in range(each.bundles)]
-        if not _packed(self.nodes, bundles):
-            return False
-        known = [each.bundle for each in (*reserved, *released) for _ in range(each.bundles)]
-        if self.used.cpus <= sum(each.cpus for each in known) and self.used.gpus <= sum(
-            each.gpus for each in known
-        ):
-            return True
-        if self.free is not None:
-            free = _held(self.free, needs.bundle)
-        else:
-            total = self.total
-            rest = Bundle(total.cpus - self.used.cpus, total.gpus - self.used.gpus)
-            free = _times(rest, needs.bundle)
-        return free >= needs.bundles
 
     def limited(self, needs: Needs) -> Needs:
         """The needs with no more groups at once than the empty cluster holds, but at least one."""
@@ -204,24 +176,6 @@ class Cluster(Protocol):
 
     def machines(self) -> list[Node]:
         """The machines that are up, by name."""
-
-
-def _held(nodes: Sequence[Bundle], bundle: Bundle) -> int:
-    """How many of ``bundle`` the nodes hold."""
-    return sum(_times(node, bundle) for node in nodes)
-
-
-def _packed(nodes: Sequence[Bundle], bundles: Sequence[Bundle]) -> bool:
-    """Whether all bundles fit onto the nodes, the largest first, each where least is left."""
-    left = list(nodes)
-    for bundle in sorted(bundles, key=lambda each: (each.gpus, each.cpus), reverse=True):
-        fitting = [i for i, node in enumerate(left) if _times(node, bundle)]
-        if not fitting:
-            return False
-        place = min(fitting, key=lambda i: (left[i].gpus, left[i].cpus))
-        node = left[place]
-        left[place] = Bundle(node.cpus - bundle.cpus, node.gpus - bundle.gpus)
-    return True
 
 
 def _times(node: Bundle, bundle: Bundle) -> int:

@@ -149,7 +149,30 @@ class RayCluster:
             else node
             for name, node in present.items()
         )
-        return Capacity(tuple(present.values()), total, free)
+        placed = None
+        if len(present) > 1:
+            by_node = self._placed()
+            placed = tuple(by_node.get(name, {}) for name in present)
+        return Capacity(tuple(present.values()), total, free, placed)
+
+    def _placed(self) -> dict[str, dict[str, Bundle]]:
+        """By node: the submissions that run there, and what each occupies of it."""
+        names = self._parsed(self._call("GET", "/api/jobs/"), _drivers)
+        groups = self._parsed(
+            self._call("GET", "/api/v0/placement_groups?detail=1&limit=10000"), _groups
+        )
+        placed: dict[str, dict[str, Bundle]] = {}
+        for name, node in names.values():
+            if node is not None:
+                placed.setdefault(node, {})[name] = Bundle(0, 0)
+        for ray_job, node, bundle in groups:
+            if ray_job in names:
+                on_node = placed.setdefault(node, {})
+                before = on_node.get(names[ray_job][0], Bundle(0, 0))
+                on_node[names[ray_job][0]] = Bundle(
+                    before.cpus + bundle.cpus, before.gpus + bundle.gpus
+                )
+        return placed
 
     def machines(self) -> list[Node]:
         """See ``Cluster.machines``."""
@@ -157,21 +180,12 @@ class RayCluster:
         used = self._parsed(summary, _used)
         machines = self._parsed(summary, _machines)
         present = self._parsed(self._call("GET", "/api/v0/nodes?detail=1&limit=10000"), _nodes)
-        names = self._parsed(self._call("GET", "/api/jobs/"), _drivers)
-        groups = self._parsed(
-            self._call("GET", "/api/v0/placement_groups?detail=1&limit=10000"), _groups
-        )
+        placed = self._placed()
         found = []
         for node_id, total in present.items():
-            placed = {name: Bundle(0, 0) for name, node in names.values() if node == node_id}
-            for ray_job, node, bundle in groups:
-                if node == node_id and ray_job in names:
-                    name = names[ray_job][0]
-                    before = placed.get(name, Bundle(0, 0))
-                    placed[name] = Bundle(before.cpus + bundle.cpus, before.gpus + bundle.gpus)
             machine = machines.get(node_id, Machine(node_id[:12]))
             used_here = used.get(node_id, Bundle(0, 0))
-            found.append(Node(node_id, total, used_here, machine, placed))
+            found.append(Node(node_id, total, used_here, machine, placed.get(node_id, {})))
         return sorted(found, key=lambda node: (node.machine.name, node.id))
 
     def _details(self, submission_id: str) -> dict[str, Any] | None:

@@ -28,10 +28,10 @@ def submission_of(assignment: Assignment, submission_id: str) -> Submission:
         assignment: what it is told.
         submission_id: its name on the cluster.
     """
-    spec = assignment.spec
+    spec, needs = assignment.spec, assignment.spec.needs()
     return Submission(
         id=submission_id,
         arguments=("python", "-m", "vicreg_workers.main", assignment.model_dump_json()),
-        driver=spec.needs().bundle if spec.runs_in_driver else NOTHING,
+        driver=needs.bundle if spec.runs_in_driver(assignment.worker_count) else NOTHING,
         metadata={"job_id": assignment.job_id, "name": spec.name},
     )

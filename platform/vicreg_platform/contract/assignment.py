@@ -24,6 +24,8 @@ class Assignment(BaseModel):
     one that that one retried, and so on."""
     objective: str | None = None
     """Of a trial: the metric that it reports at the end of each epoch."""
+    workers: int | None = None
+    """Of a pretraining: how many to train with. Default: as many as its spec asks for."""
     concurrency: int = 1
     """Of a sweep: how many trials to run at once."""
     warm_start: bool = True
@@ -32,3 +34,8 @@ class Assignment(BaseModel):
     storage: str
     """Where checkpoints are stored: a path or an fsspec URL that every worker reaches."""
     data_root: str
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers train."""
+        return self.workers or self.spec.needs().count

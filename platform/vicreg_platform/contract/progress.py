@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+
+class Finding(BaseModel):
+    """Something that is wrong with a training that goes on."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str
+    """What it is, such as ``worse_than_start`` or ``dimensional_collapse``."""
+    text: str
+    """Since when, how far, and what to change."""
 
 
 class Progress(BaseModel):
@@ -20,6 +31,12 @@ class Progress(BaseModel):
     images_per_second: float
     """Over all workers; the two views of an image count once."""
     eta_seconds: float
+    saved_at: AwareDatetime | None = None
+    """When the state was last saved, by the clock of the node; null before 0.3.0."""
+    kept_epoch: int | None = None
+    """The last epoch after which the encoder was kept to be evaluated."""
+    findings: tuple[Finding, ...] = ()
+    """What is wrong with it now."""
 
 
 def read_progress(written: object) -> Progress | None:

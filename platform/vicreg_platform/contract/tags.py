@@ -10,6 +10,11 @@ USER_TAG = "mlflow.user"
 PARENT_TAG = "mlflow.parentRunId"
 """The run under which MLflow shows this one."""
 
+# Set on a version of a registered model, beside JOB_TAG.
+BACKBONE_TAG = "vicreg.backbone"
+SCORE_PREFIX = "score."
+"""Followed by a metric."""
+
 # Set by the workers; the dispatcher marks the open trials of an ended sweep as cancelled.
 PROGRESS_TAG = "vicreg.progress"
 """How far the run is: a ``Progress`` as JSON."""

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from sqlalchemy.orm import Session
+
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster, SubmissionState, SubmissionStatus
 from vicreg_platform.cluster.submission import (
@@ -16,11 +18,13 @@ from vicreg_platform.cluster.submission import (
 )
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FAILURE_LINE, FailureClass
+from vicreg_platform.database import Database
 from vicreg_platform.dispatch.containment import contained
+from vicreg_platform.dispatch.usage import add_usage, amount_of
 from vicreg_platform.errors import LogUnavailable, SubmissionRefused
-from vicreg_platform.jobs.repository import Jobs
+from vicreg_platform.jobs.repository import JobRepository, Jobs
 from vicreg_platform.jobs.schemas import stored_timeline
-from vicreg_platform.jobs.states import ON_CLUSTER, JobState
+from vicreg_platform.jobs.states import ON_CLUSTER, UNCOUNTED, JobState, StopCause
 from vicreg_platform.jobs.tables import Attempt, Job
 from vicreg_platform.settings import Settings
 from vicreg_platform.specs.stored import Unreadable, read_spec
@@ -45,7 +49,7 @@ class Ending:
     state: JobState
     """The job's next state."""
     outcome: str
-    """The attempt's: ``succeeded``, ``cancelled``, or the class of the failure."""
+    """The attempt's: ``succeeded``, a ``StopCause``, or the class of the failure."""
     reason: str | None = None
     failure: str | None = None
     """The class of the failure, if the job has failed."""
@@ -54,37 +58,38 @@ class Ending:
 
 
 def ending(
-    state: JobState,
-    stop_failure: str | None,
+    cause: StopCause | None,
     stop_reason: str | None,
     failure: FailureClass | None,
     reason: str | None,
-    number: int,
+    failed: int,
     max_attempts: int,
     backoff_seconds: float,
 ) -> Ending:
     """What becomes of a job whose attempt has ended.
 
     Args:
-        state: of the job.
-        stop_failure: with ``stopping``, the failure that the job was stopped for; None for a
-            cancel.
-        stop_reason: with ``stopping``, why it was stopped.
+        cause: what the job was stopped for; None if it was left alone.
+        stop_reason: the same, in words.
         failure: how the attempt failed; None if it succeeded.
         reason: why it failed.
-        number: of the attempt, from 1.
+        failed: attempts of the job that were not stopped, this one included.
         max_attempts: of the job.
         backoff_seconds: wait before the second attempt; each later one waits twice as long, up to
             ``MAX_BACKOFF_SECONDS``.
     """
-    if state is JobState.STOPPING and stop_failure is not None:
-        return Ending(JobState.FAILED, stop_failure, stop_reason, failure=stop_failure)
-    if state is JobState.STOPPING:
-        return Ending(JobState.CANCELLED, "cancelled", stop_reason)
+    if cause is StopCause.TIMEOUT:
+        return Ending(JobState.FAILED, cause.value, stop_reason, failure=cause.value)
+    if cause is StopCause.CANCELLED:
+        return Ending(JobState.CANCELLED, cause.value, stop_reason)
     if failure is None:
         return Ending(JobState.SUCCEEDED, "succeeded")
-    if failure is FailureClass.INFRASTRUCTURE and number < max_attempts:
-        wait = min(MAX_BACKOFF_SECONDS, backoff_seconds * 2.0 ** (number - 1))
+    if failure is not FailureClass.INFRASTRUCTURE:
+        return Ending(JobState.FAILED, failure.value, reason, failure=failure.value)
+    if cause is not None:
+        return Ending(cause.next_state, cause.value, stop_reason)
+    if failed < max_attempts:
+        wait = min(MAX_BACKOFF_SECONDS, backoff_seconds * 2.0 ** (failed - 1))
         return Ending(JobState.QUEUED, failure.value, reason, wait=wait)
     return Ending(JobState.FAILED, failure.value, reason, failure=failure.value)
 
@@ -93,7 +98,7 @@ class Attempts:
     """The attempts that have not ended.
 
     Args:
-        jobs: where they are stored.
+        database: where they are stored.
         cluster: where they run.
         settings: what drivers are told.
         now: the clock.
@@ -102,13 +107,14 @@ class Attempts:
 
     def __init__(
         self,
-        jobs: Jobs,
+        database: Database,
         cluster: Cluster,
         settings: Settings,
         now: Clock,
         wants_reading: Callable[[], object] = lambda: None,
     ) -> None:
-        self._jobs = jobs
+        self._database = database
+        self._jobs = Jobs(database, now)
         self._cluster = cluster
         self._settings = settings
         self._now = now
@@ -125,7 +131,7 @@ class Attempts:
             live = jobs.live_attempts()
         submissions = self._cluster.submissions()
         for attempt, job in live:
-            with contained(job):
+            with contained(job.id):
                 self._follow(attempt, job, submissions.get(attempt.submission_id))
         known = {attempt.submission_id for attempt, _ in live}
         for ended in self._succeeded_since.keys() - known:
@@ -147,6 +153,7 @@ class Attempts:
             job_id=job.id,
             attempt=attempt.number,
             spec=spec,
+            workers=attempt.workers,
             concurrency=needs.groups,
             run_id=job.run_id,
             encoder_run_id=encoder_run_id,
@@ -182,6 +189,7 @@ class Attempts:
                 only_from=[JobState(job.state)],
                 attempt=attempt,
                 failure=FailureClass.TIMEOUT.value,
+                stop_cause=StopCause.TIMEOUT if on_cluster else None,
             )
 
     def explain(self, job: Job, reason: str) -> None:
@@ -192,13 +200,14 @@ class Attempts:
                 jobs.set_reason(job.id, reason)
 
     def _retried(self, job: Job) -> tuple[str, ...]:
-        """The job that a job retries, the one that that one retried, and so on."""
+        """The job that a job retries or extends, the one that that one did, and so on."""
         retried: list[str] = []
         with self._jobs.read() as jobs:
-            source = job.retry_of
+            source = job.retry_of or job.extends
             while source is not None and len(retried) < MOST_RETRIED:
                 retried.append(source)
-                source = jobs.get(source).retry_of
+                before = jobs.get(source)
+                source = before.retry_of or before.extends
         return tuple(retried)
 
     def _stop_late(self, submissions: set[str]) -> None:
@@ -240,7 +249,7 @@ class Attempts:
             reason = "Ray no longer knows the attempt: its head was lost or restarted"
             self._end(attempt, job, FailureClass.INFRASTRUCTURE, reason)
         elif job.state == JobState.STOPPING.value:
-            self._end(attempt, job, None, None)
+            self._end(attempt, job, FailureClass.INFRASTRUCTURE, "it was stopped before it began")
         else:
             self.submit(attempt, job)
 
@@ -298,25 +307,29 @@ class Attempts:
         self, attempt: Attempt, job: Job, failure: FailureClass | None, reason: str | None
     ) -> None:
         """End the attempt and move its job on, if the attempt is still the live one."""
-        with self._jobs.write() as jobs:
+        now = self._now()
+        with self._database.write() as session:
+            jobs = JobRepository(session, now)
             current = jobs.get(job.id)
+            failed = [each for each in current.attempts if each.outcome not in UNCOUNTED]
             end = ending(
-                JobState(current.state),
-                current.failure,
+                current.stopping_for,
                 current.reason,
                 failure,
                 reason,
-                attempt.number,
+                len(failed),
                 job.max_attempts,
                 self._settings.retry_backoff_seconds,
             )
             message, not_before = end.reason, None
             if end.wait is not None:
                 message = (
-                    f"attempt {attempt.number} of {job.max_attempts} failed, the next starts in "
+                    f"attempt {len(failed)} of {job.max_attempts} failed, the next starts in "
                     f"{end.wait:g} s: {end.reason}"
                 )
-                not_before = self._now() + timedelta(seconds=end.wait)
+                not_before = now + timedelta(seconds=end.wait)
+            elif end.state is JobState.QUEUED and current.displaced_by is not None:
+                message = f"made room for job {current.displaced_by}"
             jobs.transition(
                 job.id,
                 end.state,
@@ -324,8 +337,20 @@ class Attempts:
                 attempt=attempt.number,
                 failure=end.failure,
                 not_before=not_before,
+                stop_cause=current.stopping_for if end.state is JobState.QUEUED else None,
             )
             jobs.end_attempt(attempt, end.outcome, end.reason)
+            self._account(session, attempt, current)
         ATTEMPTS.labels(job.kind, end.outcome).inc()
         because = f": {end.reason}" if end.reason else ""
         logger.info("attempt %s ended: %s%s", attempt.submission_id, end.outcome, because)
+
+    def _account(self, session: Session, attempt: Attempt, job: Job) -> None:
+        """Count what the attempt has used for the job's owner."""
+        if job.needs is None:
+            return
+        now, half_life = self._now(), self._settings.fair_share_half_life_seconds
+        start = attempt.submitted_at or attempt.created_at
+        add_usage(
+            session, job.owner, amount_of(job.needs, start, now, now, half_life), now, half_life
+        )

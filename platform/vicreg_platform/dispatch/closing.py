@@ -115,7 +115,7 @@ class Closing:
             return job.run_id
         spec = read_spec(job.spec, job.spec_version)
         with self._jobs.read() as jobs:
-            parent = None if isinstance(spec, Unreadable) else jobs.run_of(spec.encoder_job)
+            parent = None if isinstance(spec, Unreadable) else jobs.run_of(spec.parent_job)
         run = self._tracking.ensure_run(job.id, job.name, job.experiment, job.spec, parent)
         with self._jobs.write() as jobs:
             jobs.set_run(job.id, *run)

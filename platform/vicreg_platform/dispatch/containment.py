@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from vicreg_platform.errors import IllegalTransition, LeaseLost, Unavailable
-from vicreg_platform.jobs.tables import Job
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def contained(job: Job) -> Iterator[None]:
+def contained(job_id: str) -> Iterator[None]:
     """Log an error that concerns one job, and skip the job until the next round.
 
     Raises:
@@ -28,4 +27,4 @@ def contained(job: Job) -> Iterator[None]:
         # A user's cancel, or another dispatcher, came first: its decision stands.
         logger.info("overtaken: %s", error)
     except Exception:
-        logger.exception("job %s is skipped in this round", job.id)
+        logger.exception("job %s is skipped in this round", job_id)

@@ -77,8 +77,8 @@ class Dispatcher:
         jobs = Jobs(fenced, now)
         readings = Readings(jobs, tracking, now)
         closing = Closing(jobs, cluster, tracking, readings, service, now)
-        attempts = Attempts(jobs, cluster, settings, now, self._note_change)
-        queue = Queue(jobs, cluster, attempts, now)
+        attempts = Attempts(fenced, cluster, settings, now, self._note_change)
+        queue = Queue(fenced, cluster, attempts, settings, now)
         self._loops = (
             Loop("clock", (schedules.tick, queue.fail_overdue)),
             Loop("cluster", (attempts.follow, queue.release, queue.start)),

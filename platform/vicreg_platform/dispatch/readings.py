@@ -63,12 +63,13 @@ class Readings:
             reading = self._tracking.read(job.run_id)
         except (TrackingRefused, NotFound):
             return
-        progress = None if reading.progress is None else reading.progress.model_dump()
+        progress = None if reading.progress is None else reading.progress.model_dump(mode="json")
         news = reading.timeline if reading.timeline and reading.timeline.timeline != known else None
         if news is None and progress == job.progress and reading.metrics == job.summary:
             return
+        seen = job.progress_at if progress == job.progress else self._now()
         with self._jobs.write() as jobs:
-            jobs.set_reading(job.id, progress, reading.metrics)
+            jobs.set_reading(job.id, progress, reading.metrics, seen)
             if news is not None:
                 jobs.set_timeline(job.id, news.attempt, news.timeline)
         if job.kind == "pretrain" and not _steps(job.progress) and _steps(progress):

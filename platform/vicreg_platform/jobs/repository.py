@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 from sqlalchemy import (
     ColumnElement,
     CursorResult,
+    bindparam,
     delete,
     exists,
     func,
@@ -29,7 +30,7 @@ from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.database import Database, insert_if_absent
 from vicreg_platform.errors import IllegalTransition, NotFound
 from vicreg_platform.jobs.schemas import JobField, JobSort, stored_timeline
-from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, TRANSITIONS, JobState
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, TRANSITIONS, JobState, StopCause
 from vicreg_platform.jobs.tables import (
     Attempt,
     Dependency,
@@ -38,6 +39,7 @@ from vicreg_platform.jobs.tables import (
     Job,
     Label,
 )
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.text import printable
 
 _WITH_PARTS = (
@@ -65,6 +67,8 @@ def _condition_met() -> ColumnElement[bool]:
     return or_(
         _OTHER.state == JobState.SUCCEEDED.value,
         (Dependency.condition == "finished") & _OTHER.state.in_(_ENDED),
+        (Dependency.condition == "epoch")
+        & (func.coalesce(_OTHER.kept_epoch, 0) >= Dependency.epoch),
     )
 
 
@@ -127,6 +131,87 @@ _COUNTED: dict[JobField, ColumnElement[Any]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class _DemandRow:
+    id: str
+    kind: str
+    priority: int
+    owner: str | None
+    state: str
+    workers: int | None
+    cpus: float | None
+    gpus: float | None
+    trials_at_once: int | None
+    worker_sizes: list[int] | None
+    max_runtime: float | None
+    progress: dict[str, Any] | None
+
+    @property
+    def needs(self) -> Needs | None:
+        """What the job occupies while it runs; None if its spec is unreadable."""
+        if self.workers is None or self.cpus is None or self.gpus is None:
+            return None
+        return Needs(Bundle(self.cpus, self.gpus), self.workers, self.trials_at_once or 1)
+
+    def as_in_spec(self, job: Job) -> Self:
+        """The row of a job that was stored before 0.3.0: what it needs is in its spec alone."""
+        needs = job.needs
+        if needs is None:
+            return self
+        return replace(
+            self,
+            workers=needs.count,
+            cpus=needs.bundle.cpus,
+            gpus=needs.bundle.gpus,
+            trials_at_once=needs.groups,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class QueuedRow(_DemandRow):
+    """What the queue knows of a job that waits for room."""
+
+    stop_cause: str | None
+    displaced_by: str | None
+    reason: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OccupyingRow(_DemandRow):
+    """What the queue knows of a job on the cluster."""
+
+    preemptible: bool | None
+    progress_at: datetime | None
+    resized_at: datetime | None
+    started: datetime
+    """When its attempt was submitted."""
+
+
+_DEMAND = (
+    Job.id,
+    Job.kind,
+    Job.priority,
+    Job.owner,
+    Job.state,
+    Job.workers,
+    Job.cpus_per_worker,
+    Job.gpus_per_worker,
+    Job.trials_at_once,
+    Job.worker_sizes,
+    Job.max_runtime,
+    Job.progress,
+)
+_QUEUED = (*_DEMAND, Job.stop_cause, Job.displaced_by, Job.reason, Job.created_at)
+_OCCUPYING = (
+    *_DEMAND,
+    Job.preemptible,
+    Job.progress_at,
+    Job.resized_at,
+    func.coalesce(Attempt.submitted_at, Attempt.created_at),
+)
+
+
 class JobRepository:
     """Jobs, attempts and events.
 
@@ -146,7 +231,7 @@ class JobRepository:
         job: Job,
         labels: dict[str, str],
         message: str,
-        dependencies: Mapping[str, str] = MappingProxyType({}),
+        dependencies: Mapping[str, str | int] = MappingProxyType({}),
     ) -> None:
         """Store a new job and its first event.
 
@@ -154,13 +239,19 @@ class JobRepository:
             job: the row.
             labels: by key.
             message: of the event.
-            dependencies: the condition of each job that it waits for.
+            dependencies: the condition of each job that it waits for; a number is the epoch of an
+                encoder that the other job keeps.
         """
         self._session.add(job)
         self._session.flush()
         self._session.add_all(Label(job_id=job.id, key=k, value=v) for k, v in labels.items())
         self._session.add_all(
-            Dependency(job_id=job.id, depends_on=other, condition=condition)
+            Dependency(
+                job_id=job.id,
+                depends_on=other,
+                condition="epoch" if isinstance(condition, int) else condition,
+                epoch=condition if isinstance(condition, int) else None,
+            )
             for other, condition in dependencies.items()
         )
         self._record(job.id, None, JobState(job.state), None, message)
@@ -188,6 +279,19 @@ class JobRepository:
         if job is None:
             raise NotFound(f"there is no job {job_id}")
         return job
+
+    def change(self, job_id: str, **columns: Any) -> None:
+        """Change columns that say what the job's owner wants."""
+        self._update(job_id, **columns)
+
+    def set_workers(self, job_id: str, workers: int) -> None:
+        """Let the job run with this number of workers, and no other."""
+        self._update(job_id, workers=workers, worker_sizes=None)
+
+    def note(self, job_id: str, message: str) -> None:
+        """Record something that has happened to a job whose state stays as it is."""
+        state = JobState(self._session.scalars(select(Job.state).where(Job.id == job_id)).one())
+        self._record(job_id, state, state, None, printable(message))
 
     def lock(self, job_id: str) -> None:
         """Lock the job's row until the transaction ends."""
@@ -249,26 +353,28 @@ class JobRepository:
         query = select(func.count()).select_from(Job).where(*wanted.conditions())
         return self._session.scalar(query) or 0
 
-    def queued(self, limit: int, after: Job | None = None) -> list[Job]:
-        """Jobs that may start now, after job ``after``: highest priority first, then oldest."""
-        query = (
-            select(Job)
-            .where(
-                Job.state == JobState.QUEUED.value,
-                or_(Job.not_before.is_(None), Job.not_before <= self._now),
-            )
-            .order_by(Job.priority.desc(), Job.id)
-            .limit(limit)
-            .options(selectinload(Job.attempts))
+    def queued(self) -> list[QueuedRow]:
+        """The jobs that may start now, without their specs."""
+        query = select(*_QUEUED).where(
+            Job.state == JobState.QUEUED.value,
+            or_(Job.not_before.is_(None), Job.not_before <= self._now),
         )
-        if after is not None:
-            query = query.where(
-                or_(
-                    Job.priority < after.priority,
-                    (Job.priority == after.priority) & (Job.id > after.id),
-                )
-            )
-        return list(self._session.scalars(query))
+        rows = [QueuedRow(*row) for row in self._session.execute(query)]
+        return [
+            row if row.workers is not None else row.as_in_spec(self.get(row.id)) for row in rows
+        ]
+
+    def occupying(self) -> list[OccupyingRow]:
+        """The jobs with an attempt that has not ended, without their specs."""
+        query = (
+            select(*_OCCUPYING)
+            .join(Attempt, Attempt.job_id == Job.id)
+            .where(Attempt.ended_at.is_(None))
+        )
+        rows = [OccupyingRow(*row) for row in self._session.execute(query)]
+        return [
+            row if row.workers is not None else row.as_in_spec(self.get(row.id)) for row in rows
+        ]
 
     def ready(self, limit: int) -> list[Job]:
         """Waiting jobs whose start time has come and whose dependencies have all ended as asked."""
@@ -409,6 +515,8 @@ class JobRepository:
         only_from: Sequence[JobState] | None = None,
         failure: str | None = None,
         not_before: datetime | None = None,
+        stop_cause: StopCause | None = None,
+        displaced_by: str | None = None,
     ) -> None:
         """Change a job's state; nothing else does. The change and its event commit together.
 
@@ -423,6 +531,9 @@ class JobRepository:
             failure: the class of the failure, if ``after`` is ``failed``, or ``stopping`` on the
                 way there.
             not_before: when a queued job may start.
+            stop_cause: why it is stopped, if ``after`` is ``stopping``; why it was, if it is queued
+                again.
+            displaced_by: the job for which it makes room.
 
         Raises:
             NotFound: there is no such job.
@@ -440,7 +551,12 @@ class JobRepository:
             "reason": message,
             "failure": failure,
             "not_before": not_before,
+            "stop_cause": stop_cause and stop_cause.value,
         }
+        if displaced_by is not None or after in (JobState.STARTING, *TERMINAL):
+            change["displaced_by"] = displaced_by
+        if after is JobState.STOPPING and stop_cause is StopCause.RESIZED:
+            change["resized_at"] = self._now
         if after in TERMINAL:
             change["finished_at"] = self._now
         if after is JobState.RUNNING:
@@ -476,10 +592,21 @@ class JobRepository:
         self._update(job_id, run_id=run_id, experiment_id=experiment_id)
 
     def set_reading(
-        self, job_id: str, progress: dict[str, Any] | None, summary: dict[str, float]
+        self,
+        job_id: str,
+        progress: dict[str, Any] | None,
+        summary: dict[str, float],
+        progress_at: datetime | None,
     ) -> None:
-        """Store a job's progress and the latest value of each of its metrics."""
-        self._update(job_id, progress=progress, summary=summary)
+        """Store a job's progress, when it was seen, and the latest value of each metric."""
+        kept = (progress or {}).get("kept_epoch")
+        self._update(
+            job_id,
+            progress=progress,
+            summary=summary,
+            progress_at=progress_at,
+            **({} if kept is None else {"kept_epoch": kept}),
+        )
 
     def set_reason(self, job_id: str, reason: str) -> None:
         """Store why a queued or starting job does not run yet."""
@@ -490,6 +617,16 @@ class JobRepository:
             .values(reason=reason)
             .execution_options(synchronize_session=False)
         )
+
+    def set_reasons(self, reasons: Mapping[str, str]) -> None:
+        """Store why queued jobs do not run yet, by their ids."""
+        statement = (
+            update(Job.__table__)  # type: ignore[arg-type]
+            .where(Job.id == bindparam("job"), Job.state == JobState.QUEUED.value)
+            .values(reason=bindparam("text"))
+        )
+        rows = [{"job": job, "text": printable(reason)} for job, reason in reasons.items()]
+        self._session.execute(statement, rows)
 
     # Attempts
 
@@ -528,8 +665,16 @@ class JobRepository:
         )
         return [(attempt, job) for attempt, job in self._session.execute(query)]
 
-    def open_attempt(self, job_id: str, number: int) -> Attempt:
-        """Record an attempt before Ray is called."""
+    def open_attempt(self, job_id: str, number: int, workers: int | None = None) -> Attempt:
+        """Record an attempt before Ray is called.
+
+        Args:
+            job_id: the job.
+            number: from 1.
+            workers: how many it is given; None if it is not a pretraining.
+        """
+        if workers is not None:
+            self._update(job_id, workers=workers)
         attempt = Attempt(
             job_id=job_id,
             number=number,
@@ -542,6 +687,7 @@ class JobRepository:
                 )
             ),
             created_at=self._now,
+            workers=workers,
         )
         self._session.add(attempt)
         self._session.flush()
@@ -625,6 +771,11 @@ class JobRepository:
         if before is not None:
             query = query.where(Event.id < before)
         return [(event, job) for event, job in self._session.execute(query)]
+
+    def brief(self, job_ids: Collection[str]) -> dict[str, Job]:
+        """Some jobs by their ids, without their specs."""
+        query = select(Job).where(Job.id.in_(job_ids)).options(load_only(*_BRIEF))
+        return {job.id: job for job in self._session.scalars(query)}
 
     def on_cluster(self) -> list[Job]:
         """The jobs that a process works on, without their specs."""

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.contract.trial import Trial
-from vicreg_platform.jobs.states import TERMINAL, JobState
+from vicreg_platform.jobs.states import TERMINAL, JobState, StopCause
 from vicreg_platform.schema import Schema
 
 if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
@@ -36,7 +36,10 @@ class AttemptSchema(Schema):
     archived_at: datetime | None = None
     """When its log was stored with the run."""
     outcome: str | None
-    """`succeeded`, `cancelled`, or the class of the failure."""
+    """`succeeded`, the class of the failure, or what it was stopped for: `cancelled`, `paused`,
+    `preempted` or `resized`."""
+    workers: int | None = None
+    """How many it was given; null for an evaluation or a sweep."""
     message: str | None
 
     @classmethod
@@ -71,6 +74,21 @@ class RunSchema(Schema):
         return cls(run_id=run_id, url=url)
 
 
+class QueuePlace(Schema):
+    """Where a job that waits for room stands."""
+
+    position: int | None
+    """1 for the next; null if it is beyond the first 1,000, or has only just come."""
+    waits_for: list[str]
+    """The jobs that it waits for, if it is known which."""
+    start: datetime | None
+    """When it is expected to start, to the minute; null if nobody can know: a job before it does
+    not say when it ends."""
+    basis: str | None
+    """What that rests on: `progress` of running jobs (sooner or later), or the `max_runtime` of
+    some (then it may be sooner)."""
+
+
 class JobSchema(Schema):
     """A job."""
 
@@ -81,6 +99,8 @@ class JobSchema(Schema):
     state: JobState
     reason: str | None
     """Why the job is in this state."""
+    stopping_for: StopCause | None = None
+    """What it is stopped for, while it is `stopping`."""
     failure: str | None
     """The class of the failure: infrastructure, user, diverged, out_of_memory, timeout."""
     spec: dict[str, Any]
@@ -88,7 +108,17 @@ class JobSchema(Schema):
     spec_version: int | None = None
     """The version of stored specs that wrote it; null before 0.3.0."""
     labels: dict[str, str]
+    version: int = 1
+    """How often its owner has changed it, and 1: what `If-Match` compares."""
     priority: int
+    preemptible: bool = False
+    """Whether it may be stopped for a job of higher priority."""
+    workers: int | None = None
+    """Of a pretraining: how many it has, or had last."""
+    made_room_for: str | None = None
+    """The job that has taken its place."""
+    queue: QueuePlace | None = None
+    """Where it stands, if it is queued; only in the answer for one job."""
     depends_on: list[str]
     """The jobs that this one waits for."""
     start_after: datetime | None = None
@@ -97,6 +127,8 @@ class JobSchema(Schema):
     """It fails unless it has finished by this moment."""
     retry_of: str | None
     """The job that this one retries."""
+    extends: str | None = None
+    """The pretraining that this one goes on from."""
     promoted_from: str | None = None
     """The sweep whose best configuration this one trains."""
     parent: str | None = None
@@ -135,15 +167,21 @@ class JobSchema(Schema):
             experiment=job.experiment,
             state=JobState(job.state),
             reason=job.reason,
+            stopping_for=job.stopping_for,
             failure=job.failure,
             spec=spec,
             spec_version=job.spec_version,
             labels={label.key: label.value for label in job.labels},
+            version=job.version,
             priority=job.priority,
+            preemptible=bool(job.preemptible),
+            workers=job.workers if job.kind == "pretrain" else None,
+            made_room_for=job.displaced_by,
             depends_on=[dependency.depends_on for dependency in job.dependencies],
             start_after=job.start_after,
             deadline=job.deadline,
             retry_of=job.retry_of,
+            extends=job.extends,
             promoted_from=job.promoted_from,
             parent=job.parent_id,
             schedule_id=job.schedule_id,
@@ -295,9 +333,51 @@ class JobProgress(Schema):
         )
 
 
+class ExtensionSchedule(enum.StrEnum):
+    """How the learning rate of an extended pretraining goes on."""
+
+    ANNEAL = "anneal"
+    """As in one run over the whole length, from where that would be."""
+    REWARM = "rewarm"
+    """It rises to its peak once more, and falls over the rest."""
+
+
+class Extended(Schema):
+    """A pretraining that goes on."""
+
+    job: JobSchema
+    """The new job."""
+    warnings: list[str]
+    """How its result differs from that of one run of the whole length."""
+
+
+class Score(Schema):
+    """A metric's value, and where it was measured."""
+
+    value: float
+    job: str
+    """The evaluation, or the pretraining itself."""
+
+
+class Registered(Schema):
+    """A version of a registered model."""
+
+    name: str
+    version: int
+    alias: str | None
+    scores: dict[str, Score]
+    """By metric: those that are stored as tags, `score.<metric>`."""
+    url: str
+    """Its page in MLflow."""
+
+
 class DryRun(Schema):
     """What a POST would do."""
 
     spec: dict[str, Any]
     """Fully resolved."""
     warnings: list[str]
+    reason: str | None = None
+    """Why it would not start at once; null if it would, or if nobody can know."""
+    queue: QueuePlace | None = None
+    """Where it would stand; null if the dispatcher has not said what the cluster has."""

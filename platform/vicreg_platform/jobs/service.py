@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from vicreg_platform.clock import Clock, utc_now
@@ -19,6 +19,7 @@ from vicreg_platform.contract.trial import Trial
 from vicreg_platform.data_root import holds_image, resolve_inside
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
+    Forbidden,
     IdempotencyConflict,
     IllegalTransition,
     InvalidSpec,
@@ -39,7 +40,7 @@ from vicreg_platform.jobs.schemas import (
     JobSort,
     Order,
 )
-from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, JobState
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, UNCOUNTED, JobState, StopCause
 from vicreg_platform.jobs.tables import Event, Job
 from vicreg_platform.keys.repository import KeyRepository
 from vicreg_platform.pages import Page, number_of, page_of
@@ -48,12 +49,15 @@ from vicreg_platform.specs import (
     AnySpec,
     Data,
     DigitsData,
+    Extends,
     FieldFault,
     ImageFolderData,
     JobSpec,
+    PretrainSpec,
+    WebDatasetData,
     parse_spec,
 )
-from vicreg_platform.specs.base import Labels
+from vicreg_platform.specs.data import expand_braces
 from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
 from vicreg_platform.telemetry import Unfinished
@@ -64,6 +68,7 @@ class Origin:
     """What a job was made for, if not a user's spec; and its owner."""
 
     retry_of: str | None = None
+    extends: str | None = None
     promoted_from: str | None = None
     schedule_id: str | None = None
     owner: str | None = None
@@ -71,6 +76,8 @@ class Origin:
     def __str__(self) -> str:
         if self.retry_of is not None:
             return f"retries job {self.retry_of}"
+        if self.extends is not None:
+            return f"extends job {self.extends}"
         if self.promoted_from is not None:
             return f"trains the best configuration of sweep {self.promoted_from}"
         if self.schedule_id is not None:
@@ -79,9 +86,12 @@ class Origin:
 
 
 ORIGINAL = Origin()
-_LABELS: TypeAdapter[dict[str, str]] = TypeAdapter(Labels)
+_SAME = ("method", "backbone", "expander", "branches", "data", "optimizer")
+"""What a pretraining and the one that it extends have in common."""
 MAX_COUNTS = 100
 """How many values of a field are counted."""
+MAX_EVALUATIONS = 1000
+"""How many evaluations of a job are considered."""
 MAX_SPEC_BYTES = MAX_COMMAND_BYTES - 20_000
 """Of a spec in its driver's command line, which also says where everything is."""
 
@@ -171,7 +181,7 @@ class JobService:
             NotFound: there is none of this id.
         """
         with self._jobs.read() as jobs:
-            return self._answer(jobs.get(job_id))
+            return self.answer(jobs.get(job_id))
 
     def find(
         self,
@@ -184,7 +194,7 @@ class JobService:
         """A page of jobs in an order, by default newest first."""
         with self._jobs.read() as jobs:
             found = jobs.find(wanted, limit + 1, cursor, sort, order is Order.DESC)
-            answers = [self._answer(job) for job in found]
+            answers = [self.answer(job) for job in found]
         return page_of(answers, limit, lambda job: job.id)
 
     def counts(self, wanted: JobFilter, by: JobField) -> Counts:
@@ -202,25 +212,6 @@ class JobService:
         """
         with self._jobs.read() as jobs:
             return jobs.get(job_id).request
-
-    def label(self, job_id: str, changes: Mapping[str, str | None]) -> JobSchema:
-        """Change the labels by which a job is found; those of its run stay as they are.
-
-        Args:
-            job_id: the job.
-            changes: values by key; None removes a label.
-
-        Raises:
-            NotFound: there is no such job.
-            InvalidSpec: a key or value cannot be a label's, or they are too many.
-        """
-        with self._jobs.write() as jobs:
-            jobs.lock(job_id)
-            now = {label.key: label.value for label in jobs.get(job_id).labels}
-            kept = {k: v for k, v in (now | dict(changes)).items() if v is not None}
-            _check_labels(kept)
-            jobs.set_labels(job_id, kept)
-            return self._answer(jobs.get(job_id))
 
     def unfinished(self) -> Unfinished:
         """How many jobs are unfinished.
@@ -244,6 +235,13 @@ class JobService:
             jobs.get(job_id)
             found = jobs.events(job_id, limit + 1, number_of(cursor) or 0)
         return page_of([EventSchema.of(event) for event in found], limit, lambda event: event.id)
+
+    def evaluations(self, job_id: str) -> list[JobSchema]:
+        """The evaluations of a pretraining that have succeeded, newest first."""
+        wanted = JobFilter(parent=job_id, kind="evaluate", states=[JobState.SUCCEEDED])
+        with self._jobs.read() as jobs:
+            found = jobs.find(wanted, MAX_EVALUATIONS, None, JobSort.CREATED, True)
+            return [self.answer(job) for job in found]
 
     def runs_of(self, job_ids: Sequence[str]) -> dict[str, str]:
         """The MLflow runs of those of the jobs that have one."""
@@ -285,16 +283,22 @@ class JobService:
             if state in TERMINAL:
                 raise IllegalTransition(f"job {job_id} has ended: it is {state.value}")
             self.stop(jobs, job_id, "cancelled by the user")
-            return self._answer(jobs.get(job_id))
+            return self.answer(jobs.get(job_id))
 
     def stop(self, jobs: JobRepository, job_id: str, message: str) -> None:
         """Cancel a job, unless it has ended, in the caller's transaction."""
         jobs.lock(job_id)
-        state = JobState(jobs.get(job_id).state)
-        if state is not JobState.STOPPING and state not in TERMINAL:
+        job = jobs.get(job_id)
+        state = JobState(job.state)
+        if job.stopping_for is not None and job.stopping_for not in UNCOUNTED:
+            return
+        if state not in TERMINAL:
             on_cluster = state in ON_CLUSTER
             jobs.transition(
-                job_id, JobState.STOPPING if on_cluster else JobState.CANCELLED, message=message
+                job_id,
+                JobState.STOPPING if on_cluster else JobState.CANCELLED,
+                message=message,
+                stop_cause=StopCause.CANCELLED if on_cluster else None,
             )
 
     def retry(self, job_id: str, owner: str | None = None) -> JobSchema:
@@ -341,7 +345,7 @@ class JobService:
             jobs = JobRepository(session, self._now())
             sweep, promoted = jobs.get(sweep_id), jobs.promoted_from(sweep_id)
         if promoted is not None:
-            return self._answer(promoted)
+            return self.answer(promoted)
         if JobState(sweep.state) not in TERMINAL:
             raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
         if best is None:
@@ -356,7 +360,7 @@ class JobService:
             jobs.lock(sweep_id)  # of two concurrent requests, the second finds the first's job
             promoted = jobs.promoted_from(sweep_id)
             if promoted is not None:
-                return self._answer(promoted)
+                return self.answer(promoted)
             return self.store(session, spec, request, origin)
 
     def clone(self, job_id: str, overrides: dict[str, Any], owner: str | None = None) -> JobSchema:
@@ -396,6 +400,8 @@ class JobService:
         for field, data in spec.datasets().items():
             self._check_data(field, data, faults, warnings)
         self._check_encoder(spec, faults)
+        if isinstance(spec, PretrainSpec) and spec.extends is not None:
+            self._check_extended(spec, spec.extends, faults)
         if faults:
             raise InvalidSpec(faults)
         return spec, warnings
@@ -416,25 +422,34 @@ class JobService:
     ) -> None:
         if isinstance(data, DigitsData):
             return
+        if isinstance(data, WebDatasetData):
+            # A folder, or the first of the shards that a pattern names.
+            named, relative = "shards", expand_braces(data.shards)[0]
+            if data.remote:
+                warnings.append(f"{field}.shards was not checked: the workers read it, not the API")
+                return
+        else:
+            named, relative = "path", data.path
         if not self._data_root.is_dir():
             warnings.append(
-                f"{field}.path was not checked: the API cannot see the data root {self._data_root}"
+                f"{field}.{named} was not checked: the API cannot see the data root "
+                f"{self._data_root}"
             )
             return
         try:
-            path = resolve_inside(self._data_root, data.path)
+            path = resolve_inside(self._data_root, relative)
         except ValueError as error:
-            faults.append(FieldFault(f"{field}.path", str(error)))
+            faults.append(FieldFault(f"{field}.{named}", str(error)))
             return
         if isinstance(data, ImageFolderData):
             if not path.is_dir():
                 faults.append(FieldFault(f"{field}.path", f"'{data.path}' is not a folder"))
-            elif not holds_image(path):
+            elif not holds_image(path, in_classes=data.classes == "folders"):
+                where = "its sub-folders, one per class" if data.classes == "folders" else "it"
                 faults.append(
                     FieldFault(
                         f"{field}.path",
-                        f"'{data.path}' holds no images: it must hold one sub-folder per class, "
-                        "with images in it",
+                        f"'{data.path}' holds no images: there must be some in {where}",
                     )
                 )
 
@@ -443,19 +458,76 @@ class JobService:
             try:
                 resolve_inside(self._data_root, spec.encoder_path)
             except ValueError as error:
-                faults.append(FieldFault("encoder.path", str(error)))
+                faults.append(FieldFault(f"{spec.encoder_field}.path", str(error)))
         if spec.encoder_job is None:
             return
+        field = f"{spec.encoder_field}.job"
         try:
             job = self.get(spec.encoder_job)
         except NotFound as error:
-            faults.append(FieldFault("encoder.job", str(error)))
+            faults.append(FieldFault(field, str(error)))
             return
         if job.kind != "pretrain":
-            faults.append(FieldFault("encoder.job", f"job {job.id} is not a pretraining"))
+            faults.append(FieldFault(field, f"job {job.id} is not a pretraining"))
+        elif spec.encoder_epoch is not None:
+            self._check_kept(field.replace(".job", ".epoch"), job, spec.encoder_epoch, faults)
         elif job.state in (JobState.FAILED, JobState.CANCELLED):
             faults.append(
-                FieldFault("encoder.job", f"job {job.id} is {job.state.value}: it has no encoder")
+                FieldFault(field, f"job {job.id} is {job.state.value}: it has no encoder")
+            )
+
+    def _check_kept(self, field: str, job: JobSchema, epoch: int, faults: list[FieldFault]) -> None:
+        """Check that a pretraining keeps, or has kept, its encoder of an epoch."""
+        spec = read_spec(job.spec, job.spec_version)
+        kept = spec.kept_epochs if isinstance(spec, PretrainSpec) else ()
+        ended = job.state in (JobState.FAILED, JobState.CANCELLED)
+        reached = job.progress.kept_epoch if job.progress else None
+        if ended:
+            kept = tuple(each for each in kept if each <= (reached or 0))
+        if epoch not in kept:
+            listed = ", ".join(map(str, kept)) or "none"
+            faults.append(
+                FieldFault(
+                    field,
+                    f"job {job.id} keeps no encoder of epoch {epoch}; it keeps: {listed} "
+                    "(evaluations[].at_epochs)",
+                )
+            )
+
+    def _check_extended(
+        self, spec: PretrainSpec, extends: Extends, faults: list[FieldFault]
+    ) -> None:
+        try:
+            with self._jobs.read() as jobs:
+                job = jobs.get(extends.job)
+        except NotFound as error:
+            faults.append(FieldFault("extends.job", str(error)))
+            return
+        before = read_spec(job.spec, job.spec_version)
+        if not isinstance(before, PretrainSpec) or job.state != JobState.SUCCEEDED.value:
+            text = f"job {job.id} is not a pretraining that has succeeded"
+            faults.append(FieldFault("extends.job", text))
+            return
+        if extends.epochs != before.training.epochs:
+            text = f"job {job.id} has trained {before.training.epochs}"
+            faults.append(FieldFault("extends.epochs", text))
+        different = [name for name in _SAME if getattr(spec, name) != getattr(before, name)]
+        faults += [FieldFault(name, f"must be as in job {job.id}") for name in different]
+        if spec.training.batch_size != before.training.batch_size:
+            faults.append(FieldFault("training.batch_size", f"must be as in job {job.id}"))
+
+    def check_priority(self, session: Session, spec: JobSpec, owner: str | None) -> None:
+        """Refuse a priority above the limit of an owner's key.
+
+        Raises:
+            Forbidden: it is.
+        """
+        if owner is None:
+            return
+        most = KeyRepository(session, self._now()).max_priority(owner)
+        if most is not None and spec.priority > most:
+            raise Forbidden(
+                f"priority {spec.priority} is above {most}, the limit of the keys of {owner}"
             )
 
     def store(
@@ -477,11 +549,13 @@ class JobService:
 
         Raises:
             QuotaExceeded: the owner's quota is used up.
+            Forbidden: the priority is above the limit of the owner's key.
         """
         jobs = JobRepository(session, self._now())
         if origin.owner is not None:
             quota = KeyRepository(session, self._now()).quota(origin.owner)
             _check_quota(jobs, quota, spec, origin.owner)
+            self.check_priority(session, spec, origin.owner)
         stored = self._add(jobs, spec, request, origin, after)
         for follow_up in spec.follow_ups(stored.id):
             self._add(
@@ -490,7 +564,7 @@ class JobService:
                 follow_up.model_dump(mode="json"),
                 Origin(schedule_id=origin.schedule_id, owner=origin.owner),
             )
-        return self._answer(jobs.get(stored.id))
+        return self.answer(jobs.get(stored.id))
 
     def _add(
         self,
@@ -500,11 +574,20 @@ class JobService:
         origin: Origin,
         after: Sequence[str] = (),
     ) -> Job:
-        dependencies = dict.fromkeys(after, "finished")
+        dependencies: dict[str, str | int] = dict.fromkeys(after, "finished")
         dependencies |= dict.fromkeys(spec.depends_on, spec.condition)
         if spec.encoder_job is not None:
-            dependencies[spec.encoder_job] = "succeeded"
-        waits = [f"for job {other}" for other in dependencies]
+            # For a kept encoder, the number of its epoch.
+            dependencies[spec.encoder_job] = spec.encoder_epoch or "succeeded"
+        if spec.extended_job is not None:
+            dependencies[spec.extended_job] = "succeeded"
+        waits = [
+            f"for epoch {condition} of job {other}"
+            if isinstance(condition, int)
+            else f"for job {other}"
+            for other, condition in dependencies.items()
+            if other != spec.extended_job
+        ]
         if spec.start_after is not None and spec.start_after > self._now():
             waits.append(f"until {spec.start_after.isoformat()}")
         needs = spec.needs()
@@ -516,17 +599,21 @@ class JobService:
             priority=spec.priority,
             spec=spec.model_dump(mode="json"),
             spec_version=VERSION,
+            version=1,
             request=request,
             workers=needs.count,
             cpus_per_worker=needs.bundle.cpus,
             gpus_per_worker=needs.bundle.gpus,
             trials_at_once=needs.groups,
             max_attempts=spec.retry.max_attempts,
+            worker_sizes=list(spec.elastic_sizes) or None,
+            preemptible=spec.preemptible,
             state=(JobState.WAITING if waits else JobState.QUEUED).value,
             reason=f"waits {', '.join(waits)}" if waits else None,
             retry_of=origin.retry_of,
+            extends=spec.extended_job,
             promoted_from=origin.promoted_from,
-            parent_id=spec.encoder_job or origin.promoted_from,
+            parent_id=spec.parent_job or spec.extended_job or origin.promoted_from,
             schedule_id=origin.schedule_id,
             owner=origin.owner,
             start_after=spec.start_after,
@@ -547,20 +634,9 @@ class JobService:
             )
         return JobSchema.model_validate(answer), True
 
-    def _answer(self, job: Job) -> JobSchema:
+    def answer(self, job: Job) -> JobSchema:
+        """The answer for a row loaded with its parts."""
         return JobSchema.of(job, self.mlflow_public_url)
-
-
-def _check_labels(labels: dict[str, str]) -> None:
-    try:
-        _LABELS.validate_python(labels)
-    except ValidationError as error:
-        raise InvalidSpec(
-            [
-                FieldFault(".".join(("labels", *map(str, fault["loc"][:1]))), fault["msg"])
-                for fault in error.errors(include_url=False)
-            ]
-        ) from None
 
 
 def _readable(found: Iterable[tuple[Event, Job]]) -> list[JobEvent]:

@@ -3,13 +3,15 @@
 ::
 
     waiting ──→ queued ──→ starting ──→ running ──→ succeeded
-                  ↑           │            │   └──→ failed
-                  └── retry ──┴────────────┘
-                              └──→ stopping ──→ cancelled | failed
+       ↑          ↑           │            │   └──→ failed
+       │          ├── retry ──┴────────────┤
+       │          └── preempted, resized ──┤
+       └── paused ←─────────────────── stopping ──→ cancelled | failed
 
 ``starting`` may end as ``running`` does (a short job can finish between two looks at it), and
 ``queued`` may fail (the job can never fit). ``waiting`` and ``queued`` jobs are cancelled, or fail
-at their deadline, at once; a job on the cluster does either by way of ``stopping``.
+at their deadline, at once; a job on the cluster does either by way of ``stopping``. So it is with
+a pause. A job that stops to be queued or paused may end before it has stopped.
 """
 
 from __future__ import annotations
@@ -29,15 +31,21 @@ class JobState(enum.StrEnum):
     RUNNING = "running"
     """Its driver is up."""
     STOPPING = "stopping"
-    """Cancelled or out of time, and still on the cluster."""
+    """Cancelled, out of time, paused, or making room, and still on the cluster."""
+    PAUSED = "paused"
+    """Until its owner resumes it; nothing of it is on the cluster."""
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
-    JobState.WAITING: frozenset({JobState.QUEUED, JobState.FAILED, JobState.CANCELLED}),
-    JobState.QUEUED: frozenset({JobState.STARTING, JobState.FAILED, JobState.CANCELLED}),
+    JobState.WAITING: frozenset(
+        {JobState.QUEUED, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
+    ),
+    JobState.QUEUED: frozenset(
+        {JobState.STARTING, JobState.PAUSED, JobState.FAILED, JobState.CANCELLED}
+    ),
     JobState.STARTING: frozenset(
         {
             JobState.RUNNING,
@@ -50,11 +58,55 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.RUNNING: frozenset(
         {JobState.STOPPING, JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED}
     ),
-    JobState.STOPPING: frozenset({JobState.CANCELLED, JobState.FAILED}),
+    JobState.STOPPING: frozenset(
+        {
+            JobState.STOPPING,  # for another cause
+            JobState.QUEUED,
+            JobState.PAUSED,
+            JobState.SUCCEEDED,
+            JobState.CANCELLED,
+            JobState.FAILED,
+        }
+    ),
+    JobState.PAUSED: frozenset({JobState.WAITING, JobState.FAILED, JobState.CANCELLED}),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
+
+
+class StopCause(enum.StrEnum):
+    """Why a job on the cluster is stopped, and the outcome of its attempt.
+
+    A later one in this list replaces an earlier one.
+    """
+
+    RESIZED = "resized"
+    PREEMPTED = "preempted"
+    PAUSED = "paused"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+    @property
+    def next_state(self) -> JobState:
+        """What the job becomes when it has stopped."""
+        return _AFTER_STOPPING[self]
+
+    def replaces(self, other: StopCause) -> bool:
+        """Whether it takes the place of a cause for which the job is stopping already."""
+        causes = list(StopCause)
+        return causes.index(self) > causes.index(other)
+
+
+_AFTER_STOPPING = {
+    StopCause.RESIZED: JobState.QUEUED,
+    StopCause.PREEMPTED: JobState.QUEUED,
+    StopCause.PAUSED: JobState.PAUSED,
+    StopCause.TIMEOUT: JobState.FAILED,
+    StopCause.CANCELLED: JobState.CANCELLED,
+}
+UNCOUNTED = frozenset({StopCause.RESIZED, StopCause.PREEMPTED, StopCause.PAUSED})
+"""Attempts that ended for one of these do not count as retries."""
 
 TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
 ON_CLUSTER = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})

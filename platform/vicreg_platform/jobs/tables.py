@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String, Text
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from vicreg_platform.database import Base, partial_index
+from vicreg_platform.jobs.states import JobState, StopCause
 from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.stored import Unreadable, read_spec
 
@@ -30,19 +31,34 @@ class Job(Base):
     request: Mapped[dict[str, Any]]
     """The spec as its user wrote it: a clone starts from this."""
     workers: Mapped[int | None] = mapped_column(Integer)
-    """Bundles that the job needs at once; this and the next three are null before 0.3.0."""
+    """Bundles that the job needs at once; this and the next three are null before 0.3.0. Of an
+    elastic job: those of its last attempt, the most that it takes before the first."""
     cpus_per_worker: Mapped[float | None]
     gpus_per_worker: Mapped[float | None]
     trials_at_once: Mapped[int | None] = mapped_column(Integer)
     """Trials that a sweep may run at once; 1 for other jobs."""
+    worker_sizes: Mapped[list[int] | None] = mapped_column(JSON)
+    """The numbers of workers that an elastic job can run with, ascending; null for others."""
+    resized_at: Mapped[datetime | None]
+    """When the platform last told an elastic job to change its number of workers."""
+    preemptible: Mapped[bool | None]
+    """Null before 0.3.0: it is not."""
+    displaced_by: Mapped[str | None] = mapped_column(String(64))
+    """The job for which this one has made room; null once it runs again."""
+    version: Mapped[int] = mapped_column(Integer, server_default="1")
+    """How often its owner has changed it, and 1."""
     max_attempts: Mapped[int] = mapped_column(Integer)
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(Text)
     """Why the job is in this state, in words for its user."""
     failure: Mapped[str | None] = mapped_column(String(32))
     """The class of the failure, if the state is ``failed`` or ``stopping`` on its way there."""
+    stop_cause: Mapped[str | None] = mapped_column(String(16))
+    """A ``StopCause``, if the state is ``stopping``; null there before 0.3.0."""
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The job that this one retries, from its last checkpoint."""
+    extends: Mapped[str | None] = mapped_column(String(64))
+    """The pretraining that this one goes on from."""
     promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The sweep whose best configuration this one trains."""
     parent_id: Mapped[str | None] = mapped_column(String(64))
@@ -66,6 +82,10 @@ class Job(Base):
     run_closed_at: Mapped[datetime | None]
     """When the run of the finished job was given its final status."""
     progress: Mapped[dict[str, Any] | None]
+    progress_at: Mapped[datetime | None]
+    """When the progress was last seen to change."""
+    kept_epoch: Mapped[int | None]
+    """The last epoch after which the training has kept its encoder to be evaluated."""
     summary: Mapped[dict[str, Any]]
     """The latest value of each metric."""
     created_at: Mapped[datetime]
@@ -108,6 +128,15 @@ class Job(Base):
     )
 
     @property
+    def stopping_for(self) -> StopCause | None:
+        """What the job is stopped for; None if it is not stopping."""
+        if self.state != JobState.STOPPING.value:
+            return None
+        if self.stop_cause in list(StopCause):
+            return StopCause(self.stop_cause)
+        return StopCause.TIMEOUT if self.failure else StopCause.CANCELLED  # before 0.3.0
+
+    @property
     def needs(self) -> Needs | None:
         """What the job occupies while it runs; None if its spec is unreadable."""
         if self.workers is None or self.cpus_per_worker is None or self.gpus_per_worker is None:
@@ -125,7 +154,9 @@ class Dependency(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     depends_on: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
     condition: Mapped[str] = mapped_column(String(16))
-    """``succeeded``, or ``finished`` for any end."""
+    """``succeeded``, ``finished`` for any end, or ``epoch`` for an encoder kept while training."""
+    epoch: Mapped[int | None] = mapped_column(default=None)
+    """With ``epoch``: the one after which it is kept."""
 
     __table_args__ = (Index("ix_dependencies_depends_on", "depends_on"),)
 
@@ -158,7 +189,9 @@ class Attempt(Base):
     """When Ray was known to have accepted it."""
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None] = mapped_column(String(32))
-    """``succeeded``, ``cancelled``, or the class of the failure."""
+    """``succeeded``, a ``StopCause``, or the class of the failure."""
+    workers: Mapped[int | None] = mapped_column(Integer)
+    """How many it was given; null before 0.3.0."""
     message: Mapped[str | None] = mapped_column(Text)
     archived_at: Mapped[datetime | None]
     """When its log was stored with the MLflow run."""

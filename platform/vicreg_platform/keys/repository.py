@@ -73,6 +73,21 @@ class KeyRepository:
         found = self._session.execute(query).first()
         return (None, None) if found is None else (found.max_jobs, found.max_gpus)
 
+    def max_priority(self, name: str) -> int | None:
+        """The highest priority that an owner may give a job: the limit of their newest key."""
+        return self._session.scalar(
+            select(ApiKey.max_priority)
+            .where(ApiKey.name == name)
+            .order_by(ApiKey.created_at.desc())
+            .limit(1)
+        )
+
+    def weights(self) -> dict[str, float]:
+        """The weight of each owner who has one of their own: that of their newest key."""
+        query = select(ApiKey.name, ApiKey.weight).order_by(ApiKey.created_at)
+        newest = {row.name: row.weight for row in self._session.execute(query)}
+        return {name: weight for name, weight in newest.items() if weight is not None}
+
     def used(self, prefix: str) -> None:
         """Record that a key was used."""
         self._session.execute(

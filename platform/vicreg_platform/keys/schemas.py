@@ -31,6 +31,10 @@ class KeySchema(Schema):
     """Unfinished jobs that its owner may have."""
     max_gpus: int | None
     """GPUs that those jobs may request in total."""
+    max_priority: int | None = None
+    """The highest priority that it may give a job."""
+    weight: float | None = None
+    """Of its owner's share of the cluster; null is 1."""
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None

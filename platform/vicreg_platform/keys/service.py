@@ -127,6 +127,8 @@ class KeyService:
         expires_in: timedelta | None = None,
         max_jobs: int | None = None,
         max_gpus: int | None = None,
+        max_priority: int | None = None,
+        weight: float | None = None,
     ) -> NewKey:
         """Create a key. Only the answer contains it: what is stored is its digest.
 
@@ -137,7 +139,13 @@ class KeyService:
             raise Conflict("the first key must be an administrator's, who creates the others")
         key = new_key()
         expires_at = None if expires_in is None else self._now() + expires_in
-        self._add(key, name, role, expires_at, max_jobs, max_gpus)
+        limits = {
+            "max_jobs": max_jobs,
+            "max_gpus": max_gpus,
+            "max_priority": max_priority,
+            "weight": weight,
+        }
+        self._add(key, name, role, expires_at, **limits)
         with self._database.read() as session:
             stored = KeyRepository(session, self._now()).get(_prefix(key))
         return NewKey(key=key, **_answer(stored).model_dump())
@@ -213,8 +221,7 @@ class KeyService:
         name: str,
         role: Role,
         expires_at: datetime | None = None,
-        max_jobs: int | None = None,
-        max_gpus: int | None = None,
+        **limits: float | None,
     ) -> bool:
         """Store a key; False if it is stored already."""
         with self._database.write() as session:
@@ -224,8 +231,7 @@ class KeyService:
                 name=name,
                 role=role.value,
                 expires_at=expires_at,
-                max_jobs=max_jobs,
-                max_gpus=max_gpus,
+                **limits,
             )
 
     def _note_use(self, key: ApiKey) -> None:

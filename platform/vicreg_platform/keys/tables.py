@@ -24,6 +24,9 @@ class ApiKey(Base):
     role: Mapped[str] = mapped_column(String(16))
     max_jobs: Mapped[int | None] = mapped_column(Integer)
     max_gpus: Mapped[int | None] = mapped_column(Integer)
+    max_priority: Mapped[int | None] = mapped_column(Integer)
+    weight: Mapped[float | None]
+    """Of its owner's share of the cluster; null is 1."""
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     last_used_at: Mapped[datetime | None]

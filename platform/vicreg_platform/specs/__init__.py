@@ -18,10 +18,14 @@ from vicreg_platform.specs.base import (
 )
 from vicreg_platform.specs.data import (
     Data,
+    DetectionData,
     DigitsData,
     EvaluationData,
+    HuggingFaceData,
     ImageFolderData,
+    SegmentationData,
     TorchvisionData,
+    WebDatasetData,
 )
 from vicreg_platform.specs.evaluate import (
     Encoder,
@@ -43,15 +47,22 @@ from vicreg_platform.specs.method import (
     SimCLR,
     SimSiam,
     VICReg,
+    VICRegL,
+    VICRegTerms,
 )
 from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
-from vicreg_platform.specs.pretrain import PretrainSpec, Resources
+from vicreg_platform.specs.pretrain import Extends, PretrainSpec, Resources, WorkerRange
 from vicreg_platform.specs.protocol import (
+    DetectionProtocol,
     ExportProtocol,
+    FewShotProtocol,
     FinetuneProtocol,
     KnnProtocol,
     LinearProtocol,
     Protocol,
+    RetrievalProtocol,
+    SegmentationProtocol,
+    SvmProtocol,
 )
 from vicreg_platform.specs.space import (
     Choice,
@@ -97,7 +108,7 @@ def parse_spec(data: Any) -> AnySpec:
     except ValidationError as error:
         faults += [
             fault
-            for fault in cross_faults(error, {fault.field for fault in faults})
+            for fault in cross_faults(AnySpec, rest, error, {fault.field for fault in faults})
             if fault not in faults
         ]
     raise InvalidSpec(faults)
@@ -124,6 +135,8 @@ __all__ = [
     "Bundle",
     "Choice",
     "Data",
+    "DetectionData",
+    "DetectionProtocol",
     "DigitsData",
     "Distribution",
     "Encoder",
@@ -131,10 +144,13 @@ __all__ = [
     "EvaluationData",
     "Expander",
     "ExportProtocol",
+    "Extends",
+    "FewShotProtocol",
     "FieldFault",
     "Fifo",
     "FinetuneProtocol",
     "Grid",
+    "HuggingFaceData",
     "ImageFolderData",
     "JobEncoder",
     "JobSpec",
@@ -155,18 +171,26 @@ __all__ = [
     "QUniform",
     "RandInt",
     "Resources",
+    "RetrievalProtocol",
     "RunEncoder",
     "Scheduler",
     "Search",
+    "SegmentationData",
+    "SegmentationProtocol",
     "Sgd",
     "SimCLR",
     "SimSiam",
     "Spec",
+    "SvmProtocol",
     "SweepSpec",
     "TorchvisionData",
     "Uniform",
     "UntrainedEncoder",
     "VICReg",
+    "VICRegL",
+    "VICRegTerms",
+    "WebDatasetData",
+    "WorkerRange",
     "parse_spec",
     "spec_schema",
 ]

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from vicreg_platform.specs.base import Probability, SpecModel
+from vicreg_platform.specs.data import ImageSize
 
 Strength = Annotated[float, Field(ge=0.0, le=10.0)]
 PerView = tuple[Probability, Probability]
+Scale = tuple[Probability, Probability]
+LOCAL_SCALE = (0.05, 0.14)
+"""Of SwAV's local views (facebookresearch/swav, ``swav_800ep_pretrain.sh``: ``min_scale_crops`` and
+``max_scale_crops``), and of VICRegL's."""
 
 _AUTHORS: dict[str, Any] = {
     # facebookresearch/vicreg, augmentations.py, class TrainTransform
@@ -48,6 +53,35 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+class Views(SpecModel):
+    """How many views are made of an image, all from one decode.
+
+    Local views are small and show small parts of it (multi-crop: Caron et al. 2020, SwAV). The
+    invariance term matches each to both global ones (``train/local_invariance``); variance and
+    covariance are those of the global ones. Local views are blurred and solarised in turn as the
+    first and as the second view.
+    """
+
+    # `global` is a keyword of Python.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    global_: Literal[2] = Field(default=2, alias="global")
+    """Views of ``data.image_size``, cropped by ``crop_scale``."""
+    local: int = Field(default=0, ge=0, le=16)
+    """Views of ``local_size``. They need method vicreg with shared weights."""
+    local_size: ImageSize = 96
+    """Side of a local view, in pixels."""
+    local_scale: Scale | None = None
+    """Smallest and largest share of the image's area that a local view covers. Default: from 0.05
+    to where ``crop_scale`` begins, and at least to 0.14."""
+
+    @model_validator(mode="after")
+    def _local_scale_in_order(self) -> Views:
+        if self.local_scale is not None:
+            _check_order("local_scale", self.local_scale)
+        return self
+
+
 class Augmentation(SpecModel):
     """How views are augmented. Probabilities in [0, 1]; pairs are (first view, second view).
 
@@ -56,7 +90,8 @@ class Augmentation(SpecModel):
 
     preset: Literal["vicreg", "paper", "cifar"] = "vicreg"
     """``vicreg``: the authors' code; ``paper``: symmetrised; ``cifar``: small images."""
-    crop_scale: tuple[Probability, Probability]
+    views: Views = Views()
+    crop_scale: Scale
     """Smallest and largest share of the image's area that a crop covers."""
     horizontal_flip: Probability
     """Probability of a mirrored view."""
@@ -76,6 +111,11 @@ class Augmentation(SpecModel):
     """Probability of a Gaussian blur, for the first and for the second view."""
     solarize: PerView
     """Probability of solarisation, for the first and for the second view."""
+    resample: Literal["torch", "pillow"] = "torch"
+    """What cuts and resizes the crops of images that are read when needed. ``torch`` is several
+    times as fast; its pixels are ``pillow``'s to 1 of 255 (but for 3 in 100,000, to 4), unless a
+    crop is so large that the JPEG file is decoded at a part of its size. The two draw other crops.
+    Versions before 0.3.0 used ``pillow``. Images held in memory are not concerned."""
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +126,25 @@ class Augmentation(SpecModel):
 
     @model_validator(mode="after")
     def _crop_scale_in_order(self) -> Augmentation:
-        smallest, largest = self.crop_scale
-        if not 0.0 < smallest <= largest:
-            raise ValueError("crop_scale must be [smallest, largest] with 0 < smallest <= largest")
+        _check_order("crop_scale", self.crop_scale)
         return self
+
+    def scale(self, view: int) -> Scale:
+        """Smallest and largest share of the image's area that a view covers.
+
+        Args:
+            view: its number, from 0: the global views come first.
+        """
+        if view < self.views.global_:
+            return self.crop_scale
+        if self.views.local_scale is not None:
+            return self.views.local_scale
+        # With the global scales of SwAV (from 0.14) and of DINO (from 0.4), their local scales.
+        smallest, largest = LOCAL_SCALE
+        return smallest, max(largest, self.crop_scale[0])
+
+
+def _check_order(field: str, scale: Scale) -> None:
+    smallest, largest = scale
+    if not 0.0 < smallest <= largest:
+        raise ValueError(f"{field} must be [smallest, largest] with 0 < smallest <= largest")

@@ -143,14 +143,25 @@ def field_faults(model: Any, data: object, error: ValidationError) -> list[Field
     ]
 
 
-def cross_faults(error: ValidationError, faulty: set[str]) -> list[FieldFault]:
-    """The cross-field faults of ``error`` that concern none of the ``faulty`` fields."""
-    return [
-        FieldFault(fields[0], message)
-        for item in error.errors(include_url=False)
-        for fields, message in item.get("ctx", {}).get("faults", [])
-        if not any(overlap(field, fault) for field in fields for fault in faulty)
-    ]
+def cross_faults(
+    model: Any, data: object, error: ValidationError, faulty: set[str]
+) -> list[FieldFault]:
+    """The cross-field faults of ``error`` that concern none of the ``faulty`` fields.
+
+    Args:
+        model: as of ``field_faults``.
+        data: as of ``field_faults``.
+        error: pydantic's error for it.
+        faulty: dotted paths.
+    """
+    found: list[FieldFault] = []
+    for item in error.errors(include_url=False):
+        path, _ = _locate(model, data, item["loc"])
+        for fields, message in item.get("ctx", {}).get("faults", []):
+            places = [_dotted([*path, field]) for field in fields]
+            if not any(overlap(place, fault) for place in places for fault in faulty):
+                found.append(FieldFault(places[0], message))
+    return found
 
 
 def without_faulty(data: Any, faults: list[FieldFault]) -> Any:
@@ -199,7 +210,8 @@ def _faults(model: Any, data: object, item: ErrorDetails) -> list[FieldFault]:
 
 
 def _unknown(name: str | int, owners: list[type[BaseModel]]) -> str:
-    known = sorted({field for owner in owners for field in owner.model_fields})
+    fields = [field for owner in owners for field in owner.model_fields.items()]
+    known = sorted({field.alias or name for name, field in fields})
     nearest = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     if nearest:
         return f"{UNKNOWN_FIELD}; did you mean '{nearest[0]}'?"
@@ -229,7 +241,8 @@ def _locate(
         last = position == len(location) - 1
         if isinstance(part, int) and isinstance(node, list):
             path.append(part)
-            node = node[part]
+            # What is missing from a pair has a place, too.
+            node = node[part] if part < len(node) else None
         elif isinstance(node, dict) and part in node:
             path.append(part)
             node = node[part]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.backbone import Backbone, image_faults
 from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel, by_field
-from vicreg_platform.specs.data import Data, EvaluationData, RelativePath
-from vicreg_platform.specs.job import Identifier, JobSpec
-from vicreg_platform.specs.protocol import Protocol
+from vicreg_platform.specs.data import (
+    Data,
+    DetectionData,
+    EvaluationData,
+    RelativePath,
+    SegmentationData,
+)
+from vicreg_platform.specs.job import Identifier, JobSpec, ModelAddress
+from vicreg_platform.specs.protocol import DetectionProtocol, Protocol, SegmentationProtocol, draws
 
 
 class JobEncoder(SpecModel):
@@ -19,6 +25,9 @@ class JobEncoder(SpecModel):
 
     job: Identifier
     """The id of the pretraining job."""
+    epoch: int | None = Field(default=None, ge=1, le=100_000)
+    """The encoder that the job has kept after so many epochs (``evaluations[].at_epochs``), which
+    is evaluated while the training goes on. Default: the encoder at its end."""
 
 
 class RunEncoder(SpecModel):
@@ -31,7 +40,7 @@ class RunEncoder(SpecModel):
 class ModelEncoder(SpecModel):
     """An encoder in MLflow's model registry."""
 
-    model: Annotated[str, StringConstraints(pattern=r"^models:/[^/\s]+/[^/\s]+$")]
+    model: ModelAddress
     """Such as ``models:/vicreg-resnet18/1``."""
 
 
@@ -70,6 +79,87 @@ class EvaluateResources(SpecModel):
     gpus: Literal[0, 1] = 0
 
 
+ANNOTATED: dict[type[SpecModel], tuple[type[SpecModel], str, str]] = {
+    SegmentationData: (SegmentationProtocol, "segmentation", "images with masks"),
+    DetectionData: (DetectionProtocol, "detection", "images with boxes"),
+}
+"""Images that have more than labels: the protocol that needs them, and alone can use them, its
+name, and what they are."""
+
+
+def needs_annotated(protocol: Protocol | None) -> str | None:
+    """What images a protocol needs that has no use for others; None if any with labels will do."""
+    return next((what for kind, _, what in ANNOTATED.values() if isinstance(protocol, kind)), None)
+
+
+def annotated_only_for(data: Data) -> str | None:
+    """The protocol that alone can use images; None if they are not of one protocol."""
+    return next((name for kind, (_, name, _) in ANNOTATED.items() if isinstance(data, kind)), None)
+
+
+def source_faults(
+    protocol: Protocol, data: EvaluationData, above: str = ""
+) -> list[tuple[tuple[str, ...], str]]:
+    """Where images have masks or boxes that the protocol cannot use, or lack those that it needs.
+
+    Args:
+        protocol: how the encoder is evaluated.
+        data: on which images.
+        above: the path of both in the spec, with a dot at its end.
+    """
+    needed = needs_annotated(protocol)
+    faults: list[tuple[tuple[str, ...], str]] = []
+    for part, images in (("train", data.train), ("test", data.test)):
+        only_for = annotated_only_for(images)
+        if only_for == (protocol.name if needed else None):
+            continue
+        text = (
+            f"protocol {protocol.name} needs {needed}: use {protocol.name}_folder"
+            if needed
+            else f"{images.source} is for protocol {only_for}, not {protocol.name}"
+        )
+        faults.append(((f"{above}data.{part}.source", f"{above}protocol.name"), text))
+    return faults
+
+
+def detection_faults(
+    protocol: Protocol | None,
+    data: EvaluationData | None,
+    backbone: tuple[str, Backbone] | None,
+    above: str = "",
+) -> list[tuple[tuple[str, ...], str]]:
+    """Why objects cannot be detected.
+
+    Args:
+        protocol: how the encoder is evaluated.
+        data: on which images.
+        backbone: the path of the encoder's architecture in the spec and what it is, if it is known.
+        above: the path of protocol and data in the spec, with a dot at its end.
+    """
+    if not isinstance(protocol, DetectionProtocol):
+        return []
+    faults: list[tuple[tuple[str, ...], str]] = []
+    if backbone is not None and not backbone[1].is_residual:
+        field, network = backbone
+        text = (
+            f"protocol detection needs a residual network of the platform or torchvision, such as "
+            f"resnet50, not {network.name}"
+        )
+        faults.append(((f"{field}.name", f"{above}protocol.name"), text))
+    parts = (
+        () if data is None or not protocol.masks else (("train", data.train), ("test", data.test))
+    )
+    faults += [
+        (
+            (f"{above}protocol.masks", f"{above}data.{part}.layout"),
+            "must be false for layout voc, whose objects have boxes alone: masks need coco",
+        )
+        for part, images in parts
+        if isinstance(images, DetectionData) and images.layout != "coco"
+    ][:1]
+    return faults
+
+
 class EvaluateSpec(JobSpec):
     """An evaluation job."""
 
@@ -79,7 +169,16 @@ class EvaluateSpec(JobSpec):
     encoder: Encoder
     protocol: Protocol
     data: EvaluationData
+    seeds: int = Field(default=1, ge=1, le=100)
+    """How often the protocol is run, with its ``seed`` and those that follow. Each metric is then
+    the mean, and ``<metric>_std`` the standard deviation of a run."""
+    curve: Name | None = None
+    """With an encoder of a job, the metrics become points of that job's curves
+    ``evaluations/<curve>/…``, at the step of the encoder. Default: they do not."""
     resources: EvaluateResources = EvaluateResources()
+    preemptible: bool = False
+    """Whether it may be stopped for a job of higher priority. It starts again from the
+    beginning."""
 
     def needs(self) -> Needs:
         """See ``JobSpec.needs``."""
@@ -95,18 +194,39 @@ class EvaluateSpec(JobSpec):
         return self.encoder.job if isinstance(self.encoder, JobEncoder) else None
 
     @property
+    def encoder_epoch(self) -> int | None:
+        """See ``JobSpec.encoder_epoch``."""
+        return self.encoder.epoch if isinstance(self.encoder, JobEncoder) else None
+
+    @property
+    def parent_job(self) -> str | None:
+        """See ``JobSpec.parent_job``."""
+        return self.encoder_job
+
+    @property
     def encoder_path(self) -> str | None:
         """See ``JobSpec.encoder_path``."""
         return self.encoder.path if isinstance(self.encoder, PathEncoder) else None
 
     @model_validator(mode="after")
+    def _fits_protocol(self) -> EvaluateSpec:
+        faults = source_faults(self.protocol, self.data)
+        faults += detection_faults(self.protocol, self.data, self._backbone())
+        if self.seeds > 1 and not draws(self.protocol):
+            text = f"protocol {self.protocol.name} draws nothing at random: use 1"
+            faults.append((("seeds", "protocol.name"), text))
+        if self.curve is not None and self.encoder_job is None:
+            faults.append((("curve", "encoder"), "needs an encoder of a job"))
+        if faults:
+            raise CrossFieldError(faults)
+        return self
+
+    @model_validator(mode="after")
     def _images_fit_encoder(self) -> EvaluateSpec:
-        if isinstance(self.encoder, UntrainedEncoder):
-            field, backbone = "encoder.untrained", self.encoder.untrained
-        elif isinstance(self.encoder, PathEncoder):
-            field, backbone = "encoder.backbone", self.encoder.backbone
-        else:
+        named = self._backbone()
+        if named is None:
             return self
+        field, backbone = named
         size = self.data.train.image_size
         faults = image_faults(field, backbone, size, "data.train.image_size")
         if backbone.is_transformer and self.data.test.image_size != size:
@@ -115,6 +235,14 @@ class EvaluateSpec(JobSpec):
         if faults:
             raise CrossFieldError(faults)
         return self
+
+    def _backbone(self) -> tuple[str, Backbone] | None:
+        """The path and the architecture of the encoder, if the spec names it."""
+        if isinstance(self.encoder, UntrainedEncoder):
+            return "encoder.untrained", self.encoder.untrained
+        if isinstance(self.encoder, PathEncoder):
+            return "encoder.backbone", self.encoder.backbone
+        return None
 
     @model_validator(mode="before")
     @classmethod

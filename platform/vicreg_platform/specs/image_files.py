@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _NOT_IMAGES = ("__MACOSX",)
@@ -15,16 +15,22 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name in _NOT_IMAGES
 
 
-def image_files(folder: str) -> Iterator[str]:
+def image_files(folder: str, links: Callable[[str], None] | None = None) -> Iterator[str]:
     """The paths of the images in a folder and its sub-folders, in no order.
 
     Symbolic links are followed, but not back into a folder that contains them; hidden files and
     folders are skipped.
+
+    Args:
+        folder: where to look.
+        links: called with each symbolic link before it is followed; may raise.
     """
-    yield from _walk(folder, frozenset())
+    yield from _walk(folder, frozenset(), links or (lambda link: None))
 
 
-def _walk(folder: str, containing: frozenset[tuple[int, int]]) -> Iterator[str]:
+def _walk(
+    folder: str, containing: frozenset[tuple[int, int]], links: Callable[[str], None]
+) -> Iterator[str]:
     try:
         status = os.stat(folder)
         entries = list(os.scandir(folder))
@@ -36,9 +42,13 @@ def _walk(folder: str, containing: frozenset[tuple[int, int]]) -> Iterator[str]:
     for entry in entries:
         if is_hidden(entry.name):
             continue
-        if _is_folder(entry):
-            yield from _walk(entry.path, containing | {identity})
-        elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+        is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
+        folder_below = _is_folder(entry)
+        if entry.is_symlink() and (is_image or folder_below):
+            links(entry.path)
+        if folder_below:
+            yield from _walk(entry.path, containing | {identity}, links)
+        elif is_image:
             yield entry.path
 
 

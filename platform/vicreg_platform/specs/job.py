@@ -14,6 +14,7 @@ from vicreg_platform.specs.base import CrossFieldError, Labels, Moment, Name, Sp
 from vicreg_platform.specs.data import Data
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+ModelAddress = Annotated[str, StringConstraints(pattern=r"^models:/[^/\s]+/[^/\s]+$")]
 Duration = Annotated[TimeSpan, Field(gt=timedelta(0), le=timedelta(days=365))]
 
 
@@ -48,6 +49,9 @@ class JobSpec(SpecModel):
     max_runtime: Duration | None = None
     """An attempt that takes longer, counted from its submission to Ray, fails as ``timeout``, and
     the job with it: seconds, or as in ``PT12H``. Its last checkpoint stays for a retry."""
+    preemptible: bool = True
+    """Whether it may be stopped, or made smaller, for a job of higher priority. It saves the step
+    that it is at, and goes on from it later."""
     retry: Retry = Retry()
 
     @abstractmethod
@@ -64,18 +68,42 @@ class JobSpec(SpecModel):
 
     @property
     def encoder_job(self) -> str | None:
-        """The job whose encoder this one uses."""
+        """The job whose encoder this one uses or starts from."""
         return None
+
+    @property
+    def encoder_epoch(self) -> int | None:
+        """The epoch after which that encoder was kept; None for the one at the end."""
+        return None
+
+    @property
+    def parent_job(self) -> str | None:
+        """The job under which this one and its run stand."""
+        return None
+
+    @property
+    def encoder_field(self) -> str:
+        """The field that names the encoder."""
+        return "encoder"
 
     @property
     def encoder_path(self) -> str | None:
-        """The file under the data root whose encoder this one uses."""
+        """The file under the data root whose encoder this one uses or starts from."""
         return None
 
     @property
-    def runs_in_driver(self) -> bool:
+    def extended_job(self) -> str | None:
+        """The pretraining that this one goes on from."""
+        return None
+
+    @property
+    def elastic_sizes(self) -> tuple[int, ...]:
+        """The numbers of workers that an elastic job can run with, ascending; else empty."""
+        return ()
+
+    def runs_in_driver(self, workers: int) -> bool:
         """Whether the job is one process: its driver, which then holds its resources."""
-        return True
+        return workers == 1
 
     @model_validator(mode="after")
     def _deadline_after_start(self) -> JobSpec:
@@ -85,7 +113,7 @@ class JobSpec(SpecModel):
         return self
 
 
-WHEN = ("depends_on", "condition", "start_after", "deadline", "max_runtime")
+WHEN = ("depends_on", "condition", "start_after", "deadline", "max_runtime", "preemptible")
 """Fields that say when a job runs."""
 OF_THE_JOB = ("name", "experiment", "labels", "priority", *WHEN)
 """Fields that do not affect the training itself."""

@@ -11,6 +11,7 @@ from vicreg_platform.specs.base import SpecModel
 
 Coefficient = Annotated[float, Field(ge=0.0, le=10_000.0)]
 Width = Annotated[int, Field(ge=1, le=65_536)]
+Matches = Annotated[int, Field(ge=1, le=4096)]
 
 
 class _Regularised(SpecModel):
@@ -20,10 +21,9 @@ class _Regularised(SpecModel):
     """Coefficient of an added covariance term (paper, Table 4)."""
 
 
-class VICReg(SpecModel):
+class VICRegTerms(SpecModel):
     """The coefficients of the loss: λ, μ and ν of the paper's equation 6."""
 
-    name: Literal["vicreg"] = "vicreg"
     invariance: Coefficient = 25.0
     """λ: of the mean squared distance between the embeddings of the two views."""
     variance: Coefficient = 25.0
@@ -32,10 +32,37 @@ class VICReg(SpecModel):
     """ν: of the squared off-diagonal covariances."""
 
     @model_validator(mode="after")
-    def _something_to_learn(self) -> VICReg:
+    def _something_to_learn(self) -> VICRegTerms:
         if self.invariance == self.variance == self.covariance == 0.0:
             raise ValueError("at least one of invariance, variance, covariance must be above 0")
         return self
+
+
+class VICReg(VICRegTerms):
+    """VICReg (Bardes et al. 2022, arXiv 2105.04906)."""
+
+    name: Literal["vicreg"] = "vicreg"
+
+
+class VICRegL(VICRegTerms):
+    """VICRegL: VICReg of whole views and of places in them (Bardes et al. 2022, 2210.01571).
+
+    The places of a view's feature map are matched with those of another view: by what they show,
+    each with the nearest embedding, and by where they lie, each with the nearest place in the
+    image. Its representation is better for segmentation and detection.
+    """
+
+    name: Literal["vicregl"]
+    alpha: float = Field(default=0.75, gt=0.0, lt=1.0)
+    """Share of the loss of whole views; the rest is that of places (default: the authors' code;
+    0.9 is better for classification)."""
+    matches: tuple[Matches, Matches] = (20, 4)
+    """How many of a view's places are matched by where they lie, the nearest first: of the first
+    view of a pair, and of the second (γ; ``num_matches`` of the authors' code). By what they show,
+    all are."""
+    layers: tuple[Width, ...] = Field(default=(512, 512, 512), min_length=1, max_length=16)
+    """Of the expander of the places, which is like the other one (``maps-mlp`` of the authors'
+    code)."""
 
 
 class BarlowTwins(_Regularised):
@@ -78,10 +105,11 @@ def _name_or_default(default: str) -> Any:
     return name
 
 
-METHODS = ("vicreg", "barlow_twins", "simclr", "byol", "simsiam")
+METHODS = ("vicreg", "vicregl", "barlow_twins", "simclr", "byol", "simsiam")
 
 Method = Annotated[
     Annotated[VICReg, Tag("vicreg")]
+    | Annotated[VICRegL, Tag("vicregl")]
     | Annotated[BarlowTwins, Tag("barlow_twins")]
     | Annotated[SimCLR, Tag("simclr")]
     | Annotated[BYOL, Tag("byol")]
@@ -98,7 +126,8 @@ class Expander(SpecModel):
     """Linear-BatchNorm-ReLU for each width but the last, then a linear layer without bias."""
 
     layers: tuple[Width, ...] = Field(min_length=1, max_length=16)
-    """Default: [2048, 2048, 2048]; simclr [2048, 256], byol [4096, 256] (solo-learn)."""
+    """Default: [2048, 2048, 2048]; vicregl [8192, 8192, 8192] (its authors' code), simclr
+    [2048, 256], byol [4096, 256] (solo-learn)."""
     batchnorm: bool = True
     """Without it, the hidden layers are Linear-ReLU (paper, Table 4, column BN)."""
     normalization: Literal["none", "standardize", "l2"]
@@ -146,6 +175,7 @@ _ASYMMETRIC: dict[str, dict[str, Any]] = {
         "branches": {"stop_gradient": True, "predictor": {"layers": (512,)}},
     },
     "simclr": {"expander": {"layers": (2048, 256)}},
+    "vicregl": {"expander": {"layers": (8192, 8192, 8192)}},
 }
 
 

@@ -30,7 +30,13 @@ LARS_PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class Lars(SpecModel):
+class _Optimizer(SpecModel):
+    layer_decay: float = Field(default=1.0, gt=0.0, le=1.0)
+    """The learning rate of each block of the backbone is that of the block after it times this; the
+    last block and the expander have the whole rate (Bao et al. 2022, BEiT). 1: all have."""
+
+
+class Lars(_Optimizer):
     """Layer-wise adaptive rate scaling, as in the authors' ``main_vicreg.py``."""
 
     name: Literal["lars"] = "lars"
@@ -55,7 +61,7 @@ class Lars(SpecModel):
         return preset | data
 
 
-class Sgd(SpecModel):
+class Sgd(_Optimizer):
     """Stochastic gradient descent with momentum."""
 
     name: Literal["sgd"]
@@ -65,7 +71,7 @@ class Sgd(SpecModel):
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
 
 
-class AdamW(SpecModel):
+class AdamW(_Optimizer):
     """Adam with decoupled weight decay, for transformers."""
 
     name: Literal["adamw"]

@@ -17,14 +17,26 @@ from pydantic import TypeAdapter, ValidationError
 from vicreg_platform.specs import AnySpec, Spec
 from vicreg_platform.specs.base import UNKNOWN_FIELD, FieldFault, field_faults, without_faulty
 
-VERSION = 1
+VERSION = 4
 """The version of stored specs. Raise it with every field that is added, renamed or removed, so
 that an older version does not run a job without a field that it does not know."""
 
 Value = TypeVar("Value")
 Upgrades = Mapping[int, Callable[[dict[str, Any]], dict[str, Any]]]
-_UPGRADES: Upgrades = {}
-"""By version: turns a spec of it into one of the next; none is needed yet."""
+
+
+def _cropped_by_pillow(stored: dict[str, Any]) -> dict[str, Any]:
+    """A spec from before ``augmentation.resample``: one that resumes keeps its views."""
+    if isinstance(base := stored.get("base"), dict):
+        return stored | {"base": _cropped_by_pillow(base)}
+    augmentation = stored.get("augmentation", {})
+    if stored.get("kind") != "pretrain" or not isinstance(augmentation, dict):
+        return stored
+    return stored | {"augmentation": {"resample": "pillow"} | augmentation}
+
+
+_UPGRADES: Upgrades = {2: _cropped_by_pillow}
+"""By version: turns a spec of it into one of the next."""
 
 
 @dataclass(frozen=True)

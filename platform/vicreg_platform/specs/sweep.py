@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, ValidationError, model_validator
 
-from vicreg_platform.needs import Needs
+from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.base import (
     UNKNOWN_FIELD,
     CrossFieldError,
@@ -149,18 +148,42 @@ class SweepSpec(JobSpec):
     def needs(self) -> Needs:
         """See ``JobSpec.needs``; as many trials at once as the sweep asks for."""
         trials = min(self.concurrency, self.search.trials)
-        return replace(self.trial_resources().needs(), groups=trials)
+        resources = self.trial_resources()
+        assert isinstance(resources.workers, int), "trials are not elastic"
+        bundle = Bundle(resources.cpus_per_worker, resources.gpus_per_worker)
+        return Needs(bundle, count=resources.workers, groups=trials)
 
     def datasets(self) -> dict[str, Data]:
         """See ``JobSpec.datasets``; none if the base is complete only with values of the space."""
-        try:
-            base = PretrainSpec.model_validate(self.base)
-        except ValidationError:
+        base = self._base()
+        if base is None:
             return {}
         return {f"base.{field}": data for field, data in base.datasets().items()}
 
     @property
-    def runs_in_driver(self) -> bool:
+    def encoder_job(self) -> str | None:
+        """See ``JobSpec.encoder_job``: that of the base."""
+        base = self._base()
+        return None if base is None else base.encoder_job
+
+    @property
+    def encoder_field(self) -> str:
+        """See ``JobSpec.encoder_field``."""
+        return "base.init"
+
+    @property
+    def encoder_path(self) -> str | None:
+        """See ``JobSpec.encoder_path``: that of the base."""
+        base = self._base()
+        return None if base is None else base.encoder_path
+
+    def _base(self) -> PretrainSpec | None:
+        try:
+            return PretrainSpec.model_validate(self.base)
+        except ValidationError:
+            return None
+
+    def runs_in_driver(self, workers: int) -> bool:
         """See ``JobSpec.runs_in_driver``: the trials are processes of their own."""
         return False
 
@@ -193,6 +216,8 @@ class SweepSpec(JobSpec):
         if misplaced:
             text = "belongs to the sweep, not to its base"
             return [((f"base.{name}",), text) for name in misplaced]
+        if "extends" in self.base:
+            return [(("base.extends",), "a trial starts from the beginning")]
         try:
             PretrainSpec.model_validate(self.base)
         except ValidationError as error:
@@ -216,7 +241,7 @@ class SweepSpec(JobSpec):
             except ValidationError as error:
                 # Fields that do not fit together may do so with other values: those trials are
                 # skipped.
-                together = cross_faults(error, set())
+                together = cross_faults(PretrainSpec, changed, error, set())
                 for fault in field_faults(PretrainSpec, changed, error):
                     if fault not in together and overlap(fault.field, path):
                         text = fault.message
@@ -228,7 +253,9 @@ class SweepSpec(JobSpec):
     def _resource_faults(self) -> list[tuple[tuple[str, ...], str]]:
         """Why the resources of the largest trial are not known."""
         try:
-            self.trial_resources()
+            workers = self.trial_resources().workers
+            if not isinstance(workers, int):
+                return [(("base.resources.workers",), "a trial has a fixed number of workers")]
         except (TypeError, ValueError) as error:  # values that cannot be compared, or are refused
             paths = [path for path in self.space if path.startswith("resources.")]
             return [((f"space.{path}",), f"must be whole numbers: {error}") for path in paths]

@@ -34,20 +34,6 @@ def test_bundles_lie_on_one_node_each() -> None:
     assert not capacity.can_ever_hold(Needs(Bundle(4, 1), count=2))
 
 
-def test_what_ray_counts_late_keeps_no_room_from_the_platforms_own_jobs() -> None:
-    one = Needs(Bundle(1, 0), count=1)
-    lagging = Capacity(nodes_of("1x2"), used=Bundle(2, 0), free=(Bundle(0, 0),))
-    # Two that have just ended are still counted.
-    assert lagging.has_room(one, reserved=[], released=[one, one])
-    # One of ours ended, and another's job uses a CPU.
-    assert not lagging.has_room(one, reserved=[], released=[one])
-    assert not lagging.has_room(one, reserved=[])
-    # What was just submitted is not counted yet.
-    early = Capacity(nodes_of("1x2"), used=Bundle(0, 0), free=(Bundle(2, 0),))
-    assert early.has_room(one, reserved=[one])
-    assert not early.has_room(one, reserved=[one, one], released=[one, one])
-
-
 def test_what_is_reserved_counts_as_used() -> None:
     usage = (
         "1.0/1.0 accelerator_type:A100\n"

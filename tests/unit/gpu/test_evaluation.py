@@ -12,7 +12,8 @@ from tests.unit.gpu.fake_cuda import CUDA, fake_cuda
 from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.test_train import spec_for
 from vicreg_platform.specs import FinetuneProtocol, LinearProtocol
-from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.data.images import Images
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.evaluation.features import Features, extract_features
 from vicreg_workers.selfsup.evaluation.finetune import finetune
 from vicreg_workers.selfsup.evaluation.knn import knn_scores

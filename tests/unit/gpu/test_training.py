@@ -14,7 +14,8 @@ from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.test_train import spec_for
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.selfsup.context import NullContext
-from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.data.images import Images
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.data.training_batches import Batch
 from vicreg_workers.selfsup.model import network
 from vicreg_workers.selfsup.train import Pretraining
@@ -38,7 +39,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 
 
 def spec_of(
-    method: str = "vicreg",
+    method: str | dict[str, Any] = "vicreg",
     precision: str = "bf16",
     optimizer: str = "lars",
     branches: str = "shared",
@@ -46,7 +47,7 @@ def spec_of(
 ) -> PretrainSpec:
     training = {"epochs": 3, "batch_size": 8, "warmup_epochs": 1, "precision": precision}
     sections: dict[str, Any] = {
-        "method": {"name": method},
+        "method": {"name": method} if isinstance(method, str) else method,
         "branches": BRANCHES[branches],
         "optimizer": {"name": optimizer},
         "training": training,
@@ -78,7 +79,7 @@ def _small_backbone(monkeypatch: pytest.MonkeyPatch) -> None:
 def views(count: int = 8) -> Batch:
     pair = (torch.empty(count, 3, 8, 8, device=CUDA) for _ in range(2))
     channels_last = tuple(view.contiguous(memory_format=torch.channels_last) for view in pair)
-    return Batch(channels_last, list(range(count)), ())
+    return Batch(channels_last, list(range(count)), (), torch.zeros(count, 2, 5))
 
 
 def step(pretraining: Pretraining, batch: Batch, device: FakeCuda) -> None:
@@ -113,6 +114,40 @@ def test_batches_and_steps_of_real_backbones_wait_for_nothing(
     """Images held on the device: they are cropped and recoloured there."""
     spec = spec_of(backbone=BACKBONES[backbone])
     with fake_cuda() as device:
+        pretraining = Pretraining(spec, images, NullContext(CUDA))
+        batches = pretraining.batches.epoch(0)
+        next(batches)  # it makes constants that later ones use
+        device.waits.clear()
+        step(pretraining, next(batches), device)
+
+
+@pytest.mark.usefixtures("_small_backbone")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_steps_on_local_views_of_images_that_grow_wait_for_nothing(
+    images: Images, processes: int
+) -> None:
+    augmentation = {"preset": "paper", "views": {"local": 2, "local_size": 8}}
+    training = {"epochs": 3, "batch_size": 8, "sizes": [[0, 8], [1, 12]]}
+    data = {"source": "image_folder", "path": "set", "image_size": 12}
+    spec = spec_of(data=data, augmentation=augmentation, training=training)
+    with fake_cuda(processes) as device:
+        pretraining = Pretraining(spec, images, NullContext(CUDA))
+        next(pretraining.batches.epoch(0))  # it makes constants that later ones use
+        for epoch, side in ((0, 8), (1, 12)):
+            batches = pretraining.batches.epoch(epoch, 1)
+            device.waits.clear()
+            batch = next(batches)
+            assert [view.shape[-1] for view in batch.views] == [side, side, 8, 8]
+            step(pretraining, batch, device)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_step_on_places_waits_for_nothing(images: Images, processes: int) -> None:
+    augmentation = {"preset": "paper", "views": {"local": 2, "local_size": 16}}
+    data = {"source": "image_folder", "path": "set", "image_size": 16}
+    method = {"name": "vicregl", "layers": [16, 16]}
+    with fake_cuda(processes) as device:
+        spec = spec_of(method=method, data=data, augmentation=augmentation)
         pretraining = Pretraining(spec, images, NullContext(CUDA))
         batches = pretraining.batches.epoch(0)
         next(batches)  # it makes constants that later ones use

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, TRANSITIONS, JobState
+from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, TRANSITIONS, JobState, StopCause
 
 
 def test_three_states_are_final() -> None:
@@ -25,13 +25,15 @@ def test_every_other_state_leads_to_an_end(state: JobState) -> None:
     assert JobState.CANCELLED in reached
 
 
-def test_a_stopping_job_ends_without_success() -> None:
-    assert set(TRANSITIONS[JobState.STOPPING]) == {
-        JobState.CANCELLED,
-        JobState.FAILED,
-    }
-
-
 def test_only_a_job_on_the_cluster_can_succeed() -> None:
     before = {state for state in JobState if JobState.SUCCEEDED in TRANSITIONS[state]}
-    assert before == ON_CLUSTER - {JobState.STOPPING}
+    assert before == ON_CLUSTER
+
+
+@pytest.mark.parametrize("cause", list(StopCause))
+def test_a_stopping_job_may_become_what_it_is_stopped_for(cause: StopCause) -> None:
+    assert cause.next_state in TRANSITIONS[JobState.STOPPING]
+
+
+def test_only_its_owner_lets_a_paused_job_go_on() -> None:
+    assert {JobState.WAITING, JobState.FAILED, JobState.CANCELLED} == TRANSITIONS[JobState.PAUSED]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import tempfile
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
-
-from vicreg_platform.cli.local import free_ports
 
 PRELOADED = ["tests.unit.selfsup.test_train"]
 
@@ -20,12 +19,16 @@ class Gloo:
         # Forked from one server that has imported torch: each would else take seconds to.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOADED)
-        (port,) = free_ports(1)
+        # They meet at a file: a port that is free now may be taken when they want it.
+        self._folder = tempfile.TemporaryDirectory()
+        meeting = f"file://{self._folder.name}/meeting"
         self._pipes: list[Connection] = []
         self._processes = []
         for rank in range(size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=_serve, args=(rank, size, port, theirs), daemon=True)
+            process = context.Process(
+                target=_serve, args=(rank, size, meeting, theirs), daemon=True
+            )
             process.start()
             self._pipes.append(ours)
             self._processes.append(process)
@@ -45,16 +48,15 @@ class Gloo:
             pipe.send(None)
         for process in self._processes:
             process.join(10)
+        self._folder.cleanup()
 
 
-def _serve(rank: int, size: int, port: int, pipe: Connection) -> None:
+def _serve(rank: int, size: int, meeting: str, pipe: Connection) -> None:
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size
-    )
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
     while (task := pipe.recv()) is not None:
         function, arguments = task
         try:

@@ -18,6 +18,7 @@ from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import Diverged, InvalidInput, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses
+from vicreg_workers.selfsup.model import network
 from vicreg_workers.selfsup.monitor.divergence import CollapseWatch
 from vicreg_workers.selfsup.train import Pretraining
 
@@ -53,6 +54,7 @@ class Recorder(NullContext):
         self.figures: list[str] = []
         self.warnings: list[str] = []
         self.last: TrainingProgress | None = None
+        self.saved: list[int] = []
         self._looks = 0
 
     def metrics(self, metrics: Any, step: int) -> None:
@@ -70,8 +72,13 @@ class Recorder(NullContext):
 
     def save(self, state: State) -> None:
         self._checkpoints.save(state)
+        self.saved.append(state.step)
         if state.step == self._killed_after:
+            self.finish_saving()
             raise KeyboardInterrupt
+
+    def finish_saving(self) -> None:
+        self._checkpoints.finish()
 
     def restore(self) -> State | None:
         return self._checkpoints.load()
@@ -131,6 +138,155 @@ def test_a_run_stopped_at_any_step_resumes_bit_for_bit(root: Path, method: str, 
         assert stopped.named(name) + resumed.named(name) == uninterrupted.named(name)
 
 
+SEVERAL: dict[str, Any] = {
+    "augmentation": {"preset": "cifar", "views": {"local": 2, "local_size": 8}},
+    "data": {"source": "image_folder", "path": "set", "image_size": 16},
+    "training": {
+        "epochs": 3, "batch_size": 8, "warmup_epochs": 1, "sizes": [[0, 8], [1, 12], [2, 16]],
+    },
+    "checkpoint": {"every_epochs": 9},
+}  # fmt: skip
+"""Local views, and a size that changes at the third and at the fifth step."""
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_run_whose_views_change_resumes_bit_for_bit(root: Path, steps: int) -> None:
+    spec = spec_for(epochs=3, **SEVERAL)
+    uninterrupted, stopped = Recorder(root / "a"), Recorder(root / "b", stopped_after=steps)
+    whole = train(root, uninterrupted, spec)
+    with pytest.raises(Stopped, match=f"after step {steps} is saved"):
+        train(root, stopped, spec)
+    resumed = Recorder(root / "b")
+    assert_same(whole, train(root, resumed, spec))
+    for name in ("train/loss", "train/local_invariance"):
+        assert stopped.named(name) + resumed.named(name) == uninterrupted.named(name)
+
+
+def test_random_weights_are_measured_without_a_wait_before_the_first_step(root: Path) -> None:
+    """When the first kNN is due: they are made again from the seed. The training is the same."""
+    watch = {"knn_every_epochs": 2}
+    plain, context = Recorder(root / "a"), Recorder(root / "b")
+    never = spec_for(epochs=4, watch={"knn_every_epochs": 0}, checkpoint={"every_epochs": 9})
+    expected = train(root, plain, never)
+    spec = spec_for(epochs=4, watch=watch, checkpoint={"every_epochs": 9})
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
+    initial = {n: v.clone() for n, v in pretraining.network.backbone.state_dict().items()}
+    seen: list[dict[str, torch.Tensor]] = []
+    untrained = pretraining._measurements._diagnostics.untrained
+
+    def noted(backbone: torch.nn.Module) -> tuple[float | None, int]:
+        seen.append({n: v.clone() for n, v in backbone.state_dict().items()})
+        return untrained(backbone)
+
+    pretraining._measurements._diagnostics.untrained = noted  # type: ignore[method-assign]
+    pretraining.run()
+    steps = [step for step, metrics in context.points if "knn/top1" in metrics]
+    assert steps == [0, 4, 8]
+    first = next(number for number, (_, each) in enumerate(context.points) if "knn/top1" in each)
+    assert min(step for step, _ in context.points[:first]) > 0
+    (made,) = seen
+    assert_same(made, initial)
+    ended = pretraining.network.state_dict()
+    assert all(torch.equal(expected[name], value) for name, value in ended.items())
+
+
+def test_an_encoder_is_kept_at_its_epochs_before_the_state_is_saved(root: Path) -> None:
+    kept: list[tuple[int, int, int]] = []
+
+    class Keeper(Recorder):
+        def keep_encoder(self, backbone: torch.nn.Module, epoch: int, step: int) -> None:
+            kept.append((epoch, step, len(self.saved)))
+
+    knn = {"protocol": {"name": "knn"}, "at_epochs": [2, 3], "data": {
+        "train": {"source": "digits"}, "test": {"source": "digits"}}}  # fmt: skip
+    spec = spec_for(epochs=4, evaluations=[knn], checkpoint={"every_epochs": 1})
+    train(root, Keeper(root / "a"), spec)
+    assert kept == [(2, 4, 1), (3, 6, 2)]
+
+
+def test_a_size_changes_with_its_epoch(root: Path) -> None:
+    spec = spec_for(epochs=3, **SEVERAL)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), Recorder(root / "a"))
+    sides: list[list[int]] = []
+    forward = pretraining.forward
+
+    def noted(*views: torch.Tensor) -> Any:
+        sides.append([view.shape[-1] for view in views])
+        return forward(*views)
+
+    pretraining.forward = noted
+    pretraining.run()
+    assert sides == [[size, size, 8, 8] for size in (8, 8, 12, 12, 16, 16)]
+
+
+PLACES: dict[str, Any] = {
+    "method": {"name": "vicregl", "layers": [16, 16]},
+    "data": {"source": "image_folder", "path": "set", "image_size": 16},
+}
+
+
+@pytest.mark.parametrize("local", [0, 2])
+def test_a_training_of_places_learns_and_resumes_bit_for_bit(root: Path, local: int) -> None:
+    augmentation = {"preset": "cifar", "views": {"local": local, "local_size": 16}}
+    spec = spec_for(epochs=3, **PLACES, augmentation=augmentation, checkpoint={"every_epochs": 9})
+    uninterrupted, stopped = Recorder(root / "a"), Recorder(root / "b", stopped_after=2)
+    whole = train(root, uninterrupted, spec)
+    with pytest.raises(Stopped):
+        train(root, stopped, spec)
+    resumed = Recorder(root / "b")
+    assert_same(whole, train(root, resumed, spec))
+    for name in ("train/loss", "train/places_invariance", "train/places_covariance"):
+        assert stopped.named(name) + resumed.named(name) == uninterrupted.named(name)
+    learning = {"name": "adamw", "base_lr": 0.03}
+    spec = spec_for(20, **PLACES, augmentation=augmentation, optimizer=learning)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), Recorder(root / "c"))
+    pretraining.network.train()
+    batch = next(pretraining.batches.epoch(0))
+    terms = [pretraining.step(batch)[0].terms for _ in range(9)]
+    assert terms[-1]["loss"].item() < 0.8 * terms[0]["loss"].item()
+
+
+def test_a_training_with_local_views_learns(root: Path) -> None:
+    training = {"epochs": 20, "batch_size": 16, "warmup_epochs": 0}
+    augmentation = {"preset": "cifar", "views": {"local": 3, "local_size": 8}}
+    optimizer = {"name": "sgd", "base_lr": 1.0}
+    spec = spec_for(20, training=training, augmentation=augmentation, optimizer=optimizer)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), Recorder(root / "a"))
+    pretraining.network.train()
+    batch = next(pretraining.batches.epoch(0))
+    terms = [pretraining.step(batch)[0].terms for _ in range(9)]
+    assert terms[-1]["loss"].item() < 0.7 * terms[0]["loss"].item()
+    assert terms[-1]["local_invariance"].item() < terms[0]["local_invariance"].item()
+
+
+def test_a_network_is_compiled_for_each_size_before_the_training(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiled = 0
+
+    def counted(graph: Any, inputs: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return graph
+
+    def small(*args: Any) -> torch.nn.Module:
+        pooled = (torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        return torch.nn.Sequential(torch.nn.Conv2d(3, 512, 3), *pooled)
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counted))
+    monkeypatch.setattr(network, "build_backbone", small)
+    training = SEVERAL["training"] | {"compile": True}
+    spec = spec_for(epochs=3, **(SEVERAL | {"training": training}))
+    context = Recorder(root / "a")
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), context)
+    before = compiled
+    assert before > 0
+    pretraining.run()
+    assert compiled == before
+    assert context.warnings == []
+
+
 def test_a_seed_makes_two_runs_equal_bit_for_bit(root: Path) -> None:
     first, second = (train(root, Recorder(root / name), spec_for(epochs=1)) for name in "ab")
     assert_same(first, second)
@@ -159,24 +315,33 @@ def test_the_loop_logs_the_documented_metrics(root: Path) -> None:
         "representation/std_min",
         "representation/covariance",
         "representation/rankme",
+        "representation/nesum",
+        "embedding/rankme",
         "knn/top1",
         "data/corrupt_images",
     }
     assert context.last is not None
     assert (context.last.epoch, context.last.step, context.last.steps) == (2, 4, 4)
     assert context.figures[0] == "pictures/views.png"
-    assert context.figures[-1] == "pictures/embedding_std_epoch_00002.png"
+    assert context.figures[1:] == [
+        "pictures/embedding_std_epoch_00001.png",
+        "pictures/spectrum_epoch_00001.png",
+        "pictures/embedding_std_epoch_00002.png",
+        "pictures/spectrum_epoch_00002.png",
+        "pictures/neighbours.png",
+        "pictures/embedding_map.png",
+    ]
 
 
 def test_neighbours_are_measured_as_often_as_asked(root: Path) -> None:
     context = Recorder(root / "storage")
     train(root, context, spec_for(epochs=3, watch={"knn_every_epochs": 2}))
     steps = [step for step, metrics in context.points if "knn/top1" in metrics]
-    assert steps == [4, 6]  # epoch 2, and the last one
+    assert steps == [0, 4, 6]  # the start, epoch 2, and the last one
     between = Recorder(root / "between")
     often = spec_for(epochs=2, watch={"knn_every_epochs": 1}, checkpoint={"every_epochs": 2})
     train(root, between, often)
-    assert len(between.named("knn/top1")) == 2  # not only when a checkpoint is saved
+    assert len(between.named("knn/top1")) == 3  # not only when a checkpoint is saved
     never = Recorder(root / "never")
     train(root, never, spec_for(epochs=6, watch={"knn_every_epochs": 0}))
     assert never.named("knn/top1") == []
@@ -204,6 +369,33 @@ def test_a_network_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint_bef
     assert state is not None
     assert state.step == (4 if broken == "save" else 6)
     assert all(torch.isfinite(value).all() for value in state.shared["network"].values())
+
+
+def test_epochs_shorter_than_the_interval_are_not_all_saved(root: Path) -> None:
+    every = {"every_epochs": 1, "min_interval_seconds": 3600}
+    context = Recorder(root / "a")
+    train(root, context, spec_for(epochs=5, checkpoint=every))
+    assert context.saved == [2, 10]  # the first epoch and the last one
+    stopped = Recorder(root / "b", stopped_after=5)
+    with pytest.raises(Stopped):
+        train(root, stopped, spec_for(epochs=5, checkpoint=every))
+    assert stopped.saved == [2, 5]
+
+
+def test_what_was_saved_is_complete_when_a_training_ends_or_stops(root: Path) -> None:
+    class Finishes(Recorder):
+        finished = 0
+
+        def finish_saving(self) -> None:
+            super().finish_saving()
+            self.finished = len(self.saved)
+
+    ended, stopped = Finishes(root / "a"), Finishes(root / "b", stopped_after=3)
+    train(root, ended, spec_for(epochs=2))
+    assert ended.saved == [4]
+    with pytest.raises(Stopped):
+        train(root, stopped, spec_for(epochs=2))
+    assert (ended.finished, stopped.finished, stopped.saved) == (1, 1, [3])
 
 
 def test_finished_training_is_not_repeated(root: Path) -> None:
@@ -256,8 +448,8 @@ def poison_at(pretraining: Pretraining, step: int, what: str) -> None:
         return
     objective = pretraining.loss
 
-    def poisoned(*embeddings: Any) -> Losses:
-        losses = objective(*embeddings)
+    def poisoned(*embeddings: Any, **options: Any) -> Losses:
+        losses = objective(*embeddings, **options)
         if pretraining.progress.step + 1 == step:
             for name in ("loss", what):
                 losses.terms[name] = losses.terms[name] * float("nan")
@@ -279,7 +471,7 @@ def test_a_run_that_is_not_finite_stops_before_the_step(
     with pytest.raises(Diverged, match=f"the {what} is nan at step 3"):
         pretraining.run()
     # The weights of the second step, which is also the last checkpoint's.
-    kept = Checkpoints(str(root / "storage"), "job", 2).load()
+    kept = context.restore()
     assert kept is not None
     assert kept.step == 2
     for name, parameter in pretraining.network.named_parameters():
@@ -302,7 +494,7 @@ def test_a_collapse_that_lasts_ends_the_run(root: Path) -> None:
     with pytest.raises(Diverged, match=r"collapsed: since step 1 .* at step 5 it is 0"):
         pretraining.run()
     assert max(context.named("embedding/std_mean")) == 0.0
-    kept = Checkpoints(str(root / "a"), "job", 2).load()
+    kept = context.restore()
     assert kept is not None
     assert kept.step == 4
 
@@ -333,6 +525,20 @@ def test_a_network_that_cannot_be_compiled_is_trained_as_it_is(
     assert_same(compiled, train(root, Recorder(root / "b"), spec_for(epochs=1)))
     (warning,) = context.warnings
     assert "no compiler here" in warning
+
+
+def run_of_several_views(root: Path, storage: str) -> dict[str, torch.Tensor]:
+    return train(root, Recorder(root / storage), spec_for(epochs=3, workers=2, **SEVERAL))
+
+
+def test_two_workers_train_on_views_that_change_as_one(two_processes: Gloo, root: Path) -> None:
+    first, second = two_processes.run(run_of_several_views, root, "two")
+    del first["random"], second["random"]
+    assert_same(first, second)
+    alone = train(root, Recorder(root / "one"), spec_for(epochs=3, **SEVERAL))
+    for name, value in first.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(alone[name], value, rtol=1e-3, atol=1e-4)
 
 
 def run_on_two(

@@ -26,9 +26,9 @@ def test_hidden_files_and_those_of_a_mac_do_not_count(tmp_path: Path) -> None:
 
 def test_a_folder_of_hidden_files_holds_no_image(tmp_path: Path) -> None:
     make(tmp_path, "class/._a.jpg", "__MACOSX/class/a.jpg", ".cache/a.jpg")
-    assert not holds_image(tmp_path)
+    assert not holds_image(tmp_path, in_classes=True)
     make(tmp_path, "class/a.jpg")
-    assert holds_image(tmp_path)
+    assert holds_image(tmp_path, in_classes=True)
 
 
 def test_a_loop_of_links_is_followed_once(tmp_path: Path) -> None:
@@ -38,7 +38,7 @@ def test_a_loop_of_links_is_followed_once(tmp_path: Path) -> None:
     (tmp_path / "class/itself").symlink_to(tmp_path / "class/itself")
     # Through `up`, the folder is reached once more, by another path, and left there.
     assert found(tmp_path / "class") == ["a.jpg"]
-    assert holds_image(tmp_path)
+    assert holds_image(tmp_path, in_classes=True)
 
 
 def test_a_link_to_another_folder_is_followed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import yaml
@@ -92,6 +93,7 @@ def test_a_preset_fills_what_is_not_given() -> None:
         ({"data": {"source": "digits", "image_size": 16}}, "data.image_size", "stem cifar"),
         ({"evaluations": [{"protocol": {"name": "nn"}}]}, "evaluations[0].protocol.name", "knn"),
         ({"augmentation": {"crop_scale": [1.0, 0.5]}}, "augmentation", "smallest, largest"),
+        ({"augmentation": {"crop_scale": [0.5]}}, "augmentation.crop_scale[1]", "required"),
     ],
 )
 def test_a_fault_is_named_with_its_field(
@@ -99,6 +101,91 @@ def test_a_fault_is_named_with_its_field(
 ) -> None:
     faults = faults_of(MINIMAL | change)
     assert message in faults[field]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([[1, 16], [5, 32]], "must begin with epoch 0, not 1"),
+        ([[0, 16], [5, 24], [5, 32]], "must ascend: 5 comes after 5"),
+        ([[0, 16], [100, 32]], "epoch 100 is not trained: the last one of 100 is 99"),
+        ([[0, 32], [5, 16]], "must end with data.image_size (32)"),
+    ],
+)
+def test_sizes_ascend_to_the_one_that_is_measured(sizes: object, message: str) -> None:
+    cifar = {"backbone": {"stem": "cifar"}}
+    assert message in faults_of(MINIMAL | cifar | {"training": {"sizes": sizes}})["training.sizes"]
+
+
+def test_sizes_are_those_of_images_that_the_encoder_takes() -> None:
+    sizes = {"training": {"sizes": [[0, 16], [5, 32]]}}
+    assert "stem cifar" in faults_of(MINIMAL | sizes)["training.sizes"]
+    transformer = {"backbone": {"name": "vit_s"}}
+    assert "images of one size" in faults_of(MINIMAL | sizes | transformer)["training.sizes"]
+    second = {"weights": "separate", "backbone": {"name": "vit_s"}}
+    other = {"backbone": {"stem": "cifar"}, "branches": second}
+    assert "vit_s takes" in faults_of(MINIMAL | sizes | other)["training.sizes"]
+    bounds = faults_of(MINIMAL | {"training": {"sizes": [[-1, 4], [3, 2048], [3]]}})
+    assert list(bounds) == [
+        "training.sizes[0][0]", "training.sizes[0][1]", "training.sizes[1][1]",
+        "training.sizes[2][1]",
+    ]  # fmt: skip
+
+
+SEVERAL = {
+    "data": {"source": "image_folder", "path": "photos"},
+    "augmentation": {"views": {"global": 2, "local": 6, "local_size": 96}},
+}
+
+
+def test_several_views_are_written_as_they_are_read() -> None:
+    spec = parse_spec(MINIMAL | SEVERAL)
+    views = spec.model_dump(mode="json")["augmentation"]["views"]
+    assert views == {"global": 2, "local": 6, "local_size": 96, "local_scale": None}
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "scale"),
+    [
+        ({"crop_scale": [0.14, 1.0]}, (0.05, 0.14)),  # SwAV's
+        ({"crop_scale": [0.4, 1.0]}, (0.05, 0.4)),  # DINO's
+        ({"preset": "vicreg"}, (0.05, 0.14)),
+        ({"views": {"local_scale": [0.1, 0.3]}}, (0.1, 0.3)),
+    ],
+)
+def test_local_views_cover_what_global_ones_do_not(
+    augmentation: dict[str, object], scale: tuple[float, float]
+) -> None:
+    spec = parse_spec(MINIMAL | {"augmentation": augmentation})
+    assert isinstance(spec, PretrainSpec)
+    assert spec.augmentation.scale(0) == spec.augmentation.scale(1) == spec.augmentation.crop_scale
+    assert spec.augmentation.scale(2) == spec.augmentation.scale(7) == scale
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "message"),
+    [
+        ({"method": {"name": "simclr"}}, "local", "needs method vicreg or vicregl, not simclr"),
+        ({"method": {"name": "byol"}}, "local", "needs method vicreg or vicregl, not byol"),
+        ({"branches": {"weights": "separate"}}, "local", "weights shared"),
+        ({"branches": {"stop_gradient": True}}, "local", "without stop_gradient"),
+        ({"branches": {"predictor": {}}}, "local", "without stop_gradient and predictor"),
+        ({"data": {"source": "digits"}}, "local_size", "at most 32, as a global view is (data."),
+        ({"training": {"sizes": [[0, 64], [5, 224]]}}, "local_size", "at most 64"),
+        ({"backbone": {"name": "vit_s"}}, "local_size", "images of one size: here 224"),
+        ({"augmentation": {"views": {"local": 1, "local_size": 16}}}, "local_size", "stem cifar"),
+        ({"augmentation": {"views": {"local": 17}}}, "local", "less than or equal to 16"),
+        ({"augmentation": {"views": {"global": 3}}}, "global", "should be 2"),
+        ({"augmentation": {"views": {"globl": 2}}}, "globl", "did you mean 'global'?"),
+    ],
+)
+def test_local_views_that_cannot_be_trained_are_refused(
+    change: dict[str, object], field: str, message: str
+) -> None:
+    faults = faults_of(MINIMAL | SEVERAL | change)
+    assert list(faults) == [f"augmentation.views.{field}"]
+    assert message in faults[f"augmentation.views.{field}"]
 
 
 @pytest.mark.parametrize("path", ["/etc", "../elsewhere", "a/../../b", ""])
@@ -266,3 +353,192 @@ def test_a_dotted_name_of_thousands_of_parts_names_no_field() -> None:
     changed = overridden(MINIMAL, {".".join("a" * 2000): 1})
     (field,) = faults_of(changed)
     assert field == "a"
+
+
+def elastic(least: int, most: int, batch_size: int = 256) -> dict[str, Any]:
+    return MINIMAL | {
+        "training": {"batch_size": batch_size},
+        "resources": {"workers": {"min": least, "max": most}},
+    }
+
+
+def test_an_elastic_run_has_the_sizes_that_divide_its_batch() -> None:
+    spec = parse_spec(elastic(2, 9, batch_size=24))
+    assert spec.elastic_sizes == (2, 3, 4, 6, 8)
+    assert spec.needs().count == 8  # a quota counts what it may take
+    assert parse_spec(MINIMAL).elastic_sizes == ()
+
+
+def test_where_no_size_divides_the_batch_those_that_would_do_are_named() -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        parse_spec(elastic(5, 7, batch_size=16))
+    assert str(refused.value) == (
+        "resources.workers: no number from 5 to 7 divides 16 images evenly: 1, 2, 4, 8 would do"
+    )
+
+
+@pytest.mark.parametrize(
+    ("workers", "fields"),
+    [
+        ({"min": 4, "max": 2}, ["resources.workers.min"]),
+        ({"min": 0, "max": 2}, ["resources.workers.min"]),
+        ({"min": 1}, ["resources.workers.max"]),
+        ({"min": 1, "max": 2, "step": 1}, ["resources.workers.step"]),
+        ("many", ["resources.workers"]),
+        (0, ["resources.workers"]),
+    ],
+)
+def test_a_number_of_workers_that_is_none_is_refused(workers: object, fields: list[str]) -> None:
+    assert list(faults_of(MINIMAL | {"resources": {"workers": workers}})) == fields
+
+
+def test_a_backbone_is_one_of_the_platforms_or_of_a_library() -> None:
+    for name in ("timm/convnext_tiny", "torchvision/regnet_y_400mf", "resnet50"):
+        assert parse_spec(MINIMAL | {"backbone": {"name": name}}).backbone.name == name  # type: ignore[union-attr]
+    faults = faults_of(MINIMAL | {"backbone": {"name": "resnet5"}})
+    assert "did you mean 'resnet50'" in faults["backbone.name"]
+    assert "timm/convnext_tiny" in faults["backbone.name"]
+    assert (
+        "stochastic depth"
+        in faults_of(MINIMAL | {"backbone": {"drop_path": 0.1}})["backbone.drop_path"]
+    )
+    stem = {"name": "timm/resnet18", "stem": "cifar"}
+    assert "backbone.stem" in faults_of(MINIMAL | {"backbone": stem})
+
+
+@pytest.mark.parametrize(
+    "init",
+    [
+        {"job": "a" * 20},
+        {"run": "0" * 32},
+        {"model": "models:/vicreg/1"},
+        {"path": "weights/resnet50.pth", "strict": False},
+        {"torchvision": "ResNet50_Weights.IMAGENET1K_V2"},
+        {"timm": "resnet50.a1_in1k"},
+        {"huggingface": "timm/resnet50.a1_in1k"},
+    ],
+)
+def test_a_training_starts_from_weights_of_one_place(init: dict[str, object]) -> None:
+    spec = parse_spec(MINIMAL | {"init": init, "training": {"freeze_epochs": 10}})
+    assert isinstance(spec, PretrainSpec)
+    assert spec.init is not None
+    assert spec.init.model_dump() == {"strict": True} | init
+    assert spec.encoder_job == init.get("job")
+    assert spec.encoder_path == init.get("path")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "message"),
+    [
+        ({"init": {}}, "init", "must name the init by one of: job, run, model"),
+        ({"init": {"path": "../weights.pth"}}, "init.path", "cannot leave it"),
+        ({"init": {"torchvision": "resnet50"}}, "init.torchvision", "pattern"),
+        ({"training": {"freeze_epochs": 5}}, "training.freeze_epochs", "weights are random"),
+        (
+            {"init": {"run": "0"}, "training": {"epochs": 5, "freeze_epochs": 5}},
+            "training.freeze_epochs",
+            "less than 5",
+        ),
+        ({"optimizer": {"layer_decay": 0}}, "optimizer.layer_decay", "greater than 0"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(
+    changes: dict[str, object], field: str, message: str
+) -> None:
+    assert message in faults_of(MINIMAL | changes)[field]
+
+
+def test_an_extension_is_longer_than_what_it_extends() -> None:
+    extends = {"job": "before", "epochs": 100, "schedule": "anneal"}
+    assert list(faults_of(MINIMAL | {"extends": extends})) == ["training.epochs"]
+    rewarm = {
+        "extends": extends | {"schedule": "rewarm"},
+        "training": {"epochs": 105, "warmup_epochs": 10},
+    }
+    assert list(faults_of(MINIMAL | rewarm)) == ["training.warmup_epochs"]
+
+
+def test_only_evaluations_are_not_preemptible_by_default() -> None:
+    assert parse_spec(MINIMAL).preemptible
+    evaluation = {
+        "kind": "evaluate",
+        "encoder": {"job": "a"},
+        "protocol": {"name": "knn"},
+        "data": {"train": {"source": "digits"}, "test": {"source": "digits", "split": "test"}},
+    }
+    assert not parse_spec(evaluation).preemptible
+
+
+@pytest.mark.parametrize(
+    ("base", "field"),
+    [
+        ({"resources": {"workers": {"min": 1, "max": 2}}}, "base.resources.workers"),
+        ({"extends": {"job": "a", "epochs": 1, "schedule": "anneal"}}, "base.extends"),
+        ({"preemptible": False}, "base.preemptible"),
+    ],
+)
+def test_a_trial_is_neither_elastic_nor_an_extension(base: dict[str, object], field: str) -> None:
+    sweep = {
+        "kind": "sweep",
+        "base": {"data": {"source": "digits"}} | base,
+        "space": {"optimizer.base_lr": {"uniform": [0.1, 1.0]}},
+    }
+    assert list(faults_of(sweep)) == [field]
+
+
+def test_a_suite_is_the_papers_evaluations() -> None:
+    spec = parse_spec(MINIMAL | {"name": "run", "evaluations": [{"suite": "paper", "seeds": 2}]})
+    assert isinstance(spec, PretrainSpec)
+    made = {each.curve: each for each in spec.follow_ups("a" * 20)}
+    assert list(made) == ["linear", "finetune-1", "finetune-10", "knn-20", "knn-200"]
+    assert next(each.name for each in made.values()) == "run-linear"
+    linear = made["linear"]
+    assert (linear.data.interpolation, linear.data.train.share, linear.seeds) == ("bilinear", 1, 2)
+    assert linear.protocol.model_dump()["learning_rates"] == (0.02,)
+    # README of facebookresearch/vicreg: 1 % and 10 % of the labels.
+    for name, share, rates in (("1", 0.01, (0.03, 0.08)), ("10", 0.1, (0.01, 0.1))):
+        part = made[f"finetune-{name}"]
+        fields = part.protocol.model_dump()
+        assert (fields["backbone_lr"], fields["head_lr"]) == rates
+        assert (part.data.train.share, part.data.test.share) == (share, 1)
+    # Nearest neighbours draw nothing.
+    assert (made["knn-20"].seeds, made["knn-20"].data.interpolation) == (1, "bicubic")
+
+
+def test_an_encoder_is_evaluated_at_epochs_and_at_the_end() -> None:
+    knn = {"protocol": {"name": "knn"}, "at_epochs": [20, 10, 100]}
+    linear = {"protocol": {"name": "linear"}}
+    spec = parse_spec(MINIMAL | {"name": "run", "evaluations": [knn, linear, linear]})
+    assert isinstance(spec, PretrainSpec)
+    assert spec.kept_epochs == (10, 20)  # the last one is published anyway
+    made = [(each.name, each.encoder_epoch, each.curve) for each in spec.follow_ups("a" * 20)]
+    assert made == [
+        ("run-knn-epoch-10", 10, "knn"),
+        ("run-knn-epoch-20", 20, "knn"),
+        ("run-knn", None, "knn"),
+        ("run-linear", None, "linear"),
+        ("run-linear-2", None, "linear-2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "field", "message"),
+    [
+        ({}, "protocol", "give one of the two"),
+        ({"suite": "paper", "protocol": {"name": "knn"}}, "protocol", "give one of the two"),
+        ({"suite": "papers"}, "suite", "'paper'"),
+        ({"protocol": {"name": "knn"}, "at_epochs": [101]}, "at_epochs", "101 is not trained"),
+        ({"protocol": {"name": "knn"}, "seeds": 3}, "seeds", "draws nothing at random"),
+    ],
+)
+def test_an_evaluation_that_cannot_be_is_refused(
+    evaluation: dict[str, object], field: str, message: str
+) -> None:
+    faults = faults_of(MINIMAL | {"evaluations": [evaluation]})
+    assert list(faults) == [f"evaluations[0].{field}"]
+    assert message in faults[f"evaluations[0].{field}"]
+
+
+def test_what_does_not_fit_inside_a_field_is_located_beside_other_faults() -> None:
+    request = MINIMAL | {"backbone": {"name": "vit_s", "stem": "cifar"}, "training": {"epochs": 0}}
+    assert set(faults_of(request)) == {"backbone.stem", "training.epochs"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vicreg_platform.schedules.spec import ScheduleSpec, read_schedule
-from vicreg_platform.specs import KINDS, AnySpec, parse_spec
+from vicreg_platform.specs import KINDS, AnySpec, PretrainSpec, SweepSpec, parse_spec
 from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
 
 STORED = Path(__file__).parents[2] / "stored"
@@ -30,6 +30,8 @@ def as_far_as(before: Any, after: Any) -> Any:
     """``after``, without the fields that ``before`` does not have."""
     if isinstance(before, dict) and isinstance(after, dict):
         return {name: as_far_as(before[name], after[name]) for name in before if name in after}
+    if isinstance(before, list) and isinstance(after, list):
+        return [as_far_as(*pair) for pair in zip(before, after, strict=True)]
     return after
 
 
@@ -89,11 +91,11 @@ def test_a_field_that_is_not_there_takes_its_default(pretrain: dict[str, Any]) -
 def test_a_field_of_a_newer_version_is_not_skipped(pretrain: dict[str, Any]) -> None:
     # Without it the job would train something else.
     assert not isinstance(read_spec(pretrain, VERSION + 1), Unreadable)
-    pretrain["training"]["accumulate"] = 4
+    pretrain["training"]["later"] = 4
     unreadable = read_spec(pretrain, VERSION + 1)
     assert isinstance(unreadable, Unreadable)
     assert "newer version" in unreadable.reason
-    assert "training.accumulate" in unreadable.reason
+    assert "training.later" in unreadable.reason
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,15 @@ def test_a_value_that_is_not_allowed_is_named(pretrain: dict[str, Any]) -> None:
     unreadable = read_spec(pretrain, VERSION)
     assert isinstance(unreadable, Unreadable)
     assert "training.epochs" in unreadable.reason
+
+
+def test_jobs_from_before_another_way_to_crop_keep_theirs(pretrain: dict[str, Any]) -> None:
+    """One that resumes would otherwise go on with other views."""
+    del pretrain["augmentation"]["resample"]
+    before, now = read_spec(pretrain, 2), read_spec(pretrain, VERSION)
+    assert isinstance(before, PretrainSpec)
+    assert isinstance(now, PretrainSpec)
+    assert (before.augmentation.resample, now.augmentation.resample) == ("pillow", "torch")
+    sweep = read_spec(stored(VERSIONS[0], "sweep"), None)
+    assert isinstance(sweep, SweepSpec)
+    assert sweep.base["augmentation"]["resample"] == "pillow"

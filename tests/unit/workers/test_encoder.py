@@ -8,23 +8,33 @@ import torchvision
 from safetensors.torch import load, save_file
 from torch import nn
 
-from vicreg_platform.specs import Backbone, PathEncoder, PretrainSpec, UntrainedEncoder, parse_spec
-from vicreg_workers.encoder import WEIGHTS, Published, encoder_files, load_encoder
+from vicreg_platform.specs import (
+    Backbone,
+    JobEncoder,
+    PathEncoder,
+    PretrainSpec,
+    UntrainedEncoder,
+    parse_spec,
+)
+from vicreg_workers.encoder import Published, encoder_files, load_encoder
 from vicreg_workers.export import export_encoder
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.model.backbones import backbone_state, backbone_weights, build_backbone
+from vicreg_workers.selfsup.model.backbones import backbone_state, build_backbone
+from vicreg_workers.selfsup.model.match import match_weights
+from vicreg_workers.weights import WEIGHTS, kept_encoder
 
 RESNET18 = Backbone(name="resnet18")
 
 
 def from_path(root: Path, name: str, backbone: Backbone = RESNET18) -> nn.Module:
-    return load_encoder(PathEncoder(path=name, backbone=backbone), 32, None, "http://nowhere", root)
+    encoder = PathEncoder(path=name, backbone=backbone)
+    return load_encoder(encoder, 32, None, "http://nowhere", root)[0]
 
 
 def test_the_weights_fit_torchvisions_network() -> None:
     spec = parse_spec({"kind": "pretrain", "data": {"source": "digits"}})
     assert isinstance(spec, PretrainSpec)
-    weights = load(encoder_files(build_backbone(spec.backbone, 32), spec)[WEIGHTS])
+    weights = load(encoder_files(build_backbone(spec.backbone, 32), spec, 4)[WEIGHTS])
     network = torchvision.models.resnet18()
     missing, unexpected = network.load_state_dict(weights, strict=False)
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
@@ -76,10 +86,8 @@ def test_torchvisions_other_models_fit(name: str) -> None:
     backbone = Backbone.model_validate({"name": name.removesuffix("_16")})
     with torch.device("meta"):  # half a gigabyte of weights each, and only their names matter
         theirs = getattr(torchvision.models, name)().state_dict()
-        ours = build_backbone(backbone, 224).state_dict()
-    assert {key: value.shape for key, value in ours.items()} == {
-        key: value.shape for key, value in backbone_weights(theirs).items()
-    }
+        match = match_weights(theirs, build_backbone(backbone, 224))
+    assert (match.misfits, match.share) == ((), 1.0)
 
 
 SMALL_VIT = Backbone(name="vit_s", patch_size=8)
@@ -140,7 +148,25 @@ def test_a_path_cannot_leave_the_data_root(tmp_path: Path) -> None:
 def test_an_untrained_encoder_is_the_same_for_a_seed() -> None:
     def weights(seed: int) -> torch.Tensor:
         encoder = UntrainedEncoder(untrained=RESNET18, seed=seed)
-        return load_encoder(encoder, 32, None, "", Path()).get_parameter("conv1.weight")
+        return load_encoder(encoder, 32, None, "", Path())[0].get_parameter("conv1.weight")
 
     assert torch.equal(weights(1), weights(1))
     assert not torch.equal(weights(1), weights(2))
+
+
+def test_an_encoder_kept_while_training_is_read_from_the_storage(tmp_path: Path) -> None:
+    spec = parse_spec({"kind": "pretrain", "data": {"source": "digits"}})
+    assert isinstance(spec, PretrainSpec)
+    kept = build_backbone(spec.backbone, 32)
+    for name, content in encoder_files(kept, spec, 70).items():
+        kept_encoder(str(tmp_path), "job", 10).write(name, content)
+
+    def loaded(epoch: int) -> tuple[nn.Module, int | None]:
+        encoder = JobEncoder(job="job", epoch=epoch)
+        return load_encoder(encoder, 32, None, "http://nowhere", tmp_path, str(tmp_path))
+
+    backbone, step = loaded(10)
+    assert step == 70
+    assert torch.equal(backbone.state_dict()["conv1.weight"], kept.state_dict()["conv1.weight"])
+    with pytest.raises(UserFailure, match=r"there is no encoder in .*epoch-00020"):
+        loaded(20)

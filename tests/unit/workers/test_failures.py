@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vicreg_platform.contract.failure_class import FailureClass
-from vicreg_workers.failures import JobFailure, as_job_failures
+from vicreg_workers.failures import JobFailure, as_job_failures, naming_held_images
 from vicreg_workers.selfsup import errors
 
 
@@ -14,6 +14,7 @@ from vicreg_workers.selfsup import errors
         (errors.InvalidInput("no images"), FailureClass.USER, "no images"),
         (errors.Diverged("the loss is nan"), FailureClass.DIVERGED, "the loss is nan"),
         (errors.Stopped("saved"), FailureClass.INFRASTRUCTURE, "saved"),
+        (errors.Unreachable("no answer"), FailureClass.INFRASTRUCTURE, "no answer"),
         (
             torch.cuda.OutOfMemoryError("tried to allocate 2 GiB\nmore"),
             FailureClass.OUT_OF_MEMORY,
@@ -38,3 +39,17 @@ def test_every_error_of_the_training_is_mapped() -> None:
     for kind in errors.SelfsupError.__subclasses__():
         with pytest.raises(JobFailure), as_job_failures("use less"):
             raise kind("reason")
+
+
+@pytest.mark.parametrize(
+    ("held", "text"),
+    [(3 * 2**30, "3.00 GiB of which hold the images: set data.hold to never"), (0, "use less")],
+)
+def test_images_that_fill_the_gpu_are_named(held: int, text: str) -> None:
+    with (
+        pytest.raises(JobFailure, match=text) as caught,
+        as_job_failures("use less"),
+        naming_held_images(held),
+    ):
+        raise torch.cuda.OutOfMemoryError("tried to allocate 2 GiB\nmore")
+    assert caught.value.failure_class is FailureClass.OUT_OF_MEMORY

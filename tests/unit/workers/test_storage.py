@@ -46,6 +46,21 @@ def test_a_failed_write_leaves_the_file_as_it_was(
     assert folder.names() == ["manifest.json"]
 
 
+@pytest.mark.parametrize("kind", ["path", "object store"])
+def test_a_file_written_piece_by_piece_is_there_when_it_is_whole(tmp_path: Path, kind: str) -> None:
+    storage = {"path": str(tmp_path), "object store": f"memory://{tmp_path.name}"}[kind]
+    folder = Folder.of_job(storage, "job")
+    with folder.writer("shared.pt") as file:
+        file.write(b"first ")
+        assert not folder.holds("shared.pt")
+        file.write(b"second")
+    assert folder.read("shared.pt") == b"first second"
+    with pytest.raises(TypeError), folder.writer("shared.pt") as file:
+        file.writelines([b"third", "not bytes"])  # type: ignore[list-item]
+    assert folder.read("shared.pt") == b"first second"
+    assert folder.names() == ["shared.pt"]
+
+
 def test_the_layout_on_disk(tmp_path: Path) -> None:
     (Folder.of_job(str(tmp_path), "job") / "attempt-1").write("stop")
     assert (tmp_path / "job" / "attempt-1" / "stop").exists()

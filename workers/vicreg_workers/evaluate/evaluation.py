@@ -14,16 +14,19 @@ from torch import Tensor, nn
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.data_root import resolve_inside
-from vicreg_platform.specs import EvaluateSpec, UntrainedEncoder
+from vicreg_platform.specs import EvaluateSpec, SegmentationProtocol, UntrainedEncoder
 from vicreg_workers.encoder import load_encoder
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.data.sources import Images, open_images, why_unreadable
+from vicreg_workers.selfsup.data.images import Images, classes_in_train, unreadable
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.evaluation.features import (
     Features,
     calibrate_batchnorm,
     extract_features,
 )
 from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
+from vicreg_workers.selfsup.model.feature_map import FeatureMap
+from vicreg_workers.storage import INDEXES, Folder
 from vicreg_workers.tracking.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -50,20 +53,32 @@ class Evaluation:
         locate = partial(resolve_inside, root)
         self.outbox = outbox
         self.device = device
-        self.train_images = open_images(spec.data.train, locate)
-        self.test_images = open_images(spec.data.test, locate)
-        outbox.reached("data_open")
-        self.interpolation = spec.data.interpolation
-        self.image_size = spec.data.train.image_size
         # With one CPU, this process reads the images itself.
         self.loaders = spec.resources.cpus - 1
+        keep = Folder.of_job(assignment.storage, INDEXES)
+        self.train_images = open_images(spec.data.train, locate, keep, self.loaders)
+        self.test_images = open_images(spec.data.test, locate, keep, self.loaders)
+        if spec.protocol.name not in ("features", "segmentation", "detection"):
+            require_labels(train=self.train_images, test=self.test_images)
+        outbox.reached("data_open")
+        self.interpolation = spec.data.interpolation
+        self.hold = spec.data.train.hold
+        self.image_size = spec.data.train.image_size
         self.corrupt = 0
         """Images left out so far because they cannot be read."""
-        self._test_size = spec.data.test.image_size
+        self.test_size = spec.data.test.image_size
         self._train_classes = classes_in_train(self.train_images, self.test_images)
-        self.encoder = load_encoder(
-            spec.encoder, self.image_size, assignment.encoder_run_id, assignment.tracking_uri, root
-        ).to(device)
+        encoder, self.encoder_step = load_encoder(
+            spec.encoder,
+            self.image_size,
+            assignment.encoder_run_id,
+            assignment.tracking_uri,
+            root,
+            assignment.storage,
+        )
+        self.encoder = encoder.to(device)
+        if isinstance(spec.protocol, SegmentationProtocol):
+            self.encoder = FeatureMap(self.encoder, self.image_size, spec.protocol.dilated)
         if isinstance(spec.encoder, UntrainedEncoder):
             calibrate_batchnorm(
                 self.encoder,
@@ -92,11 +107,27 @@ class Evaluation:
         self, network: nn.Module, progress: ImagesDone, already_done: int
     ) -> Features:
         """A network's outputs for the test images."""
-        return self._extract(network, self.test_images, self._test_size, progress, already_done)
+        return self._extract(network, self.test_images, self.test_size, progress, already_done)
 
     def test_labels(self, test: Features) -> Tensor:
-        """The labels of the test images, as classes of the training images."""
+        """The labels of the test images, as classes of the training images; -1 for none."""
+        if not self.test_images.classes:
+            return torch.full_like(test.labels, -1)
         return self._train_classes.to(self.device)[test.labels]
+
+    def several_of_test(self, test: Features) -> Tensor:
+        """The labels of test images that have several each, as classes of the training images.
+
+        Returns:
+            ``[M, C]`` of 1, 0, or -1 for unknown.
+
+        Raises:
+            UserFailure: they have other classes.
+        """
+        images = self.test_images
+        if images.several is None or images.classes != list(self.train_images.classes):
+            raise UserFailure("data.test.labels must have the classes of data.train.labels")
+        return images.several[test.indices]
 
     def accuracy(self, name: str, scores: Tensor, test: Features) -> dict[str, float]:
         """The metrics ``<name>/top1`` and ``<name>/top5`` of scores ``[M, C]``."""
@@ -115,6 +146,12 @@ class Evaluation:
                 "data.labels"
             )
 
+    def leave_out(self, images: Images, corrupt: Sequence[int]) -> None:
+        """Warn of the images at some indices, which cannot be read, and count them."""
+        for warning in unreadable(images, corrupt):
+            logger.warning(warning)
+        self.corrupt += len(corrupt)
+
     def _extract(
         self,
         network: nn.Module,
@@ -132,11 +169,7 @@ class Evaluation:
             lambda done: progress.report(already_done + done),
             self.interpolation,
         )
-        for index in features.corrupt:
-            logger.warning(
-                "left out an image that cannot be read: %s", why_unreadable(images, index)
-            )
-        self.corrupt += len(features.corrupt)
+        self.leave_out(images, features.corrupt)
         if not features.representations.isfinite().all():
             raise UserFailure(
                 "the encoder's representations are not finite: its weights are broken"
@@ -167,20 +200,15 @@ class ImagesDone:
         )
 
 
-def classes_in_train(train: Images, test: Images) -> Tensor:
-    """For each class of the test images, the index of the training class of the same name.
-
-    Returns:
-        ``[classes of the test images]``; -1 for a class without test images or training class.
+def require_labels(**sets: Images) -> None:
+    """Check that the images of each set have labels.
 
     Raises:
-        UserFailure: there are test images of a class that the training images lack.
+        UserFailure: those of one have none.
     """
-    known: Sequence[str] = train.classes
-    unknown = sorted({test.classes[label] for label in test.labels} - set(known))
-    if unknown:
-        raise UserFailure(
-            f"data.test holds classes that data.train does not: {', '.join(unknown[:5])}"
-        )
-    index = {name: number for number, name in enumerate(known)}
-    return torch.tensor([index.get(name, -1) for name in test.classes])
+    for name, images in sets.items():
+        if not images.classes:
+            raise UserFailure(
+                f"data.{name}: its images have no labels, which this protocol needs: name other "
+                "images, or store the representations by protocol features"
+            )

@@ -24,6 +24,7 @@ def evaluate_finetune(evaluation: Evaluation, protocol: FinetuneProtocol) -> dic
         device=evaluation.device,
         loaders=evaluation.loaders,
         interpolation=evaluation.interpolation,
+        hold=evaluation.hold,
         progress=progress.report,
     )
     test = evaluation.outputs_on_test(network, progress, already_done=trained)

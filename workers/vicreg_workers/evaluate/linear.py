@@ -10,12 +10,11 @@ from torch import Tensor
 
 from vicreg_platform.specs import LinearProtocol
 from vicreg_workers.evaluate.evaluation import Evaluation
-from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.sources import Subset
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
 from vicreg_workers.selfsup.evaluation.features import Features
 from vicreg_workers.selfsup.evaluation.finetune import crops_only
-from vicreg_workers.selfsup.evaluation.linear import Epoch, LinearResult, linear_probe
+from vicreg_workers.selfsup.evaluation.linear import Epoch, linear_probe
 from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision
 
 
@@ -44,14 +43,8 @@ def evaluate_linear(evaluation: Evaluation, protocol: LinearProtocol) -> dict[st
         metrics[f"linear/holdout_{score}"] = result.holdout[result.learning_rate]
     if several is None:
         return metrics | evaluation.accuracy(protocol.name, result.scores, test)
-    return metrics | {"linear/map": _mean_average_precision(evaluation, result, test)}
-
-
-def _mean_average_precision(evaluation: Evaluation, result: LinearResult, test: Features) -> float:
-    images = evaluation.test_images
-    if images.several is None or images.classes != list(evaluation.train_images.classes):
-        raise UserFailure("data.test.labels must have the classes of data.train.labels")
-    return mean_average_precision(result.scores, images.several[test.indices])
+    wanted = evaluation.several_of_test(test)
+    return metrics | {"linear/map": mean_average_precision(result.scores, wanted)}
 
 
 def _augmented(
@@ -65,10 +58,12 @@ def _augmented(
         image_size=evaluation.image_size,
         batch_size=min(protocol.batch_size, len(places)),
         seed=protocol.seed,
+        epochs=protocol.epochs,
         device=evaluation.device,
         loaders=evaluation.loaders,
         drop_last=False,
         interpolation=evaluation.interpolation,
+        hold=evaluation.hold,
     )
     progress = evaluation.progress(protocol.epochs * len(places))
     place_of = torch.tensor(places)

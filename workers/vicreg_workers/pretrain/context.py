@@ -8,14 +8,18 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from vicreg_platform.contract.assignment import Assignment
-from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.progress import Finding, Progress
+from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.encoder import encoder_files
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.context import Moment, State, TrainingProgress
 from vicreg_workers.selfsup.distributed import gather_objects, rank
 from vicreg_workers.tracking.outbox import Outbox
+from vicreg_workers.weights import DESCRIPTION, WEIGHTS, kept_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +64,9 @@ class RunContext:
         self._report = report
         self._latest: dict[str, float] = {}
         self._known: set[str] = set()
+        self._findings: dict[str, Finding] = {}
+        self._kept_epoch: int | None = None
+        self._progress: TrainingProgress | None = None
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """See ``Context.metrics``."""
@@ -69,8 +76,16 @@ class RunContext:
 
     def progress(self, progress: TrainingProgress) -> None:
         """See ``Context.progress``."""
+        self._progress = progress
         if self._outbox is not None:
-            self._outbox.progress(Progress(**asdict(progress)))
+            self._outbox.progress(
+                Progress(
+                    **asdict(progress),
+                    saved_at=self._checkpoints.saved_at,
+                    kept_epoch=self._kept_epoch,
+                    findings=tuple(self._findings.values()),
+                )
+            )
 
     def reached(self, moment: Moment) -> None:
         """See ``Context.reached``."""
@@ -87,14 +102,50 @@ class RunContext:
         if rank() == 0:
             logger.warning(message)
 
+    def keep_encoder(self, backbone: nn.Module, epoch: int, step: int) -> None:
+        """See ``Context.keep_encoder``. Every worker calls it; the first one writes.
+
+        A sweep's trial keeps none: nothing evaluates it.
+        """
+        spec = self._assignment.spec
+        assert isinstance(spec, PretrainSpec)
+        if rank() != 0 or self._report is not None:
+            return
+        folder = kept_encoder(self._assignment.storage, self._assignment.job_id, epoch)
+        try:
+            for name, content in encoder_files(backbone, spec, step).items():
+                folder.write(name, content)
+        except Exception as error:  # whatever the storage raises: the training is worth more
+            self.warn(
+                f"the encoder of epoch {epoch} cannot be kept in {folder}, and its evaluations "
+                f"will fail: {type(error).__name__}: {error}"
+            )
+            return
+        self._kept_epoch = epoch
+
+    def finding(self, name: str, text: str | None) -> None:
+        """See ``Context.finding``. It is part of the progress, and logged when it is new."""
+        if text is None:
+            if self._findings.pop(name, None) is None:
+                return
+        else:
+            if name not in self._findings:
+                self.warn(f"{name}: {text}")
+            self._findings[name] = Finding(name=name, text=text)
+        # What the last measurement finds would otherwise never be told.
+        if self._progress is not None:
+            self.progress(self._progress)
+
     def save(self, state: State) -> None:
         """See ``Context.save``. Points that MLflow does not have yet are saved with it."""
         if self._outbox is not None:
             points = [tuple(point) for point in self._outbox.unsent()]
             state = replace(state, own=state.own | {UNSENT: points})
         self._checkpoints.save(state)
-        if rank() == 0:
-            logger.info("saved a checkpoint after step %d", state.step)
+
+    def finish_saving(self) -> None:
+        """See ``Context.finish_saving``."""
+        self._checkpoints.finish()
 
     def restore(self) -> State | None:
         """See ``Context.restore``. A job that retries another starts from that one's state."""
@@ -113,10 +164,28 @@ class RunContext:
                 self._checkpoints.save(state)
         if state is not None and rank() == 0:
             logger.info("resuming from the checkpoint after step %d", state.step)
+            self._find_kept()
         return state
+
+    def _find_kept(self) -> None:
+        """Find the encoders kept before, those of the jobs that this one goes on from too."""
+        spec, storage = self._assignment.spec, self._assignment.storage
+        assert isinstance(spec, PretrainSpec)
+        for epoch in spec.kept_epochs:
+            own = kept_encoder(storage, self._assignment.job_id, epoch)
+            for job in self._assignment.resume_from:
+                other = kept_encoder(storage, job, epoch)
+                if not own.holds(DESCRIPTION) and other.holds(DESCRIPTION):
+                    # The description comes last: where it is, the weights are.
+                    for name in (WEIGHTS, DESCRIPTION):
+                        own.write(name, other.read(name))
+            if own.holds(DESCRIPTION):
+                self._kept_epoch = epoch
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
         """See ``Context.epoch_ended``. Reports the objective of a sweep's trial.
+
+        What was saved is complete by then: the sweep may stop the trial there.
 
         Raises:
             UserFailure: after the last epoch, if the objective was never logged.
@@ -133,6 +202,7 @@ class RunContext:
                 f"it logs {', '.join(known)}"
             )
         if value is not None:
+            self._checkpoints.finish()
             if self._outbox is not None:
                 self._outbox.drain(DRAIN_SECONDS)
             self._report({"epoch": epoch, "objective": value, "run_id": self._assignment.run_id})

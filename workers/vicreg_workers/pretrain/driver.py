@@ -105,18 +105,18 @@ def _fit(
 
 
 def _scaling(assignment: Assignment) -> ScalingConfig:
-    if _spec(assignment).resources.workers == 1:
+    if assignment.worker_count == 1:
         # Trains in the driver itself: no controller and no worker process to start.
         gpu = bool(_spec(assignment).resources.gpus_per_worker)
         return ScalingConfig(num_workers=0, use_gpu=gpu)
-    return scaling_of(_spec(assignment))
+    return scaling_of(assignment)
 
 
-def scaling_of(spec: PretrainSpec) -> ScalingConfig:
+def scaling_of(assignment: Assignment) -> ScalingConfig:
     """A group of worker processes with the resources that the spec asks for."""
-    resources = spec.resources
+    resources = _spec(assignment).resources
     return ScalingConfig(
-        num_workers=resources.workers,
+        num_workers=assignment.worker_count,
         use_gpu=bool(resources.gpus_per_worker),
         resources_per_worker={"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker},
     )

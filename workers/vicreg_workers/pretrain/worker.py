@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
@@ -16,18 +18,22 @@ from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
-from vicreg_workers.encoder import FOLDER, encoder_files
-from vicreg_workers.failures import as_job_failures
+from vicreg_workers.encoder import encoder_files
+from vicreg_workers.failures import as_job_failures, naming_held_images
 from vicreg_workers.log_format import configure_logging
 from vicreg_workers.pretrain.context import Report, RunContext
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.sources import open_images
-from vicreg_workers.selfsup.distributed import gather_objects, rank
+from vicreg_workers.selfsup.distributed import from_first, gather_objects, rank
 from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
+from vicreg_workers.selfsup.monitor.probe import Labelled
 from vicreg_workers.selfsup.train import Pretraining
 from vicreg_workers.stop_signal import StopSignal
+from vicreg_workers.storage import INDEXES, Folder
 from vicreg_workers.tracking.machine import environment_tags
 from vicreg_workers.tracking.outbox import Outbox
 from vicreg_workers.tracking.run import run_of
+from vicreg_workers.weights import FOLDER, load_initial_weights
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +76,6 @@ def _train(
     timeline: Timeline,
     report: Report | None,
 ) -> None:
-    checkpoints = Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
     tags = _tags(assignment, device)
     # With one CPU, the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
@@ -86,22 +91,70 @@ def _train(
                 )
             )
             outbox.tags(tags)
+        # Even if the training fails: what it has saved by then is what a retry resumes from.
+        checkpoints = stack.enter_context(
+            Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
+        )
         stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
         if rank() == 0:
             stack.enter_context(stop.watched())
         context = RunContext(
             assignment, checkpoints, outbox, device, loaders, stop.requested, report
         )
-        images = open_images(spec.data, partial(resolve_inside, Path(assignment.data_root)))
+        images, labelled = _opened(assignment, spec, loaders)
         if outbox is not None:
             outbox.reached("data_open")
-        pretraining = Pretraining(spec, images, context)
+        initialise = _starting_from(assignment, spec)
+        pretraining = Pretraining(spec, images, context, labelled, initialise)
         stop.training()
-        backbone = pretraining.run()
+        with naming_held_images(pretraining.batches.held_bytes):
+            backbone = pretraining.run()
         if outbox is not None:
             # A trial's checkpoints are deleted with it: its configuration can be trained again.
             published = checkpoints if report is None else None
-            _publish(outbox, encoder_files(backbone, spec), published)
+            _publish(outbox, encoder_files(backbone, spec, pretraining.progress.step), published)
+
+
+def _opened(
+    assignment: Assignment, spec: PretrainSpec, loaders: int
+) -> tuple[Images, Labelled | None]:
+    """The training images, and those of ``watch.probe``.
+
+    The first worker lists them, and the others find its index.
+
+    Raises:
+        SelfsupError: on every worker, if the first one cannot open them.
+    """
+    locate = partial(resolve_inside, Path(assignment.data_root))
+    keep = Folder.of_job(assignment.storage, INDEXES)
+
+    def opened() -> tuple[Images, Labelled | None]:
+        images = open_images(spec.data, locate, keep, loaders)
+        probe = spec.watch.probe
+        if probe is None:
+            return images, None
+        train, test = (
+            open_images(each, locate, keep, loaders) for each in (probe.train, probe.test)
+        )
+        return images, Labelled(train, probe.train.image_size, test, probe.test.image_size)
+
+    return from_first(opened) or opened()
+
+
+def _starting_from(
+    assignment: Assignment, spec: PretrainSpec
+) -> Callable[[nn.Module], None] | None:
+    """What loads the weights of ``init`` into a backbone, if there is one."""
+    if spec.init is None:
+        return None
+    return partial(
+        load_initial_weights,
+        init=spec.init,
+        spec=spec.backbone,
+        job_run_id=assignment.encoder_run_id,
+        tracking_uri=assignment.tracking_uri,
+        data_root=Path(assignment.data_root),
+    )
 
 
 def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
+from torch import nn
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +21,10 @@ Moment = Literal["network_built", "first_step", "last_step"]
 
 @dataclass(frozen=True)
 class State:
-    """The content of a checkpoint: ``shared`` is equal on all workers, ``own`` is per worker."""
+    """The content of a checkpoint: ``shared`` is equal on all workers, ``own`` is per worker.
+
+    The loop's hold the tensors that it trains, not copies.
+    """
 
     step: int
     """Optimiser steps done."""
@@ -67,8 +71,21 @@ class Context(Protocol):
     def warn(self, message: str) -> None:
         """Warn the user of something that does not stop the training."""
 
+    def keep_encoder(self, backbone: nn.Module, epoch: int, step: int) -> None:
+        """Keep the backbone as it is after an epoch, to be evaluated while the training goes on."""
+
+    def finding(self, name: str, text: str | None) -> None:
+        """Say what is wrong with the training under a name, or that it no longer is (None)."""
+
     def save(self, state: State) -> None:
-        """Save ``state``. Every worker calls it; it returns when the checkpoint is complete."""
+        """Begin to save ``state`` as it is now. Every worker calls it.
+
+        It returns when the state is copied: what ``state`` holds may change from then on. The
+        checkpoint is complete when ``finish_saving`` or the next ``save`` returns.
+        """
+
+    def finish_saving(self) -> None:
+        """Wait until what was saved last is complete. Every worker calls it."""
 
     def restore(self) -> State | None:
         """Return the newest state, or None if there is none. Every worker calls it."""
@@ -103,8 +120,19 @@ class NullContext:
         """Log the warning."""
         logger.warning(message)
 
+    def keep_encoder(self, backbone: nn.Module, epoch: int, step: int) -> None:
+        """Do nothing."""
+
+    def finding(self, name: str, text: str | None) -> None:
+        """Log what is wrong."""
+        if text is not None:
+            logger.warning("%s: %s", name, text)
+
     def save(self, state: State) -> None:
         """Discard the state."""
+
+    def finish_saving(self) -> None:
+        """Do nothing."""
 
     def restore(self) -> State | None:
         """Return None: nothing is kept."""

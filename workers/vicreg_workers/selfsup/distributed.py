@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Value = TypeVar("Value")
 
 
 def world_size() -> int:
@@ -87,6 +90,35 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
     return values
+
+
+def from_first(call: Callable[[], Value]) -> Value | None:
+    """Call a function on the first process, while the others wait.
+
+    Returns:
+        What it returned there; None on the others.
+
+    Raises:
+        Exception: on every process, what it raised there.
+    """
+    value: Value | None = None
+    problem: Exception | None = None
+    if rank() == 0:
+        try:
+            value = call()
+        except Exception as error:
+            problem = error
+    problem = gather_objects(problem)[0]
+    if problem is not None:
+        raise problem
+    return value
+
+
+def take_from_first(tensors: Iterable[Tensor]) -> None:
+    """Overwrite tensors with those of the first process."""
+    if world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, 0)
 
 
 def refuse_second_derivative(of: str) -> None:

@@ -4,6 +4,7 @@
   - InvalidInput
   - Diverged
   - Stopped
+  - Unreachable
 """
 
 from __future__ import annotations
@@ -23,3 +24,7 @@ class Diverged(SelfsupError):
 
 class Stopped(SelfsupError):
     """The context asked the training to stop. Its state is saved."""
+
+
+class Unreachable(SelfsupError):
+    """Where the images lie does not answer. Another attempt may find it again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.selfsup.monitor.divergence import FiniteWatch
-from vicreg_workers.selfsup.optim.learning_rate import learning_rate, peak_learning_rate
+from vicreg_workers.selfsup.optim.learning_rate import (
+    learning_rate,
+    peak_learning_rate,
+    rewarmed_learning_rate,
+)
 from vicreg_workers.selfsup.optim.optimizers import build_optimizer
+from vicreg_workers.selfsup.optim.parameter_groups import parameter_groups
 
 
 class ParameterUpdate:
@@ -23,6 +28,8 @@ class ParameterUpdate:
         terms: names of the loss's terms, in their order.
         steps_per_epoch: at least 1.
         device: where the parameters are.
+        factors: of their learning rate, where it is not 1.
+        undecayed: weights that are treated like biases.
     """
 
     def __init__(
@@ -32,20 +39,36 @@ class ParameterUpdate:
         terms: tuple[str, ...],
         steps_per_epoch: int,
         device: torch.device,
+        factors: Mapping[nn.Parameter, float] | None = None,
+        undecayed: Set[nn.Parameter] = frozenset(),
     ) -> None:
         self._parameters = [p for p in parameters if p.requires_grad]
         self._peak = peak_learning_rate(spec.optimizer.base_lr, spec.training.batch_size)
         self._warmup_steps = spec.training.warmup_epochs * steps_per_epoch
         self._steps = spec.training.epochs * steps_per_epoch
+        self._rewarmed_at: int | None = None
+        if spec.extends is not None and spec.extends.schedule == "rewarm":
+            self._rewarmed_at = spec.extends.epochs * steps_per_epoch
         self._finite = FiniteWatch(terms, device)
-        self.optimizer = build_optimizer(spec.optimizer, self._parameters, self._peak)
+        self.optimizer = build_optimizer(
+            spec.optimizer, parameter_groups(self._parameters, factors, undecayed), self._peak
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=spec.training.precision == "fp16")
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step, numbered from 0."""
+        if self._rewarmed_at is not None:
+            return rewarmed_learning_rate(
+                step, self._peak, self._warmup_steps, self._rewarmed_at, self._steps
+            )
         return learning_rate(step, self._peak, self._warmup_steps, self._steps)
 
-    def step(self, step: int, terms: Mapping[str, Tensor]) -> Tensor:
+    def step(
+        self,
+        step: int,
+        terms: Mapping[str, Tensor],
+        backward: Callable[[Tensor], None] | None = None,
+    ) -> Tensor:
         """Update the parameters by the gradient of ``terms["loss"]``. Never waits for the device.
 
         If the loss or the gradient is not finite, neither this step nor any later one changes a
@@ -55,15 +78,20 @@ class ParameterUpdate:
         Args:
             step: the step's number, from 0.
             terms: the loss and its terms, scalars.
+            backward: adds the gradient of a loss to that of the parameters. Default: autograd.
 
         Returns:
             The norm of the gradient, a scalar.
         """
+        rate = self.learning_rate(step)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+            group["lr"] = rate * group.get("factor", 1.0)
         values = torch.stack([term.detach() for term in terms.values()])
         loss: Tensor = self.scaler.scale(terms["loss"])
-        loss.backward()  # type: ignore[no-untyped-call]
+        if backward is None:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            backward(loss)
         norm = torch.nn.utils.get_total_norm(
             [p.grad for p in self._parameters if p.grad is not None]
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,30 +11,39 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from vicreg_platform.specs import PretrainSpec
+from vicreg_platform.specs import PretrainSpec, VICRegL
+from vicreg_workers.selfsup.accumulation import Accumulation
 from vicreg_workers.selfsup.context import Context, State
 from vicreg_workers.selfsup.data.corrupt_images import CorruptImages
 from vicreg_workers.selfsup.data.fingerprint import Fingerprint
-from vicreg_workers.selfsup.data.sources import Images, why_unreadable
+from vicreg_workers.selfsup.data.images import Images, unreadable
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
     any_over_processes,
+    from_first,
     gather_objects,
     mean_over_processes,
     rank,
+    take_from_first,
     world_size,
 )
 from vicreg_workers.selfsup.errors import Diverged, Stopped
 from vicreg_workers.selfsup.loss.methods import Losses, MethodLoss
+from vicreg_workers.selfsup.model.blocks import learning_factors, undecayed
+from vicreg_workers.selfsup.model.checkpoint import checkpoint_activations
 from vicreg_workers.selfsup.model.compile import Forward, compiled_or_plain
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
-from vicreg_workers.selfsup.model.sync_batchnorm import synchronise_batchnorm
+from vicreg_workers.selfsup.model.sync_batchnorm import has_batchnorm, synchronise_batchnorm
 from vicreg_workers.selfsup.monitor import plots
 from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, spread
+from vicreg_workers.selfsup.monitor.health import Health
 from vicreg_workers.selfsup.monitor.measurements import Measurements
+from vicreg_workers.selfsup.monitor.probe import Labelled
 from vicreg_workers.selfsup.parameter_update import ParameterUpdate
+from vicreg_workers.selfsup.random_state import RandomState
+from vicreg_workers.selfsup.save_schedule import SaveSchedule
 from vicreg_workers.selfsup.step_counter import StepCounter
 
 RECORD_EVERY = 10
@@ -48,31 +58,45 @@ class Pretraining:
         spec: what to train.
         images: all training images; each worker takes its share.
         context: where metrics and checkpoints go, and where the last checkpoint comes from.
+        labelled: the images of ``watch.probe``.
+        initialise: loads the weights of ``init`` into a backbone. Called on the first worker.
 
     Raises:
         InvalidInput: the images do not fit the spec.
     """
 
-    def __init__(self, spec: PretrainSpec, images: Images, context: Context) -> None:
+    def __init__(
+        self,
+        spec: PretrainSpec,
+        images: Images,
+        context: Context,
+        labelled: Labelled | None = None,
+        initialise: Callable[[nn.Module], None] | None = None,
+    ) -> None:
         self._spec = spec
         self._images = images
         self._context = context
+        self._initialise = initialise
         self._autocast = partial(autocast, spec.training.precision, context.device)
         torch.manual_seed(spec.training.seed)
-        self.network, model = _build_network(spec, context.device)
-        self.forward: Forward = model
+        self.network = _build_network(spec, context)
         # From here on, layers that draw at random draw differently on each worker.
         torch.manual_seed(spec.training.seed + rank())
-        self.loss = MethodLoss(spec.method, spec.expander.normalization)
+        self.loss = MethodLoss(
+            spec.method, spec.expander.normalization, local=spec.augmentation.views.local > 0
+        )
         self.batches = ViewBatches(
             images,
             spec.augmentation,
-            views=2,
+            views=spec.augmentation.views.global_,
             image_size=spec.data.image_size,
             batch_size=spec.training.batch_size,
             seed=spec.training.seed,
+            epochs=spec.training.epochs,
             device=context.device,
             loaders=context.loaders,
+            hold=spec.data.hold,
+            sizes=spec.training.sizes,
         )
         self.progress = StepCounter(
             len(self.batches), spec.training.epochs, spec.training.batch_size
@@ -83,14 +107,24 @@ class Pretraining:
             self.loss.terms,
             self.progress.steps_per_epoch,
             context.device,
+            factors=learning_factors(self.network.backbone, spec.optimizer.layer_decay)
+            if spec.optimizer.layer_decay < 1
+            else None,
+            undecayed=undecayed(self.network.backbone),
         )
-        self._measurements = Measurements(spec, images, context, self._autocast)
+        self._health = Health(spec, self.progress.steps, context.finding)
+        self._measurements = Measurements(
+            spec, images, context, self._autocast, labelled, self._health
+        )
         self._collapse = CollapseWatch(spec.watch.collapse_std, spec.watch.collapse_steps)
         self._fingerprint = Fingerprint(images)
         self._corrupt = CorruptImages()
-        self._random = _RandomState(context.device)
-        if spec.training.compile:
-            self.forward = compiled_or_plain(model, self._rehearse, context.device, context.warn)
+        self._random = RandomState(context.device)
+        self.forward: Forward
+        self._accumulation: Accumulation | None
+        self._frozen = spec.training.freeze_epochs > 0
+        self._prepare()
+        self._schedule = SaveSchedule(spec.checkpoint)
         self._stepped = False
         context.reached("network_built")
 
@@ -107,9 +141,13 @@ class Pretraining:
         state = self._context.restore()
         if state is not None:
             self._load(state)
+        elif self._initialise is not None:
+            self._start_from(self._initialise)
+            self._measurements.at_start(self.network, self.progress)
         while self.progress.epochs_ended < self.progress.epochs:
             self._train_epoch()
             self._end_epoch()
+        self._context.finish_saving()
         backbone: nn.Module = self.network.backbone
         return backbone.eval()
 
@@ -119,13 +157,26 @@ class Pretraining:
         Returns:
             The losses, and the norm of the gradient (a scalar).
         """
-        with self._autocast():
-            embeddings = self.forward(*batch.views)
-        losses = self.loss(*embeddings)
-        gradient_norm = self.update.step(self.progress.step, losses.terms)
+        if self._accumulation is None:
+            with self._autocast():
+                embeddings = self.forward(*batch.views)
+            losses = self.loss(*embeddings, boxes=self._boxes(batch))
+            gradient_norm = self.update.step(self.progress.step, losses.terms)
+        else:
+            embeddings = self._accumulation.embeddings(batch.views)
+            losses = self.loss(*embeddings, boxes=self._boxes(batch))
+            gradient_norm = self.update.step(
+                self.progress.step, losses.terms, self._accumulation.backward
+            )
         self.network.move_branch(self.progress.step, self.progress.steps)
         self.progress.step_done()
         return losses, gradient_norm
+
+    def _boxes(self, batch: Batch) -> Tensor | None:
+        """What the views show, where the loss asks for it: elsewhere nothing is copied."""
+        if not isinstance(self._spec.method, VICRegL):
+            return None
+        return batch.boxes.to(self._context.device, non_blocking=True)
 
     def check(self, losses: Losses) -> bool:
         """End the training if it has diverged. Waits for the device.
@@ -145,25 +196,72 @@ class Pretraining:
             raise Diverged(next(text for text in gather_objects(problem) if text is not None))
         return stopping
 
+    def _start_from(self, initialise: Callable[[nn.Module], None]) -> None:
+        """Give the backbones on every worker the weights of ``init``."""
+        backbone = self.network.backbone
+        from_first(lambda: initialise(backbone))
+        take_from_first(backbone.state_dict().values())
+        self.network.share_start()
+
+    def _prepare(self) -> None:
+        """Freeze or thaw the backbones, and make the forward pass that trains the rest."""
+        spec, device = self._spec, self._context.device
+        started = self.network.started_backbones()
+        for backbone in self.network.learning_backbones():
+            if backbone in started:
+                backbone.requires_grad_(not self._frozen)
+        # What was made before must be gone: it would act on the new gradients too.
+        self._accumulation = None
+        self.forward = self.network
+        gc.collect()
+        model = _parallel(self.network, device)
+        self.forward = model
+        self._set_mode()
+        if spec.training.compile:
+            self.forward = compiled_or_plain(
+                model, self._rehearse, len(self.batches.sides), device, self._context.warn
+            )
+        if spec.training.accumulate > 1:
+            self._accumulation = Accumulation(
+                model, self.forward, self._autocast, self._random, spec.training.accumulate
+            )
+
+    def _set_mode(self) -> None:
+        self.network.train()
+        if self._frozen:
+            for backbone in self.network.started_backbones():
+                backbone.eval()
+
     def _rehearse(self, forward: Forward) -> None:
-        """Pass blank views forward and backward through the network, which stays as it is."""
-        size = self._spec.data.image_size
-        count = self._spec.training.batch_size // world_size()
-        blank = torch.zeros(2, count, 3, size, size, device=self._context.device)
-        views = (view.contiguous(memory_format=torch.channels_last) for view in blank)
+        """Pass blank views forward and backward through the network, which stays as it is.
+
+        They have every size that the views of the training have.
+        """
+        training = self._spec.training
+        count = training.batch_size // world_size() // training.accumulate
         before = {name: value.clone() for name, value in self.network.named_buffers()}
         random = self._random.state_dict()
-        with self._autocast():
-            embeddings = forward(*views)
-        self.loss(*embeddings).terms["loss"].backward()  # type: ignore[no-untyped-call]
-        self.network.zero_grad(set_to_none=True)
+        for sides in self.batches.sides:
+            shapes = [(count, 3, side, side) for side in sides]
+            blank = (torch.zeros(shape, device=self._context.device) for shape in shapes)
+            views = (view.contiguous(memory_format=torch.channels_last) for view in blank)
+            with self._autocast():
+                embeddings = forward(*views)
+            whole = torch.tensor([0, 0, 1, 1, 0], device=self._context.device)
+            boxes = whole.expand(count, len(sides), -1)
+            self.loss(*embeddings, boxes=boxes).terms["loss"].backward()  # type: ignore[no-untyped-call]
+            self.network.zero_grad(set_to_none=True)
         self._random.load_state_dict(random)
         with torch.no_grad():
             for name, value in self.network.named_buffers():
                 value.copy_(before[name])
 
     def _train_epoch(self) -> None:
-        self.network.train()
+        frozen = self.progress.epochs_ended < self._spec.training.freeze_epochs
+        if frozen != self._frozen:
+            self._frozen = frozen
+            self._prepare()
+        self._set_mode()
         self.progress.restart_clock()
         batches = self.batches.epoch(self.progress.epochs_ended, self.progress.steps_into_epoch())
         for batch in batches:
@@ -183,6 +281,7 @@ class Pretraining:
             # After the step is recorded: the run resumes at the next one.
             if stopping:
                 self._save()
+                self._context.finish_saving()
                 raise Stopped(f"asked to stop: the state after step {self.progress.step} is saved")
 
     def _end_epoch(self) -> None:
@@ -191,7 +290,12 @@ class Pretraining:
         self._report_corrupt_images()
         self._measurements.after_epoch(self.network, self.progress)
         self.progress.epochs_ended += 1
-        if self.progress.every_epochs(self._spec.checkpoint.every_epochs):
+        # Before the state is saved: a run that resumes from it does not come here again.
+        if self.progress.epochs_ended in self._spec.kept_epochs:
+            self._context.keep_encoder(
+                self.network.backbone, self.progress.epochs_ended, self.progress.step
+            )
+        if self._schedule.is_due(self.progress):
             self._save()
         self._context.epoch_ended(self.progress.epochs_ended, self.progress.epochs)
 
@@ -205,23 +309,23 @@ class Pretraining:
             "images_per_second": progress.images_per_second,
             "epoch": progress.step / self.progress.steps_per_epoch,
         }
-        named = {f"train/{name}": value for name, value in metrics.items()}
-        self._context.metrics(named | spread(losses.std), progress.step)
+        named = {f"train/{name}": value for name, value in metrics.items()} | spread(losses.std)
+        self._context.metrics(named, progress.step)
+        self._health.note(progress.step, named)
         self._context.progress(progress)
 
     def _report_corrupt_images(self) -> None:
         """Warn once of each image that any worker had to skip, and record their number."""
         new = self._corrupt.gather()
         if rank() == 0:
-            for index in new:
-                reason = why_unreadable(self._images, index)
-                self._context.warn(f"skipped an image that cannot be read: {reason}")
+            for warning in unreadable(self._images, new):
+                self._context.warn(warning)
         self._context.metrics(
             {"data/corrupt_images": float(len(self._corrupt))}, self.progress.step
         )
 
     def _plot(self, views: tuple[Tensor, ...]) -> None:
-        first, second = (view[:PLOTTED_PAIRS].cpu().contiguous() for view in views)
+        first, second = (view[:PLOTTED_PAIRS].cpu().contiguous() for view in views[:2])
         self._context.figure("pictures/views.png", plots.view_pairs(first, second))
 
     def _save(self) -> None:
@@ -234,10 +338,19 @@ class Pretraining:
                 "before it is kept: lower optimizer.base_lr, or lengthen training.warmup_epochs"
             )
         self._context.save(self._state())
+        self._schedule.saved()
 
     def _state(self) -> State:
         shared: dict[str, Any] = {"network": self.network.state_dict()}
-        for part in (self._fingerprint, self.update, self._corrupt, self._collapse, self.progress):
+        for part in (
+            self._fingerprint,
+            self.update,
+            self._corrupt,
+            self._collapse,
+            self._measurements,
+            self._health,
+            self.progress,
+        ):
             shared |= part.state_dict()
         own = self._random.state_dict() | self._corrupt.own_state_dict()
         return State(shared.pop("step"), shared, own, world_size())
@@ -250,6 +363,8 @@ class Pretraining:
             self.update,
             self._corrupt,
             self._collapse,
+            self._measurements,
+            self._health,
             self.progress,
             self._random,
         ):
@@ -262,40 +377,34 @@ class Pretraining:
             )
 
 
-def _build_network(spec: PretrainSpec, device: torch.device) -> tuple[JointEmbedding, nn.Module]:
-    """The network, and the module whose forward pass trains it."""
-    network = JointEmbedding(spec)
+def _build_network(spec: PretrainSpec, context: Context) -> JointEmbedding:
+    network, device = JointEmbedding(spec), context.device
     if device.type == "cuda":
         network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     else:
         # On CPUs the views' layout is enough, and the gradients of plain weights need no copy.
         multiply_small_maps(network)
+    if spec.training.checkpoint_activations:
+        for backbone in network.learning_backbones():
+            checkpoint_activations(backbone)
+    if world_size() > 1:
+        if not has_batchnorm(network.backbone):
+            context.warn(
+                f"{spec.backbone.name} has no BatchNorm: only that of the expander, if it has "
+                "one, is synchronised over the workers"
+            )
+        synchronise_batchnorm(network)
+    return network
+
+
+def _parallel(network: JointEmbedding, device: torch.device) -> nn.Module:
+    """The module whose forward pass trains the network."""
     if world_size() == 1:
-        return network, network
-    synchronise_batchnorm(network)
-    model = DistributedDataParallel(
+        return network
+    return DistributedDataParallel(
         network,
         device_ids=[device] if device.type == "cuda" else None,
         # Synchronised, the statistics are the same everywhere.
         forward_sync_buffers=False,
         gradient_as_bucket_view=True,
     )
-    return network, model
-
-
-class _RandomState:
-    """The states of torch's global generators."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def state_dict(self) -> dict[str, Any]:
-        state = {"torch": torch.get_rng_state()}
-        if self._device.type == "cuda":
-            state["cuda"] = torch.cuda.get_rng_state(self._device)
-        return state
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        torch.set_rng_state(state["torch"])
-        if "cuda" in state:
-            torch.cuda.set_rng_state(state["cuda"], self._device)

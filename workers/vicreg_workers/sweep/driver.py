@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import tempfile
+import time
 from collections import deque
 from typing import Any
 
@@ -31,6 +32,7 @@ from vicreg_platform.specs import SweepSpec
 from vicreg_workers.failures import InfrastructureFailure, UserFailure
 from vicreg_workers.pretrain.driver import MAX_RESTARTS
 from vicreg_workers.ray_connection import connect
+from vicreg_workers.stop_signal import StopSignal, on_sigterm
 from vicreg_workers.storage import Folder
 from vicreg_workers.sweep.early_stopping import build_early_stopping
 from vicreg_workers.sweep.ledger import Entry, Ledger
@@ -39,6 +41,9 @@ from vicreg_workers.sweep.search import build_search, next_trial
 from vicreg_workers.sweep.trial import run_trial
 
 logger = logging.getLogger(__name__)
+
+SAVING_SECONDS = 15.0
+"""How long trials may take to save their state: Ray kills the driver after 20."""
 
 
 def sweep(assignment: Assignment, timeline: Timeline) -> None:
@@ -56,6 +61,7 @@ def sweep(assignment: Assignment, timeline: Timeline) -> None:
     assert isinstance(spec, SweepSpec)
     connect(assignment.warm_start)
     ledger = Ledger(assignment.storage, assignment.job_id, spec.objective)
+    on_sigterm(lambda: _stop(assignment, ledger))
     with Reporter(assignment, spec, ledger, timeline) as reporter:
         trials = Trials(assignment, spec, ledger, reporter)
         if trials.left():
@@ -75,6 +81,28 @@ def sweep(assignment: Assignment, timeline: Timeline) -> None:
         failed = [entry for entry in ledger if entry.reason]
         reason = f"; the first: {failed[0].reason}" if failed else ""
         raise UserFailure(f"none of {len(ledger)} trials reported {spec.objective.metric}{reason}")
+
+
+def _stop(assignment: Assignment, ledger: Ledger) -> None:
+    """Let all trials save the step that they are at, and end this process."""
+    signals = [
+        StopSignal(
+            assignment.storage,
+            job_id_of_trial(assignment.job_id, entry.number),
+            assignment.attempt,
+        )
+        for entry in ledger.open()
+    ]
+    training = [signal for signal in signals if signal.is_training()]
+    logger.warning("told to stop: %d trials save their state", len(training))
+    for signal in training:
+        signal.request()
+    deadline = time.monotonic() + SAVING_SECONDS
+    # A trial removes its marks when it has ended. Tune may start it again: that is ended with
+    # this process, and loses what it has done since.
+    while any(signal.is_training() for signal in training) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os._exit(FailureClass.INFRASTRUCTURE.exit_code)
 
 
 def _fit(assignment: Assignment, spec: SweepSpec, trials: Trials) -> None:
@@ -104,12 +132,12 @@ def _fit(assignment: Assignment, spec: SweepSpec, trials: Trials) -> None:
 
 def _resources(spec: SweepSpec, parameters: dict[str, Any]) -> tune.PlacementGroupFactory:
     """The resources of a trial's own process. Several workers reserve theirs by themselves."""
-    resources = spec.trial_spec(parameters).resources
-    if resources.workers > 1:
+    trial = spec.trial_spec(parameters)
+    if trial.needs().count > 1:
         # Ray refuses an empty request, and a CPU given here would be missing from the workers.
         return tune.PlacementGroupFactory([{"memory": 2**20}])
     return tune.PlacementGroupFactory(
-        [{"CPU": resources.cpus_per_worker, "GPU": resources.gpus_per_worker}]
+        [{"CPU": trial.resources.cpus_per_worker, "GPU": trial.resources.gpus_per_worker}]
     )
 
 

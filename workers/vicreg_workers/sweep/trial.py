@@ -49,14 +49,12 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
     trial: Assignment | None = None
     try:
         trial = _assignment_of_trial(sweep, config["number"], config["parameters"])
-        spec = trial.spec
-        assert isinstance(spec, PretrainSpec)
-        if spec.resources.workers == 1:
-            _train_here(trial, spec)
+        if trial.worker_count == 1:
+            _train_here(trial)
         else:
             from vicreg_workers.pretrain.driver import fit, scaling_of
 
-            fit(trial, scaling_of(spec), Timeline(), [TuneReportCallback()])
+            fit(trial, scaling_of(trial), Timeline(), [TuneReportCallback()])
     except JobFailure as failure:
         if failure.failure_class is FailureClass.INFRASTRUCTURE:
             raise
@@ -75,10 +73,12 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
         gc.collect()
 
 
-def _train_here(trial: Assignment, spec: PretrainSpec) -> None:
+def _train_here(trial: Assignment) -> None:
     """Train in this process, which Ray Tune gave the resources of the one worker."""
     from vicreg_workers.pretrain.worker import train
 
+    spec = trial.spec
+    assert isinstance(spec, PretrainSpec)
     train(trial, reserved_device(spec.resources.gpus_per_worker), Timeline(), tune.report)
 
 

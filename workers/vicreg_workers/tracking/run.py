@@ -24,6 +24,6 @@ def _ensure_run(assignment: Assignment) -> str:
         spec.name,
         spec.experiment,
         spec.model_dump(mode="json"),
-        assignment.encoder_run_id,
+        assignment.encoder_run_id if spec.parent_job is not None else None,
     )
     return run_id

@@ -18,6 +18,12 @@ export type Point = Schemas["MetricPointSchema"];
 export type Recipe = Schemas["Recipe"];
 export type Problem = Schemas["Problem"];
 export type DryRun = Schemas["DryRun"];
+export type JobPatch = Schemas["JobPatch"];
+export type Queue = Schemas["QueueSchema"];
+export type QueueEntry = Schemas["QueueEntry"];
+export type QueuePlace = Schemas["QueuePlace"];
+export type Holder = Schemas["Holder"];
+export type OwnerShare = Schemas["OwnerShare"];
 
 /** An answer of the API that is no success. */
 export class ApiError extends Error {

@@ -62,7 +62,7 @@ export function listen(client: QueryClient): () => void {
     alive();
     const event = JSON.parse(message.data) as JobEvent;
     patch(client, event.job_id, { state: event.after });
-    for (const key of [["jobs"], ["job", event.job_id], ["events"], ["schedules"]]) refresh(key);
+    for (const key of [["jobs"], ["job", event.job_id], ["events"], ["schedules"], ["queue"]]) refresh(key);
     if (event.before !== event.after) refresh(["cluster"]);
   });
   source.addEventListener("progress", (message) => {

@@ -49,13 +49,22 @@ export const request = (id: string) =>
 export const jobEvents = (id: string) =>
   queryOptions({
     queryKey: ["job", id, "events"],
-    queryFn: ({ signal }) =>
-      answered(
-        api.GET("/v1/jobs/{job_id}/events", {
-          params: { path: { job_id: id }, query: { limit: 200 } },
-          signal,
-        }),
-      ),
+    queryFn: async ({ signal }) => {
+      const found = [];
+      let cursor: string | undefined;
+      // All of them: the timeline goes from the submission to the end.
+      do {
+        const page = await answered(
+          api.GET("/v1/jobs/{job_id}/events", {
+            params: { path: { job_id: id }, query: { limit: 200, cursor } },
+            signal,
+          }),
+        );
+        found.push(...page.items);
+        cursor = page.next_cursor ?? undefined;
+      } while (cursor !== undefined && found.length < 5000);
+      return found;
+    },
   });
 
 export const artifacts = (id: string) =>
@@ -144,6 +153,14 @@ export const ticks = (id: string) =>
         }),
       ),
   });
+
+export const queue = queryOptions({
+  queryKey: ["queue"],
+  // As many as the API lists at once.
+  queryFn: ({ signal }) => answered(api.GET("/v1/queue", { params: { query: { limit: 1000 } }, signal })),
+  // Places change without an event: when what runs gets on, or the dispatcher has gone.
+  refetchInterval: 2_000,
+});
 
 export const cluster = queryOptions({
   queryKey: ["cluster"],

@@ -8,6 +8,7 @@ const TONES: Record<JobState, Tone> = {
   starting: "indigo",
   running: "indigo",
   stopping: "orange",
+  paused: "orange",
   succeeded: "green",
   failed: "red",
   cancelled: "gray",

@@ -1,7 +1,7 @@
 // What can be done with jobs, and what it says afterwards.
 import { Button, Group, Modal, Stack, Text } from "@mantine/core";
 import { notifications } from "@mantine/notifications";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { type QueryClient, useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { type ReactNode, useState } from "react";
 import { answered, api, type Job } from "../api/client";
 import { session } from "../api/queries";
@@ -27,26 +27,39 @@ export function tellFailure(error: Error): void {
   notifications.show({ color: "red", title: "That was not done", message: error.message, autoClose: 12_000 });
 }
 
-type Bulk = { action: "cancel" | "retry" | "label"; jobs: string[]; labels?: Record<string, string | null> };
+/** Ask again for whatever shows these jobs. */
+export async function refresh(client: QueryClient, jobs: Job[]): Promise<void> {
+  await Promise.all([
+    client.invalidateQueries({ queryKey: ["jobs"] }),
+    client.invalidateQueries({ queryKey: ["queue"] }),
+    ...jobs.map((job) => client.invalidateQueries({ queryKey: ["job", job.id] })),
+  ]);
+}
 
-const DONE = { cancel: "Cancelled", retry: "Submitted again", label: "Labelled" };
+const DONE = {
+  pause: "Paused",
+  resume: "Resumed",
+  cancel: "Cancelled",
+  retry: "Submitted again",
+  label: "Labelled",
+  priority: "Priority changed",
+};
+
+export type Action = keyof typeof DONE;
+type Bulk = { action: Action; jobs: string[]; labels?: Record<string, string | null>; priority?: number };
 
 /** Do one thing with several jobs; each that could not be done is named. */
 export function useBulk(after?: (jobs: Job[]) => void) {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: ({ action, jobs, labels = {} }: Bulk) =>
-      answered(api.POST("/v1/jobs/bulk", { body: { action, jobs, labels } })),
+    mutationFn: ({ labels = {}, ...rest }: Bulk) => answered(api.POST("/v1/jobs/bulk", { body: { labels, ...rest } })),
     onSuccess: async (answer, { action }) => {
       const jobs = answer.items.flatMap((item) => (item.job ? [item.job] : []));
       for (const item of answer.items) {
         if (item.problem) tellFailure(new Error(item.problem.detail));
       }
       if (jobs.length > 0) tell(`${DONE[action]}: ${plural(jobs.length, "job")}`);
-      await Promise.all([
-        client.invalidateQueries({ queryKey: ["jobs"] }),
-        ...jobs.map((job) => client.invalidateQueries({ queryKey: ["job", job.id] })),
-      ]);
+      await refresh(client, jobs);
       after?.(jobs);
     },
     onError: tellFailure,

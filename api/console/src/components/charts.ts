@@ -6,11 +6,11 @@ import type { Curve } from "./Chart";
 /** What stands in one chart, in this order; any other metric has a chart of its own. */
 const GROUPS: [title: string, metrics: string[]][] = [
   ["Loss", ["train/loss"]],
-  ["Terms of the loss, bare", ["train/invariance", "train/variance", "train/covariance"]],
+  ["Terms of the loss, bare", ["train/invariance", "train/local_invariance", "train/variance", "train/covariance"]],
   ["Standard deviation of the embedding's dimensions", ["embedding/std_mean", "embedding/std_min"]],
   ["Standard deviation of the representation's dimensions", ["representation/std_mean", "representation/std_min"]],
   ["Nearest neighbours", ["knn/top1", "knn/top5"]],
-  ["RankMe", ["representation/rankme"]],
+  ["RankMe", ["representation/rankme", "embedding/rankme"]],
   ["Learning rate", ["train/learning_rate"]],
   ["Images per second", ["train/images_per_second"]],
 ];

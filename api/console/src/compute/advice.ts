@@ -17,6 +17,7 @@ export function advice(job: Job): string | null {
   if (job.state === "failed") return FAILURES[job.failure ?? ""] ?? FAILURES.infrastructure ?? null;
   if (job.state === "queued") return "It starts by itself as soon as the cluster has room for it.";
   if (job.state === "waiting") return "It starts by itself once that has come.";
+  if (job.state === "paused") return "It occupies nothing. Resumed, it goes on from the step at which it was paused.";
   if (job.state === "cancelled" && job.attempts.length > 0) return "A retry goes on from its last checkpoint.";
   return null;
 }

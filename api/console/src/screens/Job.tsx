@@ -1,21 +1,26 @@
 // One job: what it is, how it goes, why, and what can be done about it.
-import { Alert, Button, Code, Group, Stack, Table, Tabs, Text, Title, Tooltip } from "@mantine/core";
-import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
+import { Alert, Code, Group, Stack, Table, Tabs, Text, Title, Tooltip } from "@mantine/core";
+import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { lazy, Suspense } from "react";
-import { answered, api, type Job } from "../api/client";
+import type { Job } from "../api/client";
 import * as queries from "../api/queries";
-import { Confirm, tell, tellFailure, useBulk, useMayChange, useMaySubmit } from "../components/actions";
 import { Columns } from "../components/Columns";
 import { Failure } from "../components/Failure";
 import { JobProgressBar } from "../components/JobProgressBar";
+import { JobRef } from "../components/JobRef";
 import { LinkButton } from "../components/links";
-import { ended, StateBadge } from "../components/StateBadge";
+import { Reason } from "../components/Reason";
+import { StateBadge } from "../components/StateBadge";
 import { Duration, Time } from "../components/Time";
 import { advice } from "../compute/advice";
 import { bytes, duration, metric } from "../compute/format";
 import { phases } from "../compute/timeline";
+import { workersNow, workersOf } from "../compute/workers";
 import type { JobSearch, Tab } from "../router";
+import { Actions } from "./job/Actions";
+import { Course } from "./job/Course";
+import { Place } from "./job/Place";
 
 const Curves = lazy(() => import("./job/Curves"));
 const Trials = lazy(() => import("./job/Trials"));
@@ -48,7 +53,11 @@ export function JobScreen() {
   const { id } = route.useParams();
   const { tab = "overview" } = route.useSearch();
   const navigate = useNavigate({ from: "/jobs/$id" });
-  const { data: job, error, refetch } = useQuery(queries.job(id));
+  const { data: job, error, refetch } = useQuery({
+    ...queries.job(id),
+    // Its place in the queue changes without an event.
+    refetchInterval: (query) => (query.state.data?.state === "queued" ? 5_000 : false),
+  });
   if (error) return <Failure error={error} retry={() => void refetch()} />;
   if (job === undefined) return null;
   const tabs = TABS[job.kind] ?? ["overview", "json"];
@@ -116,7 +125,7 @@ function Head({ job }: { job: Job }) {
             {job.name}
           </Title>
         </Group>
-        <Actions job={job} />
+        <Actions key={job.id} job={job} />
       </Group>
       <Group gap="md" mih={22}>
         <Text size="sm" c="dimmed">
@@ -130,73 +139,23 @@ function Head({ job }: { job: Job }) {
   );
 }
 
-function Actions({ job }: { job: Job }) {
-  const mayChange = useMayChange()(job.owner);
-  const maySubmit = useMaySubmit();
-  const navigate = useNavigate();
-  const client = useQueryClient();
-  const bulk = useBulk((jobs) => {
-    const made = jobs[0];
-    if (made !== undefined && made.id !== job.id) void navigate({ to: "/jobs/$id", params: { id: made.id } });
-  });
-  const promote = useMutation({
-    mutationFn: () =>
-      answered(api.POST("/v1/jobs/{job_id}/promote", { params: { path: { job_id: job.id } } })),
-    onSuccess: async (made) => {
-      tell("The best configuration is trained by this job");
-      await client.invalidateQueries({ queryKey: ["jobs"] });
-      await navigate({ to: "/jobs/$id", params: { id: made.id } });
-    },
-    onError: tellFailure,
-  });
-  return (
-    <Group gap={6}>
-      {job.mlflow !== null && (
-        <Button component="a" href={job.mlflow.url} target="_blank" rel="noreferrer" variant="default">
-          MLflow ↗
-        </Button>
-      )}
-      {maySubmit && (
-        <LinkButton to="/new" search={{ from: job.id }} variant="default">
-          Clone
-        </LinkButton>
-      )}
-      {maySubmit && (job.state === "failed" || job.state === "cancelled") && (
-        <Button variant="default" loading={bulk.isPending} onClick={() => bulk.mutate({ action: "retry", jobs: [job.id] })}>
-          Retry
-        </Button>
-      )}
-      {mayChange && job.kind === "sweep" && ended(job.state) && (
-        <Button loading={promote.isPending} onClick={() => promote.mutate()}>
-          Promote the best
-        </Button>
-      )}
-      {mayChange && !ended(job.state) && (
-        <Confirm
-          label="Cancel"
-          title="Cancel this job?"
-          confirm="Cancel the job"
-          disabled={job.state === "stopping"}
-          loading={bulk.isPending}
-          onConfirm={() => bulk.mutate({ action: "cancel", jobs: [job.id] })}
-        >
-          {job.name} stops. Its last checkpoint is kept: a retry goes on from there.
-        </Confirm>
-      )}
-    </Group>
-  );
-}
-
 function Overview({ job }: { job: Job }) {
   const hint = advice(job);
   const names = Object.keys(job.summary).sort();
   return (
     <Stack gap="sm">
       {(job.reason !== null || hint !== null) && (
-        <Alert color={job.state === "failed" ? "red" : "indigo"} variant="light" title={job.reason === null ? undefined : <span className="wrap">{job.reason}</span>}>
+        <Alert color={job.state === "failed" ? "red" : "indigo"} variant="light" title={job.reason === null ? undefined : <span className="wrap"><Reason text={job.reason} /></span>}>
+          {job.state === "queued" && job.queue != null && <Place place={job.queue} />}
           {hint}
         </Alert>
       )}
+      {job.progress?.findings.map((finding) => (
+        <Alert key={finding.name} color="orange" variant="light" title={finding.name.replaceAll("_", " ")}>
+          {finding.text}
+        </Alert>
+      ))}
+      <Course job={job} />
       <div className="grid">
         <section className="card">
           <Title order={2}>Where the time went</Title>
@@ -286,25 +245,21 @@ function Timeline({ job }: { job: Job }) {
   );
 }
 
-function JobRef({ id }: { id: string }) {
-  const { data } = useQuery(queries.job(id));
-  return (
-    <Link to="/jobs/$id" params={{ id }} className="clip" style={{ display: "inline-block" }}>
-      {data?.name ?? id}
-    </Link>
-  );
-}
-
 function Facts({ job }: { job: Job }) {
   const following = useQuery(queries.jobs({ parent: job.id, order: "asc", limit: 20 }));
+  const limit = (job.spec as { max_runtime?: string | null }).max_runtime;
   const facts: [string, React.ReactNode][] = [
     ["Submitted", <Time key="c" at={job.created_at} />],
     ["Ran for", <Duration key="d" from={job.started_at} to={job.finished_at} />],
     ["Owner", job.owner ?? "–"],
     ["Priority", job.priority],
+    ["Preemptible", job.preemptible ? "yes" : "no"],
   ];
+  if (job.kind === "pretrain") facts.push(["Workers", workersNow(job.workers ?? null, workersOf(job.spec))]);
   if (job.parent != null) facts.push([job.kind === "evaluate" ? "Evaluates" : "Promoted from", <JobRef key="p" id={job.parent} />]);
   if (job.retry_of != null) facts.push(["Retries", <JobRef key="r" id={job.retry_of} />]);
+  if (job.extends != null) facts.push(["Extends", <JobRef key="e" id={job.extends} />]);
+  if (job.made_room_for != null) facts.push(["Made room for", <JobRef key="m" id={job.made_room_for} />]);
   if (job.depends_on.length > 0) {
     facts.push(["Waits for", <Stack key="w" gap={0}>{job.depends_on.map((id) => <JobRef key={id} id={id} />)}</Stack>]);
   }
@@ -317,6 +272,7 @@ function Facts({ job }: { job: Job }) {
     ]);
   }
   if (job.start_after != null) facts.push(["Not before", <Time key="n" at={job.start_after} />]);
+  if (limit != null) facts.push(["Max runtime", limit]);
   if (job.deadline != null) facts.push(["Deadline", <Time key="l" at={job.deadline} />]);
   const children = following.data?.items ?? [];
   if (children.length > 0) {
@@ -373,7 +329,7 @@ function Attempts({ job }: { job: Job }) {
   return (
     <div className="scroll" tabIndex={0}>
       <Table>
-        <Columns names={["Attempt", "Outcome", "Queued", "Submitted", "Ran for", "What it said", "On Ray"]} />
+        <Columns names={["Attempt", "Outcome", "Workers", "Queued", "Submitted", "Ran for", "What it said", "On Ray"]} />
         <Table.Tbody>
           {job.attempts.map((attempt) => (
             <Table.Tr key={attempt.number}>
@@ -383,6 +339,7 @@ function Attempts({ job }: { job: Job }) {
                 </Link>
               </Table.Td>
               <Table.Td>{attempt.outcome ?? "live"}</Table.Td>
+              <Table.Td>{attempt.workers ?? "–"}</Table.Td>
               <Table.Td>
                 <Time at={attempt.queued_at} />
               </Table.Td>
@@ -448,7 +405,7 @@ function Events({ job }: { job: Job }) {
   return (
     <Table maw={1000}>
       <Table.Tbody>
-        {data?.items.map((event) => (
+        {data?.map((event) => (
           <Table.Tr key={event.id}>
             <Table.Td w={110}>
               <Time at={event.at} />

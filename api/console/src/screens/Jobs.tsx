@@ -5,7 +5,6 @@ import {
   Checkbox,
   Group,
   Menu,
-  Modal,
   MultiSelect,
   Select,
   Stack,
@@ -22,7 +21,8 @@ import { type CellContext, type Column, type ColumnDef, flexRender, getCoreRowMo
 import { memo, useCallback, useEffect, useMemo, useState } from "react";
 import type { Job, JobState } from "../api/client";
 import * as queries from "../api/queries";
-import { Confirm, useBulk, useMaySubmit } from "../components/actions";
+import type { Action } from "../components/actions";
+import { ChosenJobs } from "../components/ChosenJobs";
 import { Failure } from "../components/Failure";
 import { JobProgressBar } from "../components/JobProgressBar";
 import { StateBadge, STATES } from "../components/StateBadge";
@@ -31,11 +31,12 @@ import { metric, number, plural } from "../compute/format";
 import type { JobsSearch } from "../router";
 
 const PAGE = 50;
+const ACTIONS: Action[] = ["pause", "resume", "cancel", "retry", "label"];
 const route = getRouteApi("/jobs");
 type Row = Job & { depth: number };
 
 function score(job: Job): string {
-  const name = ["knn/top1", "linear/top1", "finetune/top1", "train/loss"].find((each) => each in job.summary);
+  const name = ["knn/top1", "linear/top1", "finetune/top1", "svm/map", "retrieval/map", "segmentation/miou", "detection/ap", "train/loss"].find((each) => each in job.summary);
   return name === undefined ? "–" : `${name} ${metric(name, job.summary[name])}`;
 }
 
@@ -193,6 +194,7 @@ export function Jobs() {
     document.getElementById(`row-${here}`)?.scrollIntoView({ block: "nearest" });
   }, [here]);
 
+  const picked = Object.values(chosen);
   const more = list.data?.next_cursor != null;
   const first = search.after === undefined && search.before === undefined;
   const newer = first ? false : search.before === undefined || more;
@@ -223,7 +225,15 @@ export function Jobs() {
           </Menu.Dropdown>
         </Menu>
       </Filters>
-      <Chosen jobs={Object.values(chosen)} clear={() => setChosen({})} />
+      <ChosenJobs jobs={picked} actions={ACTIONS} clear={() => setChosen({})}>
+        <Button
+          variant="default"
+          disabled={picked.length < 2 || picked.length > 50}
+          onClick={() => void navigate({ to: "/compare", search: { job: picked.map((job) => job.id) } })}
+        >
+          Compare
+        </Button>
+      </ChosenJobs>
       {list.error && <Failure error={list.error} retry={() => void list.refetch()} />}
       <div className="scroll" tabIndex={0} style={{ minHeight: 300 }}>
         <Table className="jobs" stickyHeader>
@@ -232,6 +242,7 @@ export function Jobs() {
               <Table.Th w={30}>
                 <Checkbox
                   aria-label="Choose all on this page"
+                  disabled={rows.length === 0}
                   checked={rows.length > 0 && rows.every((job) => job.id in chosen)}
                   onChange={(event) =>
                     setChosen(event.currentTarget.checked ? Object.fromEntries(rows.map((job) => [job.id, job])) : {})
@@ -484,78 +495,5 @@ function Day({
         change(day === "" ? undefined : new Date(`${day}T00:00`).toISOString());
       }}
     />
-  );
-}
-
-function Chosen({ jobs, clear }: { jobs: Job[]; clear: () => void }) {
-  const bulk = useBulk(clear);
-  const maySubmit = useMaySubmit();
-  const navigate = useNavigate();
-  const [labelling, setLabelling] = useState(false);
-  const [pair, setPair] = useState("");
-  if (jobs.length === 0) return null;
-  const ids = jobs.map((job) => job.id);
-  const act = (action: "cancel" | "retry" | "label", labels?: Record<string, string | null>) =>
-    bulk.mutate({ action, jobs: ids, labels });
-  const [key = "", value = ""] = pair.split(/=(.*)/s);
-  return (
-    <Group gap="xs" className="card" p={6} role="region" aria-label="Chosen jobs">
-      <Text size="sm">{plural(jobs.length, "job")} chosen</Text>
-      <Button
-        variant="default"
-        disabled={jobs.length < 2 || jobs.length > 50}
-        onClick={() => void navigate({ to: "/compare", search: { job: ids } })}
-      >
-        Compare
-      </Button>
-      {maySubmit && (
-        <>
-          <Confirm
-            label="Cancel"
-            title={`Cancel ${plural(jobs.length, "job")}?`}
-            confirm={`Cancel ${plural(jobs.length, "job")}`}
-            loading={bulk.isPending}
-            onConfirm={() => act("cancel")}
-          >
-            {jobs
-              .slice(0, 10)
-              .map((job) => job.name)
-              .join("\n")}
-            {jobs.length > 10 && `\nand ${jobs.length - 10} more`}
-          </Confirm>
-          <Button variant="default" loading={bulk.isPending} onClick={() => act("retry")}>
-            Retry
-          </Button>
-          <Button variant="default" onClick={() => setLabelling(true)}>
-            Label
-          </Button>
-        </>
-      )}
-      <Button variant="subtle" onClick={clear}>
-        Choose none
-      </Button>
-      <Modal opened={labelling} onClose={() => setLabelling(false)} title={`Label ${plural(jobs.length, "job")}`}>
-        <form
-          onSubmit={(event) => {
-            event.preventDefault();
-            act("label", { [key]: value === "" ? null : value });
-            setLabelling(false);
-          }}
-        >
-          <Stack>
-            <TextInput
-              label="Label"
-              description="key=value; key= removes it"
-              value={pair}
-              onChange={(event) => setPair(event.currentTarget.value)}
-              data-autofocus
-            />
-            <Button type="submit" disabled={key === "" || !pair.includes("=")}>
-              {value === "" ? "Remove the label" : "Set the label"}
-            </Button>
-          </Stack>
-        </form>
-      </Modal>
-    </Group>
   );
 }

@@ -50,7 +50,7 @@ function KeyList() {
       </Group>
       <div className="scroll" tabIndex={0}>
         <Table>
-          <Columns names={["Owner", "Role", "Public part", "Jobs", "GPUs", "Created", "Expires", "Last used", ""]} />
+          <Columns names={["Owner", "Role", "Public part", "Jobs", "GPUs", "Priority", "Weight", "Created", "Expires", "Last used", ""]} />
           <Table.Tbody>
             {data?.items.map((key) => (
               <Table.Tr key={key.prefix}>
@@ -61,6 +61,8 @@ function KeyList() {
                 </Table.Td>
                 <Table.Td>{key.max_jobs ?? "–"}</Table.Td>
                 <Table.Td>{key.max_gpus ?? "–"}</Table.Td>
+                <Table.Td>{key.max_priority ?? "–"}</Table.Td>
+                <Table.Td>{key.weight ?? 1}</Table.Td>
                 <Table.Td>
                   <Time at={key.created_at} />
                 </Table.Td>
@@ -105,6 +107,8 @@ function NewKey() {
   const [days, setDays] = useState<number | string>("");
   const [jobs, setJobs] = useState<number | string>("");
   const [gpus, setGpus] = useState<number | string>("");
+  const [priority, setPriority] = useState<number | string>("");
+  const [weight, setWeight] = useState<number | string>("");
   const create = useMutation({
     mutationFn: () =>
       answered(
@@ -115,6 +119,8 @@ function NewKey() {
             expires_in: days === "" ? null : `P${days}D`,
             max_jobs: jobs === "" ? null : Number(jobs),
             max_gpus: gpus === "" ? null : Number(gpus),
+            max_priority: priority === "" ? null : Number(priority),
+            weight: weight === "" ? null : Number(weight),
           },
         }),
       ),
@@ -169,6 +175,15 @@ function NewKey() {
               <NumberInput label="Expires in days" min={1} max={3650} value={days} onChange={setDays} />
               <NumberInput label="Unfinished jobs, at most" min={1} value={jobs} onChange={setJobs} />
               <NumberInput label="GPUs, at most" min={0} value={gpus} onChange={setGpus} />
+              <NumberInput label="Priority of a job, at most" min={-1000} max={1000} allowDecimal={false} value={priority} onChange={setPriority} />
+              <NumberInput
+                label="Weight"
+                description="With 2, the owner gets twice the share of one with 1, the default."
+                min={0.01}
+                max={100}
+                value={weight}
+                onChange={setWeight}
+              />
               <Button type="submit" loading={create.isPending}>
                 Create the key
               </Button>

@@ -11,7 +11,7 @@ import { metric } from "../compute/format";
 
 const route = getRouteApi("/models");
 type Spec = { backbone?: { name?: string }; data?: { source?: string; path?: string }; method?: { name?: string } };
-const SCORES = ["knn/top1", "linear/top1", "finetune/top1"];
+const SCORES = ["knn/top1", "linear/top1", "finetune/top1", "svm/map", "retrieval/map", "segmentation/miou", "detection/ap"];
 
 export function Models() {
   const { text, experiment } = route.useSearch();

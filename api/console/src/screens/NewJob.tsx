@@ -13,7 +13,9 @@ import { Editor } from "../components/Editor";
 import { PlaceLink } from "../components/links";
 import { Failure } from "../components/Failure";
 import { plural } from "../compute/format";
+import { foreseen } from "../compute/queue";
 import { rangeOf } from "../compute/spec";
+import { workersOf, workersText } from "../compute/workers";
 
 const route = getRouteApi("/new");
 const EXACT = { exact: true, includeSearch: true, explicitUndefined: true };
@@ -124,6 +126,11 @@ function Writing({ start }: { start: string }) {
             {needs(check.data.spec)}
           </Text>
         )}
+        {ready && (
+          <Text size="sm" c="dimmed">
+            {foreseen(check.data, check.dataUpdatedAt)}
+          </Text>
+        )}
       </div>
       <Group>
         <Button size="sm" disabled={!ready} loading={submit.isPending} onClick={() => submit.mutate()}>
@@ -135,19 +142,20 @@ function Writing({ start }: { start: string }) {
 }
 
 type Resolved = {
-  resources?: { workers?: number; cpus_per_worker?: number; gpus_per_worker?: number };
+  resources?: { cpus_per_worker?: number; gpus_per_worker?: number };
   evaluations?: unknown[];
 };
 
 function needs(spec: Record<string, unknown>): string {
   const { resources, evaluations } = spec as Resolved;
   const parts = ["The spec is valid."];
-  if (resources?.workers !== undefined) {
+  const workers = workersOf(spec);
+  if (resources !== undefined && workers !== null) {
     const each = [
       resources.cpus_per_worker ? plural(resources.cpus_per_worker, "CPU") : "",
       resources.gpus_per_worker ? plural(resources.gpus_per_worker, "GPU") : "",
     ].filter(Boolean);
-    parts.push(`It needs ${plural(resources.workers, "worker")} of ${each.join(" and ")}.`);
+    parts.push(`It needs ${workersText(workers)} of ${each.join(" and ")}.`);
   }
   if (evaluations !== undefined && evaluations.length > 0) {
     parts.push(`${plural(evaluations.length, "evaluation")} will follow.`);

@@ -18,18 +18,18 @@ from torchvision.transforms import InterpolationMode
 from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
-from vicreg_workers.selfsup.data.crops import _hold
+from vicreg_platform.specs.data import Hold
+from vicreg_workers.selfsup.data import memory
+from vicreg_workers.selfsup.data.crops import _hold, open_crops
+from vicreg_workers.selfsup.data.decoding import Picture
 from vicreg_workers.selfsup.data.evaluation_batches import plain_batches
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.shared_memory import loaders_within
-from vicreg_workers.selfsup.data.sources import Images, open_images, read_image
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
-from vicreg_workers.selfsup.data.transforms import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PlainView,
-    normalised,
-)
+from vicreg_workers.selfsup.data.transforms import PlainView, normalised
 from vicreg_workers.selfsup.errors import InvalidInput
+from vicreg_workers.selfsup.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 def under(root: Path) -> Callable[[str], Path]:
@@ -134,16 +134,20 @@ def test_torchvision_sets_are_read_from_disk(tmp_path: Path) -> None:
     assert images.read(0).size == (28, 28)
 
 
+SPEC = Augmentation.model_validate({"preset": "cifar"})
+
+
 def batches_of(
     images: Images, size: int = 4, seed: int = 0, loaders: int = 0, drop_last: bool = True
 ) -> ViewBatches:
     return ViewBatches(
         images,
-        Augmentation.model_validate({"preset": "cifar"}),
+        SPEC,
         views=2,
         image_size=16,
         batch_size=size,
         seed=seed,
+        epochs=1000,
         device=torch.device("cpu"),
         loaders=loaders,
         drop_last=drop_last,
@@ -291,7 +295,7 @@ def test_fewer_images_than_a_batch_are_refused(tmp_path: Path) -> None:
 def test_16_bits_a_pixel_are_scaled_to_8(tmp_path: Path) -> None:
     values = np.array([[0, 1000, 30000, 65535]], dtype=np.uint16)
     Image.fromarray(values).save(tmp_path / "16.png")
-    pixels = np.asarray(read_image(str(tmp_path / "16.png")))
+    pixels = np.asarray(Picture((tmp_path / "16.png").read_bytes()).rgb())
     assert pixels[0, :, 0].tolist() == [0, 3, 117, 255]
 
 
@@ -299,7 +303,7 @@ def test_16_bits_a_pixel_are_scaled_to_8(tmp_path: Path) -> None:
 def test_pixels_of_an_unknown_range_are_refused(tmp_path: Path, kind: str, text: str) -> None:
     Image.fromarray(np.full((4, 4), 200, dtype=kind)).save(tmp_path / "image.tiff")
     with pytest.raises(OSError, match=text):
-        read_image(str(tmp_path / "image.tiff"))
+        Picture((tmp_path / "image.tiff").read_bytes()).rgb()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -366,3 +370,26 @@ def test_an_image_that_can_be_read_later_is_still_replaced(
     assert held is not None
     _, sources, broken = held
     assert (sources, broken) == ([0, 1, 3, 3, 4, 5, 6, 7], frozenset({2}))
+
+
+@pytest.mark.parametrize(("hold", "held"), [("auto", True), ("never", False), (8 * 432, False)])
+def test_images_are_held_within_a_bound(tmp_path: Path, hold: Hold, held: bool) -> None:
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), under(tmp_path))
+    place = (torch.device("cpu"), 0, 4 * 2 * 3 * 16**2)
+    # Eight images of 12 by 12 pixels.
+    assert open_crops(images, SPEC, *place, "bicubic", hold).held_bytes == (8 * 432 if held else 0)
+    assert open_crops(images, SPEC, *place, "bicubic", 8 * 432 + 1).held_bytes == 8 * 432
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"), [("1048576\n", 2**20), ("max\n", None), ("9" * 30, None), (None, None)]
+)
+def test_memory_is_the_containers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str | None, limit: int | None
+) -> None:
+    files = tmp_path / "memory.max", tmp_path / "limit_in_bytes"
+    if content is not None:
+        files[0].write_text(content)
+    monkeypatch.setattr(memory, "LIMITS", files)
+    assert memory.memory_limit() == (limit or psutil.virtual_memory().total)

@@ -104,7 +104,8 @@ def test_strengths_are_drawn_over_their_whole_range() -> None:
 @pytest.mark.parametrize("shape", [(32, 32), (375, 500), (20, 200)])
 def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
     height, width = shape
-    ours = draw_crops(preset("vicreg"), DRAWS, height, width, generator_for(5)).double()
+    heights, widths = (torch.full((DRAWS,), side) for side in shape)
+    ours = draw_crops(preset("vicreg"), DRAWS, generator_for(5)).boxes(heights, widths).double()
     reference = transforms.RandomResizedCrop(8, scale=(0.08, 1.0))
     torch.manual_seed(0)
     image = torch.zeros(3, height, width)
@@ -127,7 +128,7 @@ def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
 def test_crops_are_pils(size: int, interpolation: Interpolation) -> None:
     images = photographs(64)
-    crops = draw_crops(preset("vicreg"), 64, 32, 32, generator_for(6))
+    crops = draw_crops(preset("vicreg"), 64, generator_for(6)).boxes(*torch.full((2, 64), 32))
     flips = draw_flips(preset("vicreg"), 64, generator_for(7))
     made = crop_batch(images.transpose(1, 2).contiguous(), crops, flips, size, interpolation)
     for image, (top, left, height, width), flip, ours in zip(
@@ -210,7 +211,7 @@ def test_whole_views_are_distributed_as_the_references(name: str) -> None:
     spec, count = preset(name), 900
     images = photographs(300).repeat(count // 300, 1, 1, 1)
     generator = generator_for(8)
-    crops = draw_crops(spec, count, 32, 32, generator)
+    crops = draw_crops(spec, count, generator).boxes(*torch.full((2, count), 32))
     flips = draw_flips(spec, count, generator)
     ours = crop_batch(images.transpose(1, 2).contiguous(), crops, flips, 32)
     ours = recolour(ours, draw_colours(spec, 1, count, generator))

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from vicreg_platform.specs import LinearProtocol
 from vicreg_workers.selfsup.errors import InvalidInput
@@ -13,7 +12,6 @@ from vicreg_workers.selfsup.evaluation.features import Features
 from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.linear import linear_probe
 from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, top_k_accuracy
-from vicreg_workers.selfsup.monitor.representation import _representation_metrics, alpha_req, rankme
 
 
 def blobs(count: int, seed: int, noise: float = 0.3) -> Features:
@@ -122,50 +120,6 @@ def test_top_five_of_three_classes_is_all() -> None:
     assert top_k_accuracy(scores, torch.tensor([0, 2]), 5) == 1.0
 
 
-def test_rankme_counts_the_directions() -> None:
-    generator = torch.Generator().manual_seed(0)
-    basis, _ = torch.linalg.qr(torch.randn(64, 4, generator=generator))
-    assert rankme(basis) == pytest.approx(4.0, rel=1e-3)
-    assert rankme(basis[:, :1].repeat(1, 8)) == pytest.approx(1.0, rel=1e-3)
-
-
-def power_law(samples: int, dimensions: int, alpha: float) -> Tensor:
-    """A normal sample whose covariance has the eigenvalues i^(-α), rotated at random."""
-    generator = torch.Generator().manual_seed(dimensions)
-    eigenvalues = torch.arange(1, dimensions + 1) ** -alpha
-    z = torch.randn(samples, dimensions, generator=generator) * eigenvalues.sqrt()
-    rotation, _ = torch.linalg.qr(torch.randn(dimensions, dimensions, generator=generator))
-    rotated: Tensor = z @ rotation
-    return rotated
-
-
-@pytest.mark.parametrize(
-    ("samples", "dimensions", "alpha"),
-    [
-        (2000, 64, 0.5), (2000, 64, 1.0), (2000, 64, 1.5),
-        (4000, 512, 0.5), (2000, 512, 1.0), (2000, 512, 1.5),
-        (2500, 2048, 1.0), (2000, 2048, 1.5),
-    ],
-)  # fmt: skip
-def test_alpha_req_is_that_of_the_power_law(samples: int, dimensions: int, alpha: float) -> None:
-    assert alpha_req(power_law(samples, dimensions, alpha)) == pytest.approx(alpha, abs=0.05)
-
-
-def test_alpha_req_is_that_of_an_exact_spectrum() -> None:
-    basis, _ = torch.linalg.qr(torch.randn(1200, 20, dtype=torch.double))
-    basis, _ = torch.linalg.qr(basis - basis.mean(dim=0))
-    for alpha in (0.0, 1.0, 2.5):
-        eigenvalues = torch.arange(1, 21).double() ** -alpha
-        assert alpha_req(basis * eigenvalues.sqrt()) == pytest.approx(alpha, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("samples", "dimensions", "alpha"), [(2000, 2048, 0.5), (1000, 512, 0.5), (900, 64, 1.0)]
-)
-def test_alpha_req_of_too_few_samples_is_none(samples: int, dimensions: int, alpha: float) -> None:
-    assert alpha_req(power_law(samples, dimensions, alpha)) is None
-
-
 def test_mean_average_precision_leaves_the_unknown_out() -> None:
     scores = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.7, 0.9], [0.1, 0.0]])
     targets = torch.tensor([[1, 0], [0, 0], [1, -1], [0, 0]])
@@ -210,9 +164,3 @@ def test_one_rate_is_trained_on_all_images() -> None:
     )
     assert sorted(seen) == sorted([*range(30)] * 2)
     assert result.holdout == {}
-
-
-def test_a_representation_is_described_with_alpha_req_if_there_are_images_enough() -> None:
-    names = {"std_mean", "std_min", "covariance", "rankme"}
-    assert _representation_metrics(power_law(900, 64, 1.0)).keys() == names
-    assert _representation_metrics(power_law(2000, 64, 1.0)).keys() == names | {"alpha_req"}

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.errors import InvalidSpec
-from vicreg_platform.specs import PretrainSpec, parse_spec
-from vicreg_workers.selfsup import covariance, variance
+from vicreg_platform.specs import PretrainSpec, VICReg, parse_spec
+from vicreg_workers.selfsup import covariance, invariance, variance
 from vicreg_workers.selfsup.loss.methods import MethodLoss, barlow_twins, negative_cosine, nt_xent
 from vicreg_workers.selfsup.model.network import JointEmbedding, momentum_at
 
@@ -91,6 +91,81 @@ def test_two_processes_are_one_on_the_concatenated_batch(two_processes: Gloo, me
         torch.testing.assert_close(together, gradients[view], rtol=1e-6, atol=1e-9)
 
 
+def with_local_views(x: Tensor, y: Tensor, local: Tensor) -> Tensor:
+    """The loss of global views x and y and of local ones, written out pair by pair."""
+    n, d = x.shape
+    views = [x, y, *local]
+    pairs = [(g, v) for g in (0, 1) for v in range(len(views)) if v != g]
+    total: Tensor = (
+        25.0 * sum(((views[g] - views[v]) ** 2).sum() for g, v in pairs) / len(pairs) / (n * d)
+    )
+    for z in (x, y):
+        matrix = (z - z.mean(0)).T @ (z - z.mean(0)) / (n - 1)
+        spread = torch.sqrt(matrix.diagonal() + 1e-4)
+        total = total + 25.0 * (1 - spread).clamp(min=0).sum() / d / 2
+        total = total + (matrix[~torch.eye(d, dtype=torch.bool)] ** 2).sum() / d
+    return total
+
+
+def shares_with_local_views(x: Tensor, y: Tensor, local: Tensor) -> tuple[Tensor, list[Tensor]]:
+    rank, size = dist.get_rank(), dist.get_world_size()
+    mine = [z.chunk(size, dim=-2)[rank].clone().requires_grad_() for z in (x, y, local)]
+    loss = loss_with_local_views(*mine)
+    value = loss.detach().clone()
+    dist.all_reduce(value)
+    return value / size, [each / size for each in torch.autograd.grad(loss, mine)]
+
+
+def loss_with_local_views(x: Tensor, y: Tensor, local: Tensor) -> Tensor:
+    return MethodLoss(VICReg(), local=True)(x, y, ((x, y),), local).terms["loss"]
+
+
+@pytest.mark.parametrize(("n", "d"), [(8, 12), (12, 8)])
+def test_local_views_are_matched_to_both_global_ones(two_processes: Gloo, n: int, d: int) -> None:
+    x, y = embeddings(n, d)
+    generator = torch.Generator().manual_seed(5)
+    local = x + torch.randn(3, n, d, generator=generator, dtype=torch.float64)
+    (value, first), (_, second) = two_processes.run(shares_with_local_views, x, y, local)
+    given = [z.requires_grad_() for z in (x, y, local)]
+    expected = with_local_views(*given)
+    alone = loss_with_local_views(*given)
+    torch.testing.assert_close(alone, expected)
+    torch.testing.assert_close(value, expected.detach())
+    wanted = torch.autograd.grad(expected, given)
+    assert all(bool(each.any()) for each in wanted)
+    torch.testing.assert_close(torch.autograd.grad(alone, given), wanted)
+    for mine, others, gradient in zip(first, second, wanted, strict=True):
+        torch.testing.assert_close(torch.cat([mine, others], dim=-2), gradient)
+
+
+def test_the_terms_of_local_views_are_told_apart() -> None:
+    x, y = embeddings(6, 10)
+    local = torch.stack([x + 1.0, y + 2.0])
+    objective = MethodLoss(VICReg(), local=True)
+    terms = objective(x, y, ((x, y),), local).terms
+    assert tuple(terms) == objective.terms
+    without = MethodLoss(VICReg())(x, y, ((x, y),)).terms
+    for name in ("invariance", "variance", "covariance"):
+        assert torch.equal(terms[name], without[name])  # comparable with runs without local views
+    near = [invariance(g, v) for g in (x, y) for v in local]
+    torch.testing.assert_close(terms["local_invariance"], torch.stack(near).mean())
+
+
+def test_local_views_pass_the_network_as_one_batch() -> None:
+    views = {"local": 3, "local_size": 8}
+    spec = spec_for("vicreg", augmentation={"views": views})
+    network = JointEmbedding(spec)
+    pair, local = torch.randn(2, 4, 3, 16, 16), torch.randn(3, 4, 3, 8, 8)
+    found = network(*pair, *local)
+    assert int(network.get_buffer("backbone.bn1.num_batches_tracked")) == 3
+    assert found.local.shape == (3, 4, 12)
+    torch.testing.assert_close(found.local.flatten(0, 1), network.embed(local.flatten(0, 1)))
+    without = network(*pair)
+    assert without.local is None
+    assert torch.equal(found.first, without.first)
+    assert torch.equal(found.second, without.second)
+
+
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_variance_and_covariance_can_be_added_to_every_method(method: str) -> None:
     x, y = embeddings(8, 12)
@@ -151,7 +226,7 @@ def test_branches_can_have_different_backbones() -> None:
     second = {"name": "vit_s", "patch_size": 4}
     spec = spec_for("vicreg", branches={"weights": "separate", "backbone": second})
     network = JointEmbedding(spec)
-    first, other, _ = network(*torch.randn(2, 4, 3, 8, 8))
+    first, other, *_ = network(*torch.randn(2, 4, 3, 8, 8))
     assert first.shape == other.shape == (4, 12)
 
 

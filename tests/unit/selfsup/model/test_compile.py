@@ -57,9 +57,31 @@ def test_a_module_that_cannot_be_compiled_runs_as_it_is(
     request.getfixturevalue(failure)
     warnings: list[str] = []
     module = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
-    assert compiled_or_plain(module, rehearse, CPU, warnings.append) is module
+    assert compiled_or_plain(module, rehearse, 1, CPU, warnings.append) is module
     (warning,) = warnings
     assert reason in warning
+
+
+def test_a_module_is_compiled_for_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[int] = []
+
+    def noted(graph: Any, inputs: Any) -> Any:
+        widths.extend(each.shape[1] for each in inputs if each.ndim == 2)
+        return graph
+
+    def rehearse_all(forward: Forward) -> None:
+        for width in range(3, 15):
+            forward(torch.ones(2, width))
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=noted))
+    # Twelve: the compiler itself would stop at eight.
+    warnings: list[str] = []
+    forward = compiled_or_plain(nn.ReLU(), rehearse_all, 12, CPU, warnings.append)
+    assert warnings == []
+    assert widths == list(range(3, 15))
+    rehearse_all(forward)
+    assert len(widths) == 12
 
 
 class Broken(nn.Module):
@@ -75,7 +97,7 @@ class Broken(nn.Module):
 def test_the_modules_own_errors_pass() -> None:
     warnings: list[str] = []
     with pytest.raises(KeyError, match="mine"):
-        compiled_or_plain(Broken(KeyError("mine")), rehearse, CPU, warnings.append)
+        compiled_or_plain(Broken(KeyError("mine")), rehearse, 1, CPU, warnings.append)
     assert warnings == []
 
 
@@ -94,7 +116,7 @@ def compile_where_one_has_no_compiler() -> tuple[bool, list[str]]:
         torch._dynamo.reset()
         if rank() == 1:
             patch.setattr(torch, "compile", partial(torch.compile, backend=refuse))
-        forward = compiled_or_plain(module, rehearse, CPU, warnings.append)
+        forward = compiled_or_plain(module, rehearse, 1, CPU, warnings.append)
     return forward is module, warnings
 
 

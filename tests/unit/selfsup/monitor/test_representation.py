@@ -1,14 +1,17 @@
 """A network is measured on the same images, unchanged, and not too often."""
 
 from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
-from PIL import Image
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from tests.unit.selfsup.test_train import spec_for
 from vicreg_platform.specs import DigitsData
+from vicreg_workers.selfsup.data.decoding import AnyPicture
 from vicreg_workers.selfsup.data.sources import Digits, Subset
+from vicreg_workers.selfsup.data.transforms import normalised
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.model.network import JointEmbedding
 from vicreg_workers.selfsup.monitor import representation
@@ -94,10 +97,10 @@ def test_neighbours_by_pixels_are_of_the_same_digit(
 class SomeUnreadable(Subset):
     """Of every four images only one can be read."""
 
-    def read(self, index: int) -> Image.Image:
+    def open(self, index: int) -> AnyPicture:
         if index % 4:
             raise OSError
-        return super().read(index)
+        return super().open(index)
 
 
 def test_images_that_cannot_be_read_are_left_out(digits: Digits, network: JointEmbedding) -> None:
@@ -140,3 +143,53 @@ def test_the_network_is_measured_in_the_precision_it_is_trained_in(
     few = Subset(digits, range(100))
     Diagnostics(few, 8, CPU, 0, autocast, 1000).of(network, neighbours=False)
     assert set(seen) == {dtype}
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs", "every"),
+    [(4_000, 100, 60), (50_000, 100, 20), (50_000, 90, 20), (50, 1, 4296)],
+)
+def test_lidar_is_measured_at_most_five_times_before_the_end(
+    digits: Digits, images: int, epochs: int, every: int
+) -> None:
+    """And 50 images are trained for each of up to 4,296 views: of few images, only at the end."""
+    many = Subset(digits, [0] * images)
+    assert Diagnostics(many, 8, CPU, 0, nullcontext, epochs).lidar_every_epochs == every
+
+
+def test_lidar_needs_200_images_and_changes_nothing_else(
+    digits: Digits, network: JointEmbedding
+) -> None:
+    augmentation = spec_for(1).augmentation
+    enough, few = (
+        Diagnostics(Subset(digits, range(n)), 8, CPU, 0, nullcontext, 1, augmentation)
+        for n in (200, 199)
+    )
+    random = torch.get_rng_state()
+    measured = enough.of(network, neighbours=False, views=True).metrics()
+    assert torch.equal(random, torch.get_rng_state())
+    assert network.training
+    assert 1 < measured.pop("representation/lidar") <= 199
+    assert measured == enough.of(network, neighbours=False).metrics()
+    assert "representation/lidar" not in few.of(network, neighbours=False, views=True).metrics()
+
+
+def test_random_weights_are_measured_with_the_statistics_of_images(
+    digits: Digits, network: JointEmbedding
+) -> None:
+    measured = Diagnostics(digits, 8, CPU, 0, nullcontext, 1000)
+    random = torch.get_rng_state()
+    fresh = deepcopy(network.backbone)
+    top1, queries = measured.untrained(fresh)
+    assert top1 is not None
+    assert queries == len(digits) // 4
+    assert torch.equal(random, torch.get_rng_state())
+    # They are those of a training step on the first batch, as torch keeps them with momentum 1.
+    stepped = deepcopy(network.backbone).train()
+    for module in stepped.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 1.0
+    with torch.no_grad():
+        stepped(normalised(next(iter(measured._batches(256)))[0], CPU))
+    for name, value in stepped.state_dict().items():
+        torch.testing.assert_close(fresh.state_dict()[name], value)

@@ -9,14 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.unit.selfsup import drawn_objects
 from tests.unit.selfsup.data.test_sources import under
+from tests.unit.selfsup.drawn_shapes import save_ade20k, save_folders, save_voc
+from tests.unit.selfsup.small_detector import shrink_detector
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.recipes import load_recipe
 from vicreg_platform.specs import EvaluateSpec, ImageFolderData, parse_spec
 from vicreg_workers.evaluate.driver import measure
-from vicreg_workers.evaluate.evaluation import classes_in_train
+from vicreg_workers.evaluate.evaluation import Evaluation
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.selfsup.data.sources import Images, open_images
+from vicreg_workers.selfsup.data.images import Images, classes_in_train
+from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
 
 
@@ -35,7 +40,7 @@ def test_a_class_missing_from_the_test_set_shifts_no_label(tmp_path: Path) -> No
 
 
 def test_a_class_missing_from_the_training_set_is_a_user_failure(tmp_path: Path) -> None:
-    with pytest.raises(UserFailure, match="emu"):
+    with pytest.raises(InvalidInput, match="emu"):
         classes_in_train(folder(tmp_path, "train", "cat"), folder(tmp_path, "test", "emu"))
 
 
@@ -58,7 +63,12 @@ class Log:
 
 
 def measured(
-    protocol: dict[str, Any], train: dict[str, Any], test: dict[str, Any], root: Path, log: Log
+    protocol: dict[str, Any],
+    train: dict[str, Any],
+    test: dict[str, Any],
+    root: Path,
+    log: Log,
+    seeds: int = 1,
 ) -> dict[str, float]:
     spec = parse_spec(
         {
@@ -66,6 +76,7 @@ def measured(
             "encoder": {"untrained": {"name": "resnet10", "stem": "cifar"}},
             "protocol": protocol,
             "data": {"train": train, "test": test},
+            "seeds": seeds,
         }
     )
     assert isinstance(spec, EvaluateSpec)
@@ -78,7 +89,8 @@ def measured(
         storage=str(root),
         data_root=str(root),
     )
-    return measure(assignment, spec, log, torch.device("cpu"))  # type: ignore[arg-type]
+    evaluation = Evaluation(assignment, spec, log, torch.device("cpu"))  # type: ignore[arg-type]
+    return measure(evaluation, spec)
 
 
 def digits(share: float, split: str = "train") -> dict[str, Any]:
@@ -189,3 +201,177 @@ def test_a_share_is_taken_of_every_class_and_is_the_same_for_a_seed(tmp_path: Pa
         names(names="vague.txt")
     with pytest.raises(InvalidInput, match=r"names nobody.png and 0 more"):
         names(names="wrong.txt")
+
+
+def test_images_without_labels_are_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "flat" / "0.png")
+    flat = {"source": "image_folder", "path": "flat", "image_size": 8}
+    for protocol in ("knn", "linear", "finetune"):
+        with pytest.raises(UserFailure, match=r"^data\.train: its images have no labels"):
+            measured({"name": protocol}, flat, flat, tmp_path, Log())
+    log = Log()
+    measured({"name": "features"}, flat, flat, tmp_path, log)
+    arrays = np.load(io.BytesIO(log.files["features.npz"]))
+    assert arrays["train_labels"].tolist() == arrays["test_labels"].tolist() == [-1]
+
+
+def test_svms_and_retrieval_on_digits(tmp_path: Path) -> None:
+    """An untrained network already tells digits apart, far above chance."""
+    svm = on_digits({"name": "svm", "costs": [1.0, 10.0]}, tmp_path)
+    assert set(svm) == {"svm/map", "svm/top1", "svm/top5", "data/corrupt_images"}
+    assert svm["svm/map"] > 0.5
+    assert svm["svm/top1"] > 0.5  # chance: 0.1
+    few = on_digits({"name": "few_shot", "shots": [1, 8]}, tmp_path)
+    assert set(few) - {"data/corrupt_images"} == {
+        f"few_shot/{shots}/{score}" for shots in (1, 8) for score in ("top1", "top1_std")
+    }
+    assert 0.2 < few["few_shot/1/top1"] < few["few_shot/8/top1"]
+    found = on_digits({"name": "retrieval"}, tmp_path)
+    assert found["retrieval/recall_at_1"] > 0.5
+    assert found["retrieval/map"] > 0.15
+    assert found["retrieval/recall_at_1"] <= found["retrieval/recall_at_5"]
+
+
+def test_svms_of_several_labels_are_measured_by_mean_average_precision(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 20)):
+        (tmp_path / split).mkdir()
+        lines = ["image,red,blue"]
+        for index in range(count):
+            red, blue = index % 2, (index // 2) % 2
+            pixels = noise.integers(0, 100, (8, 8, 3), dtype=np.uint8)
+            pixels[:, :, 0] += 100 * red
+            pixels[:, :, 2] += 100 * blue
+            Image.fromarray(pixels).save(tmp_path / split / f"{index}.png")
+            lines.append(f"{index}.png,{red},{blue}")
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    train, test = (
+        {"source": "image_folder", "path": split, "labels": f"{split}.csv", "image_size": 8}
+        for split in ("train", "test")
+    )
+    metrics = measured({"name": "svm", "costs": [1.0, 10.0]}, train, test, tmp_path, Log())
+    assert metrics["svm/map"] > 0.95
+    assert "svm/top1" not in metrics
+    for name in ("red", "blue"):
+        (tmp_path / "one" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "one" / name / "0.png")
+    one = {"source": "image_folder", "path": "one", "image_size": 8}
+    with pytest.raises(UserFailure, match="give both or neither"):
+        measured({"name": "svm"}, train, one, tmp_path, Log())
+
+
+@pytest.mark.parametrize("protocol", [{}, {"frozen": False}])
+def test_segmentation_stores_its_metrics_and_a_figure(
+    tmp_path: Path, protocol: dict[str, Any]
+) -> None:
+    save_folders(tmp_path / "train", 8, 0)
+    save_folders(tmp_path / "test", 4, 1)
+    (tmp_path / "train/masks/5.png").write_bytes(b"")
+    train, test = (
+        {"source": "segmentation_folder", "layout": "folders", "path": split, "image_size": 32}
+        for split in ("train", "test")
+    )
+    log = Log()
+    few = {"name": "segmentation", "epochs": 2, "batch_size": 4}
+    metrics = measured(few | protocol, train, test, tmp_path, log)
+    names = {"segmentation/miou", "segmentation/pixel_accuracy", "data/corrupt_images"}
+    assert set(metrics) == names
+    assert 0 < metrics["segmentation/miou"] <= metrics["segmentation/pixel_accuracy"] < 1
+    assert metrics["data/corrupt_images"] == 1
+    with Image.open(io.BytesIO(log.files["pictures/segmentation.png"])) as figure:
+        assert figure.format == "PNG"
+    assert log.last is not None
+    assert log.last.step == log.last.steps == 2 * 8 + 4
+
+
+@pytest.mark.parametrize("layout", ["voc", "ade20k"])
+def test_the_segmentation_recipes_fit_their_layouts(tmp_path: Path, layout: str) -> None:
+    """The recipe as it is shipped, but for its size, on a tiny copy of the data set."""
+    recipe = load_recipe(f"segmentation-{layout}")
+    if layout == "voc":
+        save_voc(tmp_path / "VOCdevkit/VOC2012", trainaug=4, val=2)
+    else:
+        save_ade20k(tmp_path / "ADEChallengeData2016", training=4, validation=2)
+    train, test = (recipe["data"][part] | {"image_size": 32} for part in ("train", "test"))
+    protocol = recipe["protocol"] | {"epochs": 1, "batch_size": 2}
+    metrics = measured(protocol, train, test, tmp_path, Log())
+    assert metrics["data/corrupt_images"] == 0
+    assert 0 <= metrics["segmentation/miou"] < 1
+
+
+def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
+    def run(seed: int, seeds: int) -> dict[str, float]:
+        linear = {"name": "finetune", "epochs": 1, "batch_size": 32, "seed": seed}
+        return measured(linear, digits(0.1), digits(0.2, "test"), tmp_path, Log(), seeds=seeds)
+
+    alone = [run(seed, 1)["finetune/top1"] for seed in (3, 4)]
+    assert alone[0] != alone[1]
+    both = run(3, 2)
+    assert both["finetune/top1"] == pytest.approx(sum(alone) / 2)
+    assert both["finetune/top1_std"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5)
+    assert "data/corrupt_images_std" not in both
+
+
+@pytest.fixture
+def small_detector(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink_detector(monkeypatch, width=16, regions=8, proposals=(100, 20))
+
+
+BOX_METRICS = {"detection/ap", "detection/ap50", "detection/ap75", "data/corrupt_images"}
+MASK_METRICS = {"detection/mask_ap", "detection/mask_ap50", "detection/mask_ap75"}
+
+
+@pytest.mark.usefixtures("small_detector")
+def test_detection_stores_its_metrics_and_a_figure(tmp_path: Path) -> None:
+    drawn_objects.save_voc(tmp_path / "set", size=32, train=5, test=3)
+    (tmp_path / "set/JPEGImages/set_train_002.jpg").write_bytes(b"")
+    train, test = (
+        {"source": "detection_folder", "layout": "voc", "path": "set", "split": split}
+        | {"image_size": 32}
+        for split in ("train", "test")
+    )
+    log = Log()
+    protocol = {"name": "detection", "epochs": 2, "batch_size": 2}
+    metrics = measured(protocol, train, test, tmp_path, log)
+    assert set(metrics) == BOX_METRICS
+    assert 0 <= metrics["detection/ap"] <= metrics["detection/ap50"] <= 1
+    assert metrics["data/corrupt_images"] == 1
+    with Image.open(io.BytesIO(log.files["pictures/detection.png"])) as figure:
+        assert figure.format == "PNG"
+    assert log.last is not None
+    assert log.last.step == log.last.steps == 2 * 5 + 3
+
+
+@pytest.mark.usefixtures("small_detector")
+def test_an_object_of_an_unknown_class_ends_the_evaluation(tmp_path: Path) -> None:
+    drawn_objects.save_voc(tmp_path / "set", size=32, train=4, test=2)
+    note = tmp_path / "set/Annotations/set_test_001.xml"
+    note.write_text(note.read_text().replace("disc", "cat").replace("square", "cat"))
+    train, test = (
+        {"source": "detection_folder", "layout": "voc", "path": "set", "split": split}
+        | {"image_size": 32}
+        for split in ("train", "test")
+    )
+    with pytest.raises(InvalidInput, match="objects of the class cat"):
+        measured({"name": "detection"}, train, test, tmp_path, Log())
+
+
+@pytest.mark.usefixtures("small_detector")
+@pytest.mark.parametrize("layout", ["voc", "coco"])
+def test_the_detection_recipes_fit_their_layouts(tmp_path: Path, layout: str) -> None:
+    """The recipe as it is shipped, but for its size, on a tiny copy of the data set."""
+    recipe = load_recipe(f"detection-{layout}")
+    if layout == "voc":
+        for year, splits in (("VOC2007", ("trainval", "test")), ("VOC2012", ("trainval",))):
+            root = tmp_path / "VOCdevkit" / year
+            drawn_objects.save_voc(root, size=32, **dict.fromkeys(splits, 2))
+    else:
+        for split in ("train2017", "val2017"):
+            notes = tmp_path / f"coco/annotations/instances_{split}.json"
+            drawn_objects.save_coco(tmp_path / "coco" / split, notes, 4, size=32)
+    train, test = (recipe["data"][part] | {"image_size": 32} for part in ("train", "test"))
+    protocol = recipe["protocol"] | {"epochs": 1, "batch_size": 2}
+    metrics = measured(protocol, train, test, tmp_path, Log())
+    assert set(metrics) == BOX_METRICS | (MASK_METRICS if layout == "coco" else set())
+    assert metrics["data/corrupt_images"] == 0

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from vicreg_workers.selfsup.data.shared_memory import loaders_within
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.drawn_batches import in_batches, read_batches
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.transforms import PlainView
 
 PlainBatch = tuple[Tensor, Tensor, tuple[int, ...]]
@@ -27,15 +27,12 @@ def plain_batches(
         batch_size: images per batch, at least 1.
         loaders: processes that read images; with 0, this process reads them.
     """
-    return iter(
-        DataLoader(
-            _PlainDataset(images, transform),
-            batch_size=batch_size,
-            num_workers=loaders_within(loaders, batch_size * transform.bytes),
-            collate_fn=_collate_readable,
-            # Its own generator: reading images must not change what is drawn next.
-            generator=torch.Generator().manual_seed(0),
-        )
+    return read_batches(
+        _PlainDataset(images, transform),
+        in_batches(range(len(images)), batch_size),
+        loaders,
+        transform.bytes,
+        _collate_readable,
     )
 
 

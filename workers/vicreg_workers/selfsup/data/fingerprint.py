@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.errors import InvalidInput
 
 

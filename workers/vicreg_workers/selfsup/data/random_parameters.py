@@ -64,7 +64,9 @@ def draw_colours(spec: Augmentation, view: int, count: int, generator: torch.Gen
 
     Args:
         spec: probabilities and strengths.
-        view: 0 for the first views, 1 for the second: they differ in blur and solarisation.
+        view: the number of the view, from 0. The first and the second differ in blur and
+            solarisation; local ones are in turn as the first and as the second, as in VICRegL
+            (facebookresearch/VICRegL, ``transforms.py``).
         count: n.
         generator: draws them.
     """
@@ -83,8 +85,8 @@ def draw_colours(spec: Augmentation, view: int, count: int, generator: torch.Gen
         order=torch.rand(count, 4, generator=generator).argsort(dim=1),
         factors=torch.stack([*factors, uniform(-spec.hue, spec.hue)], dim=1),
         grayscale=happens(spec.grayscale),
-        blur=torch.where(happens(spec.blur[view]), sigma, 0.0),
-        solarize=happens(spec.solarize[view]),
+        blur=torch.where(happens(spec.blur[view % 2]), sigma, 0.0),
+        solarize=happens(spec.solarize[view % 2]),
     )
 
 
@@ -93,36 +95,69 @@ def draw_flips(spec: Augmentation, count: int, generator: torch.Generator) -> Te
     return torch.rand(count, generator=generator) < spec.horizontal_flip
 
 
-def draw_crops(
-    spec: Augmentation, count: int, height: int, width: int, generator: torch.Generator
-) -> Tensor:
-    """Draw crops of ``count`` images of one size: top, left, height, width, ``[count, 4]``.
+@dataclass(frozen=True)
+class CropDraws:
+    """What is drawn of n crops before the sizes of their images are known."""
 
-    As torchvision's ``RandomResizedCrop.get_params``: an area and an aspect ratio are drawn up to
-    10 times until the crop fits. If none fits, the largest centred crop of a permitted ratio is
-    taken.
+    area: Tensor
+    """Shares of the image's area, ``[n, CROP_TRIES]``."""
+    ratio: Tensor
+    """Width by height, ``[n, CROP_TRIES]``."""
+    corner: Tensor
+    """Where the crop lies in the room that there is, vertically and horizontally: ``[2, n]`` in
+    [0, 1)."""
+
+    def rows(self, start: int, count: int) -> CropDraws:
+        """The draws of ``count`` crops from ``start`` on."""
+        rows = slice(start, start + count)
+        return CropDraws(self.area[rows], self.ratio[rows], self.corner[:, rows])
+
+    def boxes(self, heights: Tensor, widths: Tensor) -> Tensor:
+        """The crops of images of these sizes: top, left, height and width, ``[n, 4]``.
+
+        As torchvision's ``RandomResizedCrop.get_params``: the first area and ratio that fit are
+        taken. If none fits, the largest centred crop of a permitted ratio is taken.
+
+        Args:
+            heights: of the images, ``[n]`` integers.
+            widths: the same.
+        """
+        high, wide = heights[:, None], widths[:, None]
+        across = (self.area * high * wide * self.ratio).sqrt().round()
+        down = (self.area * high * wide / self.ratio).sqrt().round()
+        fits = (across > 0) & (across <= wide) & (down > 0) & (down <= high)
+        first = fits.int().argmax(dim=1, keepdim=True)
+        chosen = torch.stack([down.gather(1, first), across.gather(1, first)])[:, :, 0]
+        room = torch.stack([heights, widths]) - chosen
+        corner = (self.corner * (room + 1)).floor().minimum(room)
+        crops = torch.cat([corner, chosen]).T.long()
+        return torch.where(fits.any(dim=1, keepdim=True), crops, _centred_crops(heights, widths))
+
+
+def draw_crops(
+    spec: Augmentation, count: int, generator: torch.Generator, view: int = 0
+) -> CropDraws:
+    """Draw crops of ``count`` images: for each, 10 areas and aspect ratios, and a corner.
+
+    Args:
+        spec: the shares of an image that a crop covers.
+        count: n.
+        generator: draws them.
+        view: the number of the view, from 0.
     """
     tries = (count, CROP_TRIES)
-    smallest, largest = spec.crop_scale
+    smallest, largest = spec.scale(view)
     area = torch.rand(tries, generator=generator) * (largest - smallest) + smallest
     log_ratio = [math.log(ratio) for ratio in ASPECT_RATIO]
     ratio = torch.exp(
         torch.rand(tries, generator=generator) * (log_ratio[1] - log_ratio[0]) + log_ratio[0]
     )
-    widths = (area * height * width * ratio).sqrt().round()
-    heights = (area * height * width / ratio).sqrt().round()
-    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
-    first = fits.int().argmax(dim=1, keepdim=True)
-    chosen = torch.stack([heights.gather(1, first), widths.gather(1, first)])[:, :, 0]
-    room = torch.tensor([height, width]).view(2, 1) - chosen
-    corner = (torch.rand(2, count, generator=generator) * (room + 1)).floor().minimum(room)
-    crops = torch.cat([corner, chosen]).T.long()
-    return torch.where(fits.any(dim=1, keepdim=True), crops, _centred_crop(height, width))
+    return CropDraws(area, ratio, torch.rand(2, count, generator=generator))
 
 
-def _centred_crop(height: int, width: int) -> Tensor:
+def _centred_crops(heights: Tensor, widths: Tensor) -> Tensor:
     lowest, highest = ASPECT_RATIO
-    crop_width = min(width, round(height * highest))
-    crop_height = min(height, round(width / lowest))
-    top, left = (height - crop_height) // 2, (width - crop_width) // 2
-    return torch.tensor([top, left, crop_height, crop_width])
+    across = torch.minimum(widths, (heights.double() * highest).round().long())
+    down = torch.minimum(heights, (widths.double() / lowest).round().long())
+    top, left = (heights - down) // 2, (widths - across) // 2
+    return torch.stack([top, left, down, across], dim=1)

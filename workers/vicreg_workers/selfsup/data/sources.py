@@ -1,90 +1,114 @@
-"""Labelled images, on disk or shipped with a library, as PIL images by index."""
+"""Opens the images that a spec names."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import os
-from collections.abc import Callable, Sequence
-from pathlib import Path, PurePosixPath
-from typing import Protocol, cast
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 import torchvision.datasets
 from PIL import Image
-from torch import Tensor
 
-from vicreg_platform.specs import Data, DigitsData, ImageFolderData, TorchvisionData
-from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
+from vicreg_platform.specs import (
+    Data,
+    DetectionData,
+    DigitsData,
+    HuggingFaceData,
+    ImageFolderData,
+    SegmentationData,
+    TorchvisionData,
+    WebDatasetData,
+)
+from vicreg_workers.selfsup.data.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.decoding import AnyPicture, DecodedPicture
+from vicreg_workers.selfsup.data.image_folder import ImageFolder, LabelledFolder, read_text
+from vicreg_workers.selfsup.data.images import Images, Locate
+from vicreg_workers.selfsup.data.listed_files import located
+from vicreg_workers.selfsup.data.masked_images import MaskedImages
+from vicreg_workers.selfsup.data.shards import Keep, Shards
 from vicreg_workers.selfsup.errors import InvalidInput
 
 DIGITS_TEST_SHARE = 0.2
-
-Locate = Callable[[str], Path]
-"""From a path relative to the data root to an absolute one, with symbolic links followed. Raises
-ValueError if the path is outside the root or does not exist."""
+_Unmasked = DigitsData | ImageFolderData | WebDatasetData | HuggingFaceData | TorchvisionData
 
 
-class Images(Protocol):
-    """A set of labelled images. ``read`` raises OSError for an image that cannot be decoded."""
-
-    labels: Sequence[int]
-    """The class of each image: an index into ``classes``."""
-    classes: Sequence[str]
-    """The names of the classes."""
-    several: Tensor | None
-    """``[N, C]`` of 1, 0, or -1 for unknown if images have several labels each, else None. With
-    several, ``labels`` holds the first that is 1."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> Image.Image:
-        """Image ``index``, decoded, in RGB."""
-        ...
-
-    def name(self, index: int) -> str:
-        """A name for people: the path of image ``index`` if it has one."""
-        ...
-
-
-def open_images(spec: Data, locate: Locate) -> Images:
+def open_images(spec: Data, locate: Locate, keep: Keep | None = None, loaders: int = 0) -> Images:
     """Open the images that ``spec`` names.
+
+    Args:
+        spec: the data source.
+        locate: finds the paths of the spec.
+        keep: where the indexes of shards are kept; None keeps none.
+        loaders: processes that may be used to list images.
+
+    Raises:
+        InvalidInput: the images are missing or malformed.
+        Unreachable: they lie in a store that does not answer.
+    """
+    if isinstance(spec, SegmentationData):
+        return open_masked_images(spec, locate)
+    if isinstance(spec, DetectionData):
+        return open_boxed_images(spec, locate)
+    images = _open_all(spec, locate, keep, loaders)
+    if isinstance(spec, ImageFolderData) and spec.names is not None:
+        images = Subset(images, _listed(images, located(locate, spec.names, "data.names")))
+    if spec.share < 1.0:
+        images = Subset(images, stratified(images.labels, spec.share, spec.share_seed))
+    return images
+
+
+def open_masked_images(spec: SegmentationData, locate: Locate) -> MaskedImages:
+    """Open the images with masks that ``spec`` names.
 
     Args:
         spec: the data source.
         locate: finds the paths of the spec.
 
     Raises:
-        InvalidInput: the images are missing or malformed.
+        InvalidInput: images or masks are missing.
     """
-    images = _open_all(spec, locate)
-    if isinstance(spec, ImageFolderData) and spec.names is not None:
-        images = Subset(images, _listed(images, _located(locate, spec.names, "data.names")))
+    images = MaskedImages(spec, located(locate, spec.path, "data.path"), locate)
     if spec.share < 1.0:
-        images = Subset(images, stratified(images.labels, spec.share, spec.share_seed))
+        return images.only(stratified(images.labels, spec.share, spec.share_seed))
     return images
 
 
-def _open_all(spec: Data, locate: Locate) -> Images:
+def open_boxed_images(spec: DetectionData, locate: Locate) -> BoxedImages:
+    """Open the images with objects that ``spec`` names.
+
+    Args:
+        spec: the data source.
+        locate: finds the paths of the spec.
+
+    Raises:
+        InvalidInput: images or annotations are missing or malformed.
+    """
+    images = BoxedImages(spec, locate)
+    if spec.share < 1.0:
+        return images.only(stratified(images.labels, spec.share, spec.share_seed))
+    return images
+
+
+def _open_all(spec: _Unmasked, locate: Locate, keep: Keep | None, loaders: int) -> Images:
     if isinstance(spec, DigitsData):
         return Digits(spec)
-    path = _located(locate, spec.path, "data.path")
-    if isinstance(spec, ImageFolderData):
-        if spec.labels is None:
-            return ImageFolder(path)
-        table = _located(locate, spec.labels, "data.labels")
-        return LabelledFolder(
-            path, table, lambda image: locate(str(PurePosixPath(spec.path) / image))
-        )
-    return TorchvisionImages(spec, path)
+    if isinstance(spec, WebDatasetData):
+        return Shards(spec, locate, keep, loaders)
+    path = located(locate, spec.path, "data.path")
+    if isinstance(spec, HuggingFaceData):
+        # Imported here: pyarrow takes a while, and few need it.
+        from vicreg_workers.selfsup.data.huggingface import HuggingFace
 
-
-def _located(locate: Locate, path: str, field: str) -> Path:
-    try:
-        return locate(path)
-    except ValueError as error:
-        raise InvalidInput(f"{field}: {error}") from None
+        return HuggingFace(spec, path)
+    if isinstance(spec, TorchvisionData):
+        return TorchvisionImages(spec, path)
+    if spec.labels is None:
+        return ImageFolder(spec, path, locate)
+    return LabelledFolder(spec, path, located(locate, spec.labels, "data.labels"), locate)
 
 
 def _listed(images: Images, file: Path) -> list[int]:
@@ -93,7 +117,7 @@ def _listed(images: Images, file: Path) -> list[int]:
     A line is a file name, or the end of a path if several images have that name.
     """
     try:
-        lines = [line.strip() for line in _read_text(file).splitlines()]
+        lines = [line.strip() for line in read_text(file).splitlines()]
     except (OSError, UnicodeError) as error:
         raise InvalidInput(f"data.names: {file} cannot be read: {error}") from None
     by_name: dict[str, list[int]] = {}
@@ -136,32 +160,40 @@ def stratified(labels: Sequence[int], share: float, seed: int) -> list[int]:
     return sorted(chosen)
 
 
-class Subset:
+class Subset(Images):
     """The images of a set at some indices."""
 
     def __init__(self, images: Images, indices: Sequence[int]) -> None:
         self._images = images
-        self._indices = indices
+        self._indices = array("q", indices)
         self.classes = images.classes
-        self.labels: Sequence[int] = [images.labels[index] for index in indices]
+        self.labels: Sequence[int] = array("i", (images.labels[index] for index in indices))
         self.several = None if images.several is None else images.several[list(indices)]
+        if images.groups is not None:
+            ends = np.cumsum(images.groups.sizes)
+            counts = np.bincount(
+                np.searchsorted(ends, self._indices, side="right"), minlength=len(ends)
+            )
+            self.groups = images.groups._replace(sizes=counts.tolist())
 
     def __len__(self) -> int:
         return len(self._indices)
 
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
-        return self._images.read(self._indices[index])
+    def open(self, index: int) -> AnyPicture:
+        """See ``Images.open``."""
+        return self._images.open(self._indices[index])
 
     def name(self, index: int) -> str:
         """See ``Images.name``."""
         return self._images.name(self._indices[index])
 
+    def will_read(self, indices: Sequence[int]) -> None:
+        """See ``Images.will_read``."""
+        self._images.will_read([self._indices[index] for index in indices])
 
-class Digits:
+
+class Digits(Images):
     """scikit-learn's handwritten digits. The split is stratified and always the same."""
-
-    several: Tensor | None = None
 
     def __init__(self, spec: DigitsData) -> None:
         from sklearn.datasets import load_digits
@@ -184,101 +216,17 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
-        return Image.fromarray(self._pixels[index]).convert("RGB")
+    def open(self, index: int) -> DecodedPicture:
+        """See ``Images.open``."""
+        return DecodedPicture(Image.fromarray(self._pixels[index]).convert("RGB"))
 
     def name(self, index: int) -> str:
         """See ``Images.name``."""
         return f"digit {self._indices[index]}"
 
 
-class _Files:
-    """Images that are files."""
-
-    _files: list[str]
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
-        return read_image(self._files[index])
-
-    def name(self, index: int) -> str:
-        """See ``Images.name``."""
-        return self._files[index]
-
-
-class ImageFolder(_Files):
-    """A folder of images with one sub-folder per class, ordered by name."""
-
-    several: Tensor | None = None
-
-    def __init__(self, path: Path) -> None:
-        if not path.is_dir():
-            raise InvalidInput(f"data.path: {path} is not a folder")
-        self._files: list[str] = []
-        labels: list[int] = []
-        self.classes: Sequence[str] = sorted(
-            entry.name for entry in os.scandir(path) if not is_hidden(entry.name) and entry.is_dir()
-        )
-        for label, folder in enumerate(self.classes):
-            files = sorted(image_files(str(path / folder)))
-            self._files += files
-            labels += [label] * len(files)
-        self.labels: Sequence[int] = labels
-        if not self._files:
-            raise InvalidInput(
-                f"data.path: there are no images in {path}: it must hold one sub-folder per class, "
-                f"with files that end in {', '.join(IMAGE_SUFFIXES)}"
-            )
-
-
-class LabelledFolder(_Files):
-    """A folder of images with several labels each, which a CSV file lists.
-
-    Args:
-        path: the folder; no image may lie outside it.
-        table: the CSV file: a header ``image,<class>,…``, then one line per image.
-        locate: finds an image by its path in the folder.
-    """
-
-    def __init__(self, path: Path, table: Path, locate: Locate) -> None:
-        try:
-            lines = _read_text(table).splitlines(keepends=True)
-            header, *rows = [row for row in csv.reader(lines) if row]
-        except (OSError, ValueError, csv.Error) as error:
-            raise InvalidInput(f"data.labels: {table} is not a CSV file: {error}") from None
-        self.classes: Sequence[str] = [name.strip() for name in header[1:]]
-        known = {"1": 1, "0": 0, "": -1}
-        values = []
-        for number, row in enumerate(rows, start=2):
-            cells = [cell.strip() for cell in row]
-            if len(cells) != len(header) or any(cell not in known for cell in cells[1:]):
-                raise InvalidInput(
-                    f"data.labels: line {number} of {table} must hold an image and "
-                    f"{len(header) - 1} values, each 1, 0 or empty"
-                )
-            values.append([known[cell] for cell in cells[1:]])
-        if not values or not self.classes:
-            raise InvalidInput(f"data.labels: {table} names no images or no classes")
-        try:
-            files = [locate(row[0].strip()) for row in rows]
-        except ValueError as error:
-            raise InvalidInput(f"data.labels: {error}") from None
-        outside = next((each for each in files if not each.is_relative_to(path)), None)
-        if outside is not None:
-            raise InvalidInput(f"data.labels: {outside} is outside the folder {path}")
-        self._files = [str(file) for file in files]
-        self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
-        self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
-
-
-class TorchvisionImages:
+class TorchvisionImages(Images):
     """A classification data set of torchvision that is already on disk."""
-
-    several: Tensor | None = None
 
     def __init__(self, spec: TorchvisionData, path: Path) -> None:
         kind = getattr(torchvision.datasets, spec.dataset, None)
@@ -305,63 +253,17 @@ class TorchvisionImages:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def read(self, index: int) -> Image.Image:
-        """See ``Images.read``."""
+    def open(self, index: int) -> DecodedPicture:
+        """See ``Images.open``."""
         try:
             image = self._dataset[index][0]
         except Exception as error:
             raise OSError(str(error)) from error
-        return cast("Image.Image", image).convert("RGB")
+        return DecodedPicture(cast("Image.Image", image).convert("RGB"))
 
     def name(self, index: int) -> str:
         """See ``Images.name``."""
         return f"{self._title} image {index}"
-
-
-def _read_text(file: Path) -> str:
-    """The text of a file in UTF-8 or UTF-16; Windows marks its files with a byte order.
-
-    Raises:
-        OSError: it cannot be read.
-        UnicodeError: it is in another encoding.
-    """
-    content = file.read_bytes()
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if marked else "utf-8-sig")
-
-
-def read_image(file: str) -> Image.Image:
-    """Decode an image file to RGB.
-
-    Raises:
-        OSError: the file is missing, truncated, or not an image.
-    """
-    try:
-        with Image.open(file) as image:
-            return _rgb(image)
-    except Exception as error:
-        # Pillow's decoders report broken files by almost any exception.
-        raise OSError(str(error)) from error
-
-
-def why_unreadable(images: Images, index: int) -> str:
-    """Which image could not be read and why, in one line that names it once."""
-    name, reason = images.name(index), "it can be read now"
-    try:
-        images.read(index)
-    except OSError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-    return reason if name in reason else f"{name}: {reason}"
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("F", "I"):
-        kind = "floating-point numbers" if image.mode == "F" else "integers of 32 bits"
-        raise OSError(f"its pixels are {kind}, of an unknown range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        # 16 bits per pixel: Pillow's own conversion would clip at 255.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    return image.convert("RGB")
 
 
 def _open_split(

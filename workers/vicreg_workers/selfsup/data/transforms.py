@@ -23,9 +23,8 @@ from vicreg_workers.selfsup.data.random_parameters import (
     SATURATION,
     Colours,
 )
+from vicreg_workers.selfsup.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 LUMA = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in a pixel's lightness (ITU-R BT.601, as in PIL)."""
 SOLARIZE_THRESHOLD = 127.5 / 255
@@ -154,6 +153,8 @@ class PlainView:
     """
 
     def __init__(self, image_size: int, interpolation: Interpolation = "bicubic") -> None:
+        self.size = image_size
+        """Side of a view, in pixels."""
         self.bytes = 3 * image_size**2
         """Of a view."""
         resized = image_size if image_size <= 64 else round(image_size * 256 / 224)

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.transforms import PlainView, normalised
 from vicreg_workers.selfsup.errors import InvalidInput
 
@@ -98,7 +98,7 @@ def features_of(
     passed = torch.cat(indices)
     return Features(
         torch.cat(representations),
-        torch.tensor(labels)[passed].to(device),
+        torch.tensor(labels, dtype=torch.long)[passed].to(device),
         passed,
         tuple(corrupt),
     )

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from vicreg_platform.specs import Augmentation, FinetuneProtocol
-from vicreg_platform.specs.data import Interpolation
-from vicreg_workers.selfsup.data.sources import Images
+from vicreg_platform.specs.data import Hold, Interpolation
+from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
 
 MOMENTUM = 0.9
@@ -35,6 +35,7 @@ def finetune(
     device: torch.device,
     loaders: int,
     interpolation: Interpolation = "bicubic",
+    hold: Hold = "auto",
     progress: Callable[[int], None] = lambda done: None,
 ) -> nn.Module:
     """Train the backbone with a classifier on top, by SGD with a cosine to zero, epoch by epoch.
@@ -47,6 +48,7 @@ def finetune(
         device: where the backbone is.
         loaders: processes that read images; with 0, this process reads them.
         interpolation: how crops are resized.
+        hold: how many bytes decoded images may take.
         progress: called with the number of images done.
 
     Returns:
@@ -76,12 +78,14 @@ def finetune(
         image_size=image_size,
         batch_size=min(protocol.batch_size, len(images)),
         seed=protocol.seed,
+        epochs=protocol.epochs,
         device=device,
         loaders=loaders,
         drop_last=False,
         interpolation=interpolation,
+        hold=hold,
     )
-    labels = torch.tensor(images.labels).to(device)
+    labels = torch.tensor(images.labels, dtype=torch.long).to(device)
     network = nn.Sequential(backbone, head).train()
     done = 0
     for epoch in range(protocol.epochs):

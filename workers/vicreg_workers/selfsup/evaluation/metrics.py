@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -39,3 +40,21 @@ def mean_average_precision(scores: Tensor, targets: Tensor) -> float:
         if (target == 1).any():
             precisions.append(average_precision_score(target[known], score[known]))
     return float(sum(precisions) / len(precisions)) if precisions else 0.0
+
+
+def interpolated_average_precision(scores: Tensor, targets: Tensor) -> float:
+    """As ``mean_average_precision``, with the precision of VOC's later years.
+
+    The precision at a recall is the highest at that or a higher recall
+    (facebookresearch/fair_self_supervision_benchmark, ``svm_helper.py``, ``calculate_ap``).
+    """
+    precisions = []
+    for score, target in zip(scores.T.cpu(), targets.T.cpu(), strict=True):
+        known = target >= 0
+        hit = (target == 1)[known][score[known].argsort(descending=True, stable=True)]
+        if not hit.any():
+            continue
+        precision = hit.cumsum(0) / torch.arange(1, len(hit) + 1)
+        highest = precision.flip(0).cummax(0).values.flip(0)
+        precisions.append(float(highest[hit].double().mean()))
+    return sum(precisions) / len(precisions) if precisions else 0.0

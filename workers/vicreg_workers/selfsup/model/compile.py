@@ -20,6 +20,7 @@ Forward = Callable[..., Any]
 def compiled_or_plain(
     module: nn.Module,
     rehearse: Callable[[Forward], None],
+    sizes: int,
     device: torch.device,
     warn: Callable[[str], None],
 ) -> Forward:
@@ -29,6 +30,7 @@ def compiled_or_plain(
         module: what to compile.
         rehearse: calls what it is given, forward and backward, as the training will. The module's
             own errors are raised unchanged.
+        sizes: how many sizes of inputs it gets. It is compiled for each.
         device: where the module is.
         warn: called with one line that says why the module was not compiled.
 
@@ -39,7 +41,11 @@ def compiled_or_plain(
     # module's own collectives come later.
     failure = _failure(lambda: _compile_anything(device)) if world_size() > 1 else None
     if failure is None:
-        forward: Forward = torch.compile(module)
+        # Beyond its limit, the compiler would leave further sizes uncompiled, without an error.
+        limit = torch._dynamo.config.recompile_limit * sizes
+        forward: Forward = torch.compile(  # type: ignore[call-overload]
+            module, dynamic=False, recompile_limit=limit
+        )
         failure = _failure(lambda: rehearse(forward))
         if failure is None:
             return forward

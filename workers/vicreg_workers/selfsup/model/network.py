@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vicreg_platform.specs import Backbone, Expander, PretrainSpec
+from vicreg_platform.specs import Backbone, Expander, PretrainSpec, VICRegL
 from vicreg_workers.selfsup.model.backbones import build_backbone, representation_size
+from vicreg_workers.selfsup.model.feature_map import map_and_representation, map_width
 
 
 class Embeddings(NamedTuple):
@@ -26,6 +27,11 @@ class Embeddings(NamedTuple):
     pairs: tuple[tuple[Tensor, Tensor], ...]
     """Embeddings to pull together, each ``[N, D]``: (first, second), or (prediction, target) with
     each view predicting the other."""
+    local: Tensor | None = None
+    """Embeddings of the L local views, if there are any, ``[L, N, D]``."""
+    places: tuple[Tensor, ...] = ()
+    """With method vicregl, embeddings of the P places of the feature map of the first view, of the
+    second ``[P, N, E]``, and of the local ones, if there are any, ``[L, Q, N, E]``."""
 
 
 class JointEmbedding(nn.Module):
@@ -52,6 +58,11 @@ class JointEmbedding(nn.Module):
             self.predictor = _perceptron(
                 [width, *branches.predictor.layers, width], branches.predictor.batchnorm, bias=True
             )
+        self.places_expander: nn.Module | None = None
+        if isinstance(spec.method, VICRegL):
+            layers = spec.expander.model_copy(update={"layers": spec.method.layers})
+            self.places_expander = build_expander(layers, map_width(self.backbone, size))
+        self._other_backbone = branches.backbone is not None
         self._moving = branches.weights == "momentum"
         self._momentum = branches.momentum
         self._stop_gradient = branches.stop_gradient or self._moving
@@ -59,15 +70,23 @@ class JointEmbedding(nn.Module):
             branches.predictor is not None and self.second is None
         )
 
-    def forward(self, first: Tensor, second: Tensor) -> Embeddings:
-        """Compute the embeddings of two batches of views ``[N, 3, S, S]``.
+    def forward(self, first: Tensor, second: Tensor, *local: Tensor) -> Embeddings:
+        """Compute the embeddings of two batches of views ``[N, 3, S, S]`` and of local views.
 
-        As in the authors' code, one batch passes after the other: BatchNorm sees each alone.
+        As in the authors' code, one batch passes after the other: BatchNorm sees each alone. Local
+        views, which are smaller, are one batch together.
+
+        Args:
+            first: the first views.
+            second: the second views.
+            local: local views ``[N, 3, s, s]``. They need branches that are alike.
         """
+        if self.places_expander is not None:
+            return self._embed_places(self.places_expander, first, second, local)
         x = self.embed(first)
         if not self._symmetric:
             y = self.embed(second) if self.second is None else self.second(second)
-            return Embeddings(x, y, ((self._predicted(x), y),))
+            return Embeddings(x, y, ((self._predicted(x), y),), self._embed_local(local))
         y = self.embed(second)
         pairs = (
             (self._predicted(x), self._target(second, y)),
@@ -79,6 +98,50 @@ class JointEmbedding(nn.Module):
         """Compute the first branch's embeddings ``[N, D]`` of views."""
         embedding: Tensor = self.expander(self.backbone(views))
         return embedding
+
+    def _embed_places(
+        self, expander: nn.Module, first: Tensor, second: Tensor, local: tuple[Tensor, ...]
+    ) -> Embeddings:
+        """The embeddings of views and of the places of their maps."""
+        embeddings, places = [], []
+        for views in (first, second, *([torch.cat(local)] if local else [])):
+            maps, representation = map_and_representation(self.backbone, views)
+            embeddings.append(self.expander(representation))
+            embedded = expander(maps.flatten(0, 1))
+            # The images come last but one, as in the embeddings of local views.
+            places.append(embedded.view(*maps.shape[:2], -1).transpose(0, 1))
+        x, y, *rest = embeddings
+        if not rest:
+            return Embeddings(x, y, ((x, y),), None, tuple(places))
+        count, images = len(local), len(first)
+        few = places[2].unflatten(1, (count, images)).transpose(0, 1)
+        return Embeddings(
+            x, y, ((x, y),), rest[0].view(count, images, -1), (places[0], places[1], few)
+        )
+
+    def _embed_local(self, views: tuple[Tensor, ...]) -> Tensor | None:
+        if not views:
+            return None
+        embeddings = self.embed(torch.cat(views))
+        return embeddings.view(len(views), len(views[0]), -1)
+
+    def started_backbones(self) -> list[nn.Module]:
+        """The backbones that ``init`` is for: those of the first one's architecture."""
+        if self.second is None or self._other_backbone:
+            return [self.backbone]
+        return [self.backbone, self.second.backbone]
+
+    def learning_backbones(self) -> list[nn.Module]:
+        """The backbones that learn by their gradient: not that of a moving branch."""
+        if self.second is None or self._moving:
+            return [self.backbone]
+        return [self.backbone, self.second.backbone]
+
+    @torch.no_grad()
+    def share_start(self) -> None:
+        """Give the weights of the first backbone to the second one that ``init`` is for, if any."""
+        for backbone in self.started_backbones()[1:]:
+            backbone.load_state_dict(self.backbone.state_dict())
 
     @torch.no_grad()
     def move_branch(self, step: int, steps: int) -> None:
@@ -115,7 +178,7 @@ class _Branch(nn.Module):
     def __init__(self, backbone: Backbone, expander: Expander, image_size: int) -> None:
         super().__init__()
         self.backbone = build_backbone(backbone, image_size)
-        self.expander = build_expander(expander, representation_size(backbone))
+        self.expander = build_expander(expander, representation_size(self.backbone, image_size))
 
     def forward(self, views: Tensor) -> Tensor:
         embedding: Tensor = self.expander(self.backbone(views))

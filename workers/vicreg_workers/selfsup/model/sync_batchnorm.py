@@ -51,16 +51,37 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(f"expected [N, C, ...], got {input.ndim} dimension(s)")
 
 
+class SyncBatchNormAct(SyncBatchNorm):
+    """``SyncBatchNorm`` with what timm's ``BatchNormAct2d`` does after it."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (torch's name)
+        """Normalise ``[N, C, H, W]`` over every dimension but C, then drop and activate."""
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
+def has_batchnorm(module: nn.Module) -> bool:
+    """Whether some layer of ``module`` is a BatchNorm."""
+    return any(isinstance(each, _BatchNorm) for each in module.modules())
+
+
 def synchronise_batchnorm(module: nn.Module) -> nn.Module:
     """Replace every BatchNorm in ``module`` by one synchronised over the processes."""
     for name, child in module.named_children():
         setattr(module, name, synchronise_batchnorm(child))
     if not isinstance(module, _BatchNorm) or isinstance(module, SyncBatchNorm):
         return module
-    synchronised = SyncBatchNorm(
+    # timm's BatchNorm is followed by an activation of its own.
+    activated = isinstance(getattr(module, "act", None), nn.Module)
+    synchronised = (SyncBatchNormAct if activated else SyncBatchNorm)(
         module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
     )
     synchronised.to(module.running_mean.device if module.running_mean is not None else None)
+    if isinstance(synchronised, SyncBatchNormAct):
+        synchronised.drop, synchronised.act = module.drop, module.act  # type: ignore[assignment]
     synchronised.load_state_dict(module.state_dict())
     synchronised.training = module.training
     return synchronised

@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 
 class LARS(Optimizer):
     """Momentum SGD whose step for each weight matrix is proportional to the matrix's norm.
 
-    Biases and BatchNorm parameters (one dimension) get neither weight decay nor the scaling, as
-    with the authors' ``exclude_bias_and_norm``. A few multi-tensor operations update all
+    Only the groups of weights get weight decay and the scaling: biases and norms do not, as with
+    the authors' ``exclude_bias_and_norm``. A few multi-tensor operations update all
     parameters; none waits for the device. As with torch's fused optimisers, a step changes nothing
     if the attribute ``found_inf``, a scalar tensor, is 1. Gradients are overwritten.
 
     Args:
-        parameters: the parameters to update.
+        groups: the parameters to update, from ``parameter_groups``.
         lr: learning rate, above 0.
         weight_decay: added to the gradient as ``weight_decay * parameter``.
         momentum: in [0, 1).
@@ -31,18 +31,13 @@ class LARS(Optimizer):
 
     def __init__(
         self,
-        parameters: Iterable[nn.Parameter],
+        groups: Iterable[dict[str, Any]],
         lr: float,
         weight_decay: float = 0.0,
         momentum: float = 0.9,
         eta: float = 0.001,
         clip: bool = False,
     ) -> None:
-        parameters = list(parameters)
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "adaptive": True},
-            {"params": [p for p in parameters if p.ndim <= 1], "adaptive": False},
-        ]
         defaults = {
             "lr": lr,
             "weight_decay": weight_decay,
@@ -50,7 +45,7 @@ class LARS(Optimizer):
             "eta": eta,
             "clip": clip,
         }
-        super().__init__([group for group in groups if group["params"]], defaults)
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]

@@ -1,0 +1,99 @@
+// A pretraining that has succeeded, trained on for more epochs by a new job.
+import { Alert, Button, Group, Modal, NumberInput, Radio, Stack, Text } from "@mantine/core";
+import { useMutation, useQueryClient } from "@tanstack/react-query";
+import { useState } from "react";
+import { answered, api, type Job } from "../../api/client";
+import { refresh } from "../../components/actions";
+import { Failure } from "../../components/Failure";
+import { LinkButton } from "../../components/links";
+import { number } from "../../compute/format";
+
+export function Extend({ job }: { job: Job }) {
+  const client = useQueryClient();
+  const trained = (job.spec as { training?: { epochs?: number } }).training?.epochs ?? 0;
+  const [open, setOpen] = useState(false);
+  const [epochs, setEpochs] = useState<number | string>(2 * trained);
+  const [schedule, setSchedule] = useState<"anneal" | "rewarm">("anneal");
+  const extend = useMutation({
+    mutationFn: () =>
+      answered(
+        api.POST("/v1/jobs/{job_id}/extend", {
+          params: { path: { job_id: job.id } },
+          body: { epochs: Number(epochs), schedule },
+        }),
+      ),
+    onSuccess: (made) => refresh(client, [made.job]),
+  });
+  const close = () => {
+    setOpen(false);
+    extend.reset();
+  };
+  return (
+    <>
+      <Button variant="default" onClick={() => setOpen(true)}>
+        Extend
+      </Button>
+      <Modal opened={open} onClose={close} title={extend.data === undefined ? "Train it on" : "It is trained on"}>
+        {extend.data !== undefined ? (
+          <Stack>
+            {extend.data.warnings.map((warning) => (
+              <Alert key={warning} color="orange" variant="light">
+                {warning}
+              </Alert>
+            ))}
+            <Group justify="flex-end">
+              <LinkButton to="/jobs/$id" params={{ id: extend.data.job.id }} onClick={close}>
+                Open the new job
+              </LinkButton>
+            </Group>
+          </Stack>
+        ) : (
+          <form
+            onSubmit={(event) => {
+              event.preventDefault();
+              extend.mutate();
+            }}
+          >
+            <Stack>
+              <Text size="sm">
+                A new job goes on from the last checkpoint of this one. This one stays as it is.
+              </Text>
+              {extend.error && <Failure error={extend.error} />}
+              <NumberInput
+                label="Epochs of the whole training"
+                description={`${number(trained)} of them are trained already.`}
+                min={trained + 1}
+                max={100_000}
+                allowDecimal={false}
+                value={epochs}
+                onChange={setEpochs}
+                data-autofocus
+              />
+              <Radio.Group
+                label="The learning rate"
+                value={schedule}
+                onChange={(value) => setSchedule(value as typeof schedule)}
+              >
+                <Stack gap="xs" mt={4}>
+                  <Radio
+                    value="anneal"
+                    label="Anneal"
+                    description="It is what it would be from here on in one run of the whole length, and falls until the last epoch."
+                  />
+                  <Radio
+                    value="rewarm"
+                    label="Rewarm"
+                    description="It rises to its peak once more, and falls over the rest: what is learned moves further, and unsettles first."
+                  />
+                </Stack>
+              </Radio.Group>
+              <Button type="submit" loading={extend.isPending} disabled={epochs === ""}>
+                Train it on
+              </Button>
+            </Stack>
+          </form>
+        )}
+      </Modal>
+    </>
+  );
+}

@@ -1,0 +1,156 @@
+"""The queue as the scheduler sees it: written by the dispatcher, read by the API.
+
+Kept for the first ``SHOWN`` jobs; of the others, the database has the reason.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import Integer
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from vicreg_platform.clock import Clock
+from vicreg_platform.database import Base, Database
+from vicreg_platform.dispatch.plan import Basis, Place, Policy, Space
+from vicreg_platform.needs import Bundle
+
+SHOWN = 1000
+"""How many places are kept."""
+REFRESH = timedelta(seconds=10)
+"""A view is written again after this time even if it has not changed: its age says whether there
+is a dispatcher."""
+STALE = timedelta(seconds=60)
+"""A view that is older says nothing about now."""
+
+
+class QueueView(Base):
+    """The latest view, in one row."""
+
+    __tablename__ = "queue_view"
+
+    id: Mapped[int] = mapped_column(Integer, primary_key=True)
+    at: Mapped[datetime]
+    content: Mapped[dict[str, Any]]
+
+
+class Spot(BaseModel):
+    """Where a job stands."""
+
+    id: str
+    position: int
+    by: list[str]
+    """The jobs that it waits for."""
+    at: float | None
+    """When it is expected to start, in seconds since 1970."""
+    basis: Basis | None
+
+
+class Content(BaseModel):
+    """What a view holds."""
+
+    policy: str
+    nodes: list[tuple[float, float]]
+    """CPUs and GPUs of each."""
+    taken: list[tuple[float, float]]
+    """What others than the platform's jobs use of each."""
+    spots: list[Spot]
+
+    @property
+    def space(self) -> Space:
+        """The room that there was."""
+        return Space(
+            tuple(Bundle(*node) for node in self.nodes), tuple(Bundle(*node) for node in self.taken)
+        )
+
+
+@dataclass(frozen=True)
+class View:
+    """A view that can be read."""
+
+    at: datetime
+    content: Content
+
+    def spot(self, job_id: str) -> Spot | None:
+        """Where a job stands, if it is among the first."""
+        return next((spot for spot in self.content.spots if spot.id == job_id), None)
+
+
+class ViewStore:
+    """Stores the view, when it has changed.
+
+    Args:
+        database: where it is kept.
+        policy: by which jobs are placed.
+        now: the clock.
+    """
+
+    def __init__(self, database: Database, policy: Policy, now: Clock) -> None:
+        self._database = database
+        self._policy = "backfill" if policy.backfill else "strict"
+        self._now = now
+        self._stored: Content | None = None
+        self._stored_at: datetime | None = None
+
+    def due(self) -> bool:
+        """Whether something is to be stored even if nobody waits."""
+        return self._stored is None or bool(self._stored.spots) or not self._is_fresh()
+
+    def store(self, space: Space, waiting: Sequence[Place]) -> None:
+        """Store the nodes, and the places of the jobs that wait, in their order."""
+        content = Content(
+            policy=self._policy,
+            nodes=[(node.cpus, node.gpus) for node in space.nodes],
+            taken=[(node.cpus, node.gpus) for node in space.taken],
+            spots=[_spot(place) for place in waiting[:SHOWN]],
+        )
+        if content == self._stored and self._is_fresh():
+            return
+        now = self._now()
+        with self._database.write() as session:
+            session.merge(QueueView(id=1, at=now, content=content.model_dump(mode="json")))
+        self._stored, self._stored_at = content, now
+
+    def _is_fresh(self) -> bool:
+        return self._stored_at is not None and self._now() - self._stored_at < REFRESH
+
+
+def read_view(session: Session, now: datetime) -> View | None:
+    """The latest view; None if there is none, or one that is too old to say anything."""
+    row = session.get(QueueView, 1)
+    content = _content(row)
+    if row is None or content is None or now - row.at > STALE:
+        return None
+    return View(row.at, content)
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """Seconds since 1970 as a moment; None if there is none, or it is beyond the calendar."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def _spot(place: Place) -> Spot:
+    estimate = place.estimate
+    # A minute is as exact as an estimate can be, and a view is written less often.
+    return Spot(
+        id=place.job.id,
+        position=place.position,
+        by=list(place.by[:10]),
+        at=None if estimate is None else 60.0 * math.ceil(estimate.at / 60.0),
+        basis=None if estimate is None else estimate.basis,
+    )
+
+
+def _content(row: QueueView | None) -> Content | None:
+    try:
+        return None if row is None else Content.model_validate(row.content)
+    except ValidationError:
+        return None

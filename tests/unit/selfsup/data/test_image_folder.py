@@ -1,0 +1,103 @@
+"""A folder of images: with classes or without, nested, linked, and with the faults of real ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.unit.selfsup.data.test_sources import batches_of, under
+from vicreg_platform.specs import ImageFolderData
+from vicreg_workers.selfsup.data.images import Images
+from vicreg_workers.selfsup.data.names import Names
+from vicreg_workers.selfsup.data.sources import open_images
+from vicreg_workers.selfsup.errors import InvalidInput
+
+
+def make(root: Path, *files: str | bytes) -> None:
+    for number, file in enumerate(files):
+        path = os.path.join(os.fsencode(root), os.fsencode(file))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb") as opened:
+            Image.new("RGB", (8 + number % 2, 8), (number, 0, 0)).save(opened, "PNG")
+
+
+def open_set(root: Path, classes: str = "auto") -> Images:
+    spec = ImageFolderData.model_validate(
+        {"source": "image_folder", "path": "set", "classes": classes}
+    )
+    return open_images(spec, under(root))
+
+
+def names(root: Path, images: Images) -> list[str]:
+    return [os.path.relpath(images.name(number), root / "set") for number in range(len(images))]
+
+
+def test_a_flat_folder_has_no_labels(tmp_path: Path) -> None:
+    make(tmp_path / "set", "b.png", "a.png", ".hidden.png", "notes.txt.png", "c.jpg", "d.txt")
+    images = open_set(tmp_path)
+    assert names(tmp_path, images) == ["a.png", "b.png", "c.jpg", "notes.txt.png"]
+    assert (images.classes, list(images.labels)) == ([], [0, 0, 0, 0])
+    assert len(next(batches_of(images).epoch(0)).indices) == 4
+
+
+def test_sub_folders_are_classes_unless_they_are_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path / "set", "cat/a.png", "cat/deep/b.png", "dog/c.png", "loose.png", "empty/x.txt")
+    images = open_set(tmp_path)
+    assert names(tmp_path, images) == ["cat/a.png", "cat/deep/b.png", "dog/c.png"]
+    assert images.classes == ["cat", "dog", "empty"]
+    assert list(images.labels) == [0, 0, 1]
+    assert "1 images lie beside the class folders of" in caplog.text
+    assert "such as loose.png" in caplog.text
+    everything = open_set(tmp_path, "none")
+    assert len(everything) == 4
+    assert everything.classes == []
+
+
+def test_folders_are_asked_for_and_not_there(tmp_path: Path) -> None:
+    make(tmp_path / "set", "a.png")
+    with pytest.raises(InvalidInput, match="one sub-folder per class"):
+        open_set(tmp_path, "folders")
+
+
+def test_classes_that_differ_in_case_alone_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path / "set", "Cat/a.png", "cat/b.png")
+    assert open_set(tmp_path).classes == ["Cat", "cat"]
+    assert "has the classes Cat and cat, whose names differ only in case" in caplog.text
+
+
+def test_links_stay_inside_the_data_root(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make(root / "set", "cat/a.png")
+    make(root / "elsewhere", "b.png")
+    make(tmp_path / "outside", "c.png")
+    (root / "set" / "dog").symlink_to(root / "elsewhere")
+    (root / "set" / "cat" / "linked.png").symlink_to(root / "elsewhere" / "b.png")
+    assert names(root, open_set(root)) == ["cat/a.png", "cat/linked.png", "dog/b.png"]
+    for link in ("emu", "cat/more", "cat/out.png"):
+        target = tmp_path / "outside" / ("c.png" if link.endswith("png") else "")
+        (root / "set" / link).symlink_to(target)
+        with pytest.raises(InvalidInput, match=f"the link .*/set/{link}.*outside the data root"):
+            open_set(root)
+        (root / "set" / link).unlink()
+
+
+def test_names_in_any_encoding(tmp_path: Path) -> None:
+    make(tmp_path / "set", b"caf\xe9.png", "日本.png", "a\nb.png")
+    images = open_set(tmp_path)
+    assert len(images) == 3
+    assert all(images.read(number).width in (8, 9) for number in range(3))
+
+
+def test_many_names_take_few_bytes() -> None:
+    many = Names(f"n{number % 1000:04d}/image_{number:08d}.JPEG" for number in range(100_000))
+    assert many[99_999] == "n0999/image_00099999.JPEG"
+    assert list(many)[:2] == ["n0000/image_00000000.JPEG", "n0001/image_00000001.JPEG"]
+    # 25 letters, and 8 bytes for where they end.
+    assert many.content.nbytes + many.ends.nbytes == 100_000 * (25 + 8)

@@ -1,0 +1,210 @@
+"""Images in Parquet or Arrow files, as Hugging Face's ``datasets`` stores them."""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+import pyarrow.parquet
+
+from vicreg_platform.specs import HuggingFaceData
+from vicreg_workers.selfsup.data.images import EncodedImages
+from vicreg_workers.selfsup.data.order import Groups
+from vicreg_workers.selfsup.data.shard_index import MAX_CLASSES
+from vicreg_workers.selfsup.errors import InvalidInput
+
+DEFAULT_LABEL = "label"
+LANES = 8
+"""Row groups of Parquet files that are read side by side: a process holds them decoded."""
+HELD = 2 * LANES
+"""Row groups that a process holds."""
+
+
+class HuggingFace(EncodedImages):
+    """Images in Parquet or Arrow files.
+
+    Arrow files are mapped into memory, and read in any order. Of a Parquet file, a whole row group
+    must be decoded for any of its images, so a few are read at a time: see ``order``.
+
+    Args:
+        spec: the columns.
+        path: a file, or the folder of the files.
+
+    Raises:
+        InvalidInput: there are none, one is damaged, or a column is missing.
+    """
+
+    def __init__(self, spec: HuggingFaceData, path: Path) -> None:
+        super().__init__(spec.exif)
+        self._column = spec.image_column
+        try:
+            files = _files(path)
+            self._groups = [group for file in files for group in _groups_of(file)]
+            schema = self._groups[0].schema()
+            label = self._checked(spec, schema, path)
+            self._ends = np.cumsum([group.rows for group in self._groups])
+            columns = [group.column(label) for group in self._groups] if label else []
+        except (pa.ArrowException, OSError) as error:
+            raise InvalidInput(f"data.path: {path} cannot be read: {error}") from None
+        if not len(self):
+            raise InvalidInput(f"data.path: there are no images in {path}")
+        self._set_labels(label, columns, schema)
+        self._held: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
+        if files[0].suffix == ".parquet":
+            sizes = [group.rows for group in self._groups]
+            self.groups = Groups(sizes, LANES, max(sizes))
+
+    def _checked(self, spec: HuggingFaceData, schema: pa.Schema, path: Path) -> str | None:
+        """The column of the labels, if there is one."""
+        asked = spec.label_column
+        for field, name in (("image_column", spec.image_column), ("label_column", asked)):
+            if name is not None and name not in schema.names:
+                raise InvalidInput(
+                    f"data.{field}: {path} has no column {name}: it has {', '.join(schema.names)}"
+                )
+        kind = schema.field(spec.image_column).type
+        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+            kind = kind.field("bytes").type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            raise InvalidInput(
+                f"data.image_column: {spec.image_column} holds {kind}, not encoded images"
+            )
+        if asked is None and DEFAULT_LABEL in schema.names:
+            asked = DEFAULT_LABEL
+        if asked is not None and not pa.types.is_integer(schema.field(asked).type):
+            raise InvalidInput(
+                f"data.label_column: {asked} holds {schema.field(asked).type}, not the numbers of "
+                "classes"
+            )
+        return asked
+
+    def _set_labels(
+        self, name: str | None, columns: list[pa.ChunkedArray], schema: pa.Schema
+    ) -> None:
+        labels = np.concatenate([_numbers(each) for each in columns]) if columns else None
+        if labels is not None and labels.max() >= MAX_CLASSES:
+            raise InvalidInput(
+                f"data.label_column: {name} holds {labels.max()}, which is not the number of a "
+                "class"
+            )
+        # The library writes -1 where a test set hides its labels.
+        if labels is None or labels.min() < 0:
+            self.classes: Sequence[str] = []
+            self.labels: Sequence[int] = array("i", bytes(4 * len(self)))
+            return
+        self.labels = array("i", labels.astype(np.int32).tobytes())
+        names = _class_names(schema, name)
+        numbers = [str(number) for number in range(labels.max() + 1)]
+        self.classes = names if len(names) >= len(numbers) else numbers
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def content(self, index: int) -> bytes:
+        """See ``EncodedImages.content``."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        group = self._groups[number]
+        try:
+            value = self._images(number)[index - int(self._ends[number] - group.rows)].as_py()
+        except (pa.ArrowException, OSError) as error:
+            raise OSError(f"{group.file} cannot be read: {error}") from None
+        content = value.get("bytes") if isinstance(value, dict) else value
+        if content is None:
+            raise OSError("it has no bytes: only its path is stored")
+        return bytes(content)
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        group = self._groups[number]
+        return f"{group.file}: row {index - int(self._ends[number]) + group.rows + group.first}"
+
+    def _images(self, number: int) -> pa.ChunkedArray:
+        if number not in self._held:
+            self._held[number] = self._groups[number].column(self._column)
+            if len(self._held) > HELD:
+                self._held.popitem(last=False)
+        self._held.move_to_end(number)
+        return self._held[number]
+
+
+class _RowGroup:
+    """Rows of a Parquet file that are stored together."""
+
+    def __init__(self, file: Path, number: int, rows: int, first: int) -> None:
+        self.file = file
+        self._number = number
+        self.rows = rows
+        self.first = first
+        """The number in the file of its first row."""
+
+    def schema(self) -> pa.Schema:
+        return pa.parquet.read_schema(self.file)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        with pa.parquet.ParquetFile(self.file) as file:
+            return file.read_row_group(self._number, columns=[name]).column(0)
+
+
+class _Mapped:
+    """An Arrow file, in the format of streams or of files, mapped into memory."""
+
+    first = 0
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        source = pa.memory_map(str(file))
+        try:
+            self._table = pa.ipc.open_stream(source).read_all()
+        except pa.ArrowInvalid:
+            self._table = pa.ipc.open_file(source).read_all()
+        self.rows = len(self._table)
+
+    def schema(self) -> pa.Schema:
+        return self._table.schema
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        return self._table.column(name)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    for suffix in (".arrow", ".parquet"):
+        found = sorted(file for file in path.iterdir() if file.suffix == suffix)
+        if found:
+            return found
+    raise InvalidInput(
+        f"data.path: there are no .parquet or .arrow files in {path}: name the folder of one split"
+    )
+
+
+def _groups_of(file: Path) -> list[_RowGroup] | list[_Mapped]:
+    if file.suffix != ".parquet":
+        return [_Mapped(file)]
+    with pa.parquet.ParquetFile(file) as opened:
+        metadata = opened.metadata
+    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+    return [_RowGroup(file, n, count, sum(rows[:n])) for n, count in enumerate(rows)]
+
+
+def _numbers(column: pa.ChunkedArray) -> np.ndarray:
+    numbers: np.ndarray = column.cast(pa.int64()).fill_null(-1).to_numpy()
+    return numbers
+
+
+def _class_names(schema: pa.Schema, column: str | None) -> list[str]:
+    """The names of the classes, as far as the library has noted them in the schema."""
+    try:
+        noted: Any = json.loads((schema.metadata or {})[b"huggingface"])
+        names = noted["info"]["features"][column]["names"]
+        return [str(name) for name in names] if isinstance(names, list) else []
+    except (KeyError, TypeError, ValueError):
+        return []

@@ -1,0 +1,202 @@
+"""Images that are files in a folder, with or without classes."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import logging
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+
+import torch
+from torch import Tensor
+
+from vicreg_platform.specs import ImageFolderData
+from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
+from vicreg_workers.selfsup.data.images import EncodedImages, Locate
+from vicreg_workers.selfsup.data.names import Names
+from vicreg_workers.selfsup.distributed import rank
+from vicreg_workers.selfsup.errors import InvalidInput
+
+logger = logging.getLogger(__name__)
+
+
+class _Files(EncodedImages):
+    """Images that are files."""
+
+    def __init__(self, spec: ImageFolderData, root: Path, files: Iterable[str]) -> None:
+        super().__init__(spec.exif)
+        self._root = root
+        self._files = Names(files)
+        """Paths in ``root``."""
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def content(self, index: int) -> bytes:
+        """See ``EncodedImages.content``."""
+        return Path(self.name(index)).read_bytes()
+
+    def name(self, index: int) -> str:
+        """See ``Images.name``."""
+        return os.path.join(self._root, self._files[index])
+
+
+class ImageFolder(_Files):
+    """A folder of images, ordered by class and name.
+
+    Args:
+        spec: its path, and whether its sub-folders are classes.
+        path: the folder.
+        locate: finds a path under the data root.
+
+    Raises:
+        InvalidInput: it holds no images, or a link leads out of the data root.
+    """
+
+    several: Tensor | None = None
+
+    def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
+        if not path.is_dir():
+            raise InvalidInput(f"data.path: {path} is not a folder")
+        self._path = path
+        self._inside = PurePosixPath(spec.path)
+        self._locate = locate
+        by_class = {} if spec.classes == "none" else self._by_class()
+        labels = array("i")
+        if by_class:
+            self.classes: Sequence[str] = list(by_class)
+            files: list[str] = []
+            for label, members in enumerate(by_class.values()):
+                files += members
+                labels.extend([label] * len(members))
+            self._warn_of_oddities()
+        elif spec.classes == "folders":
+            files = []
+        else:
+            self.classes = []
+            files = self._images("")
+            labels.extend([0] * len(files))
+        if not files:
+            where = "one sub-folder per class" if spec.classes == "folders" else "it"
+            raise InvalidInput(
+                f"data.path: there are no images in {path}: there must be some in {where}, with "
+                f"names that end in {', '.join(IMAGE_SUFFIXES)}"
+            )
+        self.labels: Sequence[int] = labels
+        super().__init__(spec, path, files)
+
+    def _by_class(self) -> dict[str, list[str]]:
+        """The images of each sub-folder that is a class; empty if none of them holds an image."""
+        names = sorted(
+            entry.name
+            for entry in os.scandir(self._path)
+            if not is_hidden(entry.name) and entry.is_dir()
+        )
+        found = {name: self._images(name) for name in names}
+        return found if any(found.values()) else {}
+
+    def _images(self, folder: str) -> list[str]:
+        """Paths in the folder of all images below ``folder``, sorted."""
+        below = self._path / folder
+        if below.is_symlink():
+            self._check_link(str(below))
+        start = len(str(self._path)) + 1
+        return sorted(file[start:] for file in image_files(str(below), self._check_link))
+
+    def _check_link(self, link: str) -> None:
+        if not os.path.exists(link):
+            return  # it leads nowhere: an image that cannot be read
+        relative = os.path.relpath(link, self._path)
+        try:
+            self._locate(str(self._inside / relative))
+        except ValueError as error:
+            raise InvalidInput(f"data.path: the link {link}: {error}") from None
+
+    def _warn_of_oddities(self) -> None:
+        if rank() != 0:
+            return
+        loose = [
+            entry.name
+            for entry in os.scandir(self._path)
+            if entry.name.lower().endswith(IMAGE_SUFFIXES)
+            and not is_hidden(entry.name)
+            and entry.is_file()
+        ]
+        if loose:
+            logger.warning(
+                "data: %d images lie beside the class folders of %s and are left out, such as %s: "
+                "move them into a class, or set data.classes to none to use all without labels",
+                len(loose),
+                self._path,
+                min(loose),
+            )
+        by_folded: dict[str, str] = {}
+        for name in self.classes:
+            other = by_folded.setdefault(name.casefold(), name)
+            if other != name:
+                logger.warning(
+                    "data: %s has the classes %s and %s, whose names differ only in case: they "
+                    "are taken for two",
+                    self._path,
+                    other,
+                    name,
+                )
+
+
+class LabelledFolder(_Files):
+    """A folder of images with several labels each, which a CSV file lists.
+
+    Args:
+        spec: where they are.
+        path: the folder; no image may lie outside it.
+        table: the CSV file: a header ``image,<class>,…``, then one line per image.
+        locate: finds a path under the data root.
+
+    Raises:
+        InvalidInput: the table is malformed, or names an image that is not there.
+    """
+
+    def __init__(self, spec: ImageFolderData, path: Path, table: Path, locate: Locate) -> None:
+        try:
+            lines = read_text(table).splitlines(keepends=True)
+            header, *rows = [row for row in csv.reader(lines) if row]
+        except (OSError, ValueError, csv.Error) as error:
+            raise InvalidInput(f"data.labels: {table} is not a CSV file: {error}") from None
+        self.classes: Sequence[str] = [name.strip() for name in header[1:]]
+        known = {"1": 1, "0": 0, "": -1}
+        values = []
+        for number, row in enumerate(rows, start=2):
+            cells = [cell.strip() for cell in row]
+            if len(cells) != len(header) or any(cell not in known for cell in cells[1:]):
+                raise InvalidInput(
+                    f"data.labels: line {number} of {table} must hold an image and "
+                    f"{len(header) - 1} values, each 1, 0 or empty"
+                )
+            values.append([known[cell] for cell in cells[1:]])
+        if not values or not self.classes:
+            raise InvalidInput(f"data.labels: {table} names no images or no classes")
+        try:
+            files = [locate(str(PurePosixPath(spec.path) / row[0].strip())) for row in rows]
+        except ValueError as error:
+            raise InvalidInput(f"data.labels: {error}") from None
+        outside = next((each for each in files if not each.is_relative_to(path)), None)
+        if outside is not None:
+            raise InvalidInput(f"data.labels: {outside} is outside the folder {path}")
+        self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
+        self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
+        super().__init__(spec, path, (str(file.relative_to(path)) for file in files))
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16; Windows marks its files with a byte order.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeError: it is in another encoding.
+    """
+    content = file.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if marked else "utf-8-sig")
