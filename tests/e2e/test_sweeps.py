@@ -111,7 +111,12 @@ def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> 
         assert float(run.data.params["optimizer.base_lr"]) == trial.parameters["optimizer.base_lr"]
         assert run.info.status == ("FAILED" if trial is overflown else "FINISHED")
         points = client.get_metric_history(trial.mlflow.run_id, "knn/top1")
-        assert [point.step for point in points] == [11 * n for n in range(trial.epoch + 1)]
+        steps = [point.step for point in points]
+        # A failure is not delayed until MLflow is back, so its last points may be missing.
+        assert steps == [11 * n for n in range(trial.epoch + 1)] or (trial, steps) == (
+            overflown,
+            [],
+        )
 
 
 def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> None:

@@ -175,6 +175,9 @@ class EvaluateSpec(JobSpec):
     curve: Name | None = None
     """With an encoder of a job, the metrics become points of that job's curves
     ``evaluations/<curve>/…``, at the step of the encoder. Default: they do not."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """In which the network computes; what is made of its representations is in float32. On a GPU,
+    fp32 uses TF32 for convolutions, and bf16 is faster."""
     resources: EvaluateResources = EvaluateResources()
     preemptible: bool = False
     """Whether it may be stopped for a job of higher priority. It starts again from the

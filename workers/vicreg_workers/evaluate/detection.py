@@ -43,10 +43,18 @@ def evaluate_detection(evaluation: Evaluation, protocol: DetectionProtocol) -> d
         epochs=protocol.epochs,
         loaders=evaluation.loaders,
         interpolation=evaluation.interpolation,
+        pinned=evaluation.pinned,
     )
     steps = batch_count(len(train), protocol.epochs, protocol.batch_size)
     network, corrupt = train_detector(
-        evaluation.encoder, batches, steps, classes, protocol, evaluation.device, progress.report
+        evaluation.encoder,
+        batches,
+        steps,
+        classes,
+        protocol,
+        evaluation.device,
+        progress.report,
+        evaluation.autocast,
     )
     result = measure_detection(
         network,
@@ -56,10 +64,12 @@ def evaluate_detection(evaluation: Evaluation, protocol: DetectionProtocol) -> d
             batch_size=protocol.batch_size,
             loaders=evaluation.loaders,
             interpolation=evaluation.interpolation,
+            pinned=evaluation.pinned,
         ),
         protocol.masks,
         evaluation.device,
         lambda done: progress.report(trained + done),
+        evaluation.autocast,
     )
     evaluation.leave_out(train, corrupt)
     evaluation.leave_out(test, result.corrupt)

@@ -26,6 +26,7 @@ from vicreg_workers.selfsup.evaluation.features import (
 )
 from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
 from vicreg_workers.selfsup.model.feature_map import FeatureMap
+from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.storage import INDEXES, Folder
 from vicreg_workers.tracking.outbox import Outbox
 
@@ -53,6 +54,10 @@ class Evaluation:
         locate = partial(resolve_inside, root)
         self.outbox = outbox
         self.device = device
+        self.pinned = device.type == "cuda"
+        """Whether batches are made in pinned memory."""
+        self.autocast = partial(autocast, spec.precision, device)
+        """Makes the context in which the network computes."""
         # With one CPU, this process reads the images itself.
         self.loaders = spec.resources.cpus - 1
         keep = Folder.of_job(assignment.storage, INDEXES)
@@ -168,12 +173,12 @@ class Evaluation:
             self.loaders,
             lambda done: progress.report(already_done + done),
             self.interpolation,
+            self.autocast,
         )
         self.leave_out(images, features.corrupt)
-        if not features.representations.isfinite().all():
-            raise UserFailure(
-                "the encoder's representations are not finite: its weights are broken"
-            )
+        problem = features.problem()
+        if problem is not None:
+            raise UserFailure(problem)
         return features
 
 

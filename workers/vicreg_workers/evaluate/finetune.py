@@ -26,6 +26,7 @@ def evaluate_finetune(evaluation: Evaluation, protocol: FinetuneProtocol) -> dic
         interpolation=evaluation.interpolation,
         hold=evaluation.hold,
         progress=progress.report,
+        autocast=evaluation.autocast,
     )
     test = evaluation.outputs_on_test(network, progress, already_done=trained)
     return evaluation.accuracy(protocol.name, test.representations, test)

@@ -74,7 +74,11 @@ def _augmented(
         for batch in batches.epoch(number):
             done += len(batch.indices)
             progress.report(done)
-            representations: Tensor = evaluation.encoder(batch.views[0]).float()
-            yield representations, place_of[batch.indices].to(evaluation.device, non_blocking=True)
+            with evaluation.autocast():
+                representations: Tensor = evaluation.encoder(batch.views[0])
+            yield (
+                representations.float(),
+                place_of[batch.indices].to(evaluation.device, non_blocking=True),
+            )
 
     return epoch

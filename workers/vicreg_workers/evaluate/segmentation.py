@@ -49,10 +49,18 @@ def evaluate_segmentation(
         epochs=protocol.epochs,
         loaders=evaluation.loaders,
         interpolation=evaluation.interpolation,
+        pinned=evaluation.pinned,
     )
     steps = batch_count(len(train), protocol.epochs, protocol.batch_size)
     network, corrupt = train_segmentation(
-        encoder, batches, steps, classes, protocol, evaluation.device, progress.report
+        encoder,
+        batches,
+        steps,
+        classes,
+        protocol,
+        evaluation.device,
+        progress.report,
+        evaluation.autocast,
     )
     result = measure_segmentation(
         network,
@@ -63,10 +71,12 @@ def evaluate_segmentation(
             batch_size=protocol.batch_size,
             loaders=evaluation.loaders,
             interpolation=evaluation.interpolation,
+            pinned=evaluation.pinned,
         ),
         classes,
         evaluation.device,
         lambda done: progress.report(trained + done),
+        evaluation.autocast,
     )
     evaluation.leave_out(train, corrupt)
     evaluation.leave_out(test, result.corrupt)

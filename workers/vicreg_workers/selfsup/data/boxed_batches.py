@@ -55,6 +55,7 @@ def random_boxed_batches(
     epochs: int,
     loaders: int,
     interpolation: Interpolation,
+    pinned: bool = False,
 ) -> Iterator[BoxedBatch]:
     """Yield the batches of all epochs: every image once an epoch, mirrored at random.
 
@@ -68,6 +69,7 @@ def random_boxed_batches(
         epochs: how often every image is seen.
         loaders: processes that read images; with 0, this process reads them.
         interpolation: how images are resized.
+        pinned: see ``read_batches``.
     """
     batches: list[list[_Draw]] = []
     for epoch in range(epochs):
@@ -75,7 +77,7 @@ def random_boxed_batches(
         flips = torch.rand(len(images), generator=generator_for(seed, CROPS, epoch)) < 0.5
         draws = list(zip(order, flips.tolist(), strict=True))
         batches += in_batches(draws, batch_size)
-    return _read(_Dataset(images, image_size, interpolation), batches, loaders)
+    return _read(_Dataset(images, image_size, interpolation), batches, loaders, pinned)
 
 
 def plain_boxed_batches(
@@ -85,12 +87,12 @@ def plain_boxed_batches(
     batch_size: int,
     loaders: int,
     interpolation: Interpolation,
+    pinned: bool = False,
 ) -> Iterator[BoxedBatch]:
     """Yield every image once. The arguments are those of ``random_boxed_batches``."""
     draws = [(index, False) for index in range(len(images))]
-    return _read(
-        _Dataset(images, image_size, interpolation), in_batches(draws, batch_size), loaders
-    )
+    batches = in_batches(draws, batch_size)
+    return _read(_Dataset(images, image_size, interpolation), batches, loaders, pinned)
 
 
 _Draw = tuple[int, bool]
@@ -162,8 +164,10 @@ class _Packed(NamedTuple):
     unreadable: tuple[int, ...]
 
 
-def _read(dataset: _Dataset, batches: list[list[_Draw]], loaders: int) -> Iterator[BoxedBatch]:
-    return map(_unpacked, read_batches(dataset, batches, loaders, dataset.bytes, _packed))
+def _read(
+    dataset: _Dataset, batches: list[list[_Draw]], loaders: int, pinned: bool
+) -> Iterator[BoxedBatch]:
+    return map(_unpacked, read_batches(dataset, batches, loaders, dataset.bytes, _packed, pinned))
 
 
 def _packed(samples: list[_Sample]) -> _Packed:

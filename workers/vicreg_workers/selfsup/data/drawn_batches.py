@@ -38,6 +38,7 @@ def read_batches(
     loaders: int,
     sample_bytes: int,
     collate: Callable[[list[Any]], Made],
+    pinned: bool,
 ) -> Iterator[Made]:
     """Yield each batch in order.
 
@@ -47,6 +48,7 @@ def read_batches(
         loaders: processes that read; with 0, this process reads.
         sample_bytes: of a sample, at most.
         collate: makes a batch of samples.
+        pinned: whether their memory is pinned, so that a GPU copies them without a wait.
     """
     largest = max((len(batch) for batch in batches), default=0)
     loader: DataLoader[Any] = DataLoader(
@@ -54,6 +56,7 @@ def read_batches(
         batch_sampler=batches,
         num_workers=loaders_within(loaders, largest * sample_bytes),
         collate_fn=collate,
+        pin_memory=pinned,
         # Its own generator: reading images must not change what is drawn next.
         generator=torch.Generator().manual_seed(0),
     )

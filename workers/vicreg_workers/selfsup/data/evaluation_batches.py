@@ -17,7 +17,7 @@ PlainBatch = tuple[Tensor, Tensor, tuple[int, ...]]
 
 
 def plain_batches(
-    images: Images, transform: PlainView, batch_size: int, loaders: int
+    images: Images, transform: PlainView, batch_size: int, loaders: int, pinned: bool = False
 ) -> Iterator[PlainBatch]:
     """Yield all images, each once and in order.
 
@@ -26,6 +26,7 @@ def plain_batches(
         transform: makes a view of an image.
         batch_size: images per batch, at least 1.
         loaders: processes that read images; with 0, this process reads them.
+        pinned: see ``read_batches``.
     """
     return read_batches(
         _PlainDataset(images, transform),
@@ -33,6 +34,7 @@ def plain_batches(
         loaders,
         transform.bytes,
         _collate_readable,
+        pinned,
     )
 
 

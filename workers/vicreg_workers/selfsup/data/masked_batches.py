@@ -52,6 +52,7 @@ def random_masked_batches(
     epochs: int,
     loaders: int,
     interpolation: Interpolation,
+    pinned: bool = False,
 ) -> Iterator[MaskedBatch]:
     """Yield the batches of all epochs: every image once an epoch, cropped and flipped at random.
 
@@ -66,6 +67,7 @@ def random_masked_batches(
         epochs: how often every image is seen.
         loaders: processes that read images; with 0, this process reads them.
         interpolation: how images are resized; masks take the nearest pixel.
+        pinned: see ``read_batches``.
 
     Raises:
         InvalidInput: a mask has a label that is not below ``classes``.
@@ -75,7 +77,7 @@ def random_masked_batches(
         draws = [(epoch, index) for index in order_of(len(images), seed, epoch)]
         batches += in_batches(draws, batch_size)
     view = _RandomView(image_size, interpolation, seed)
-    return _read(_Dataset(images, classes, view), batches, loaders, image_size)
+    return _read(_Dataset(images, classes, view), batches, loaders, image_size, pinned)
 
 
 def plain_masked_batches(
@@ -86,6 +88,7 @@ def plain_masked_batches(
     batch_size: int,
     loaders: int,
     interpolation: Interpolation,
+    pinned: bool = False,
 ) -> Iterator[MaskedBatch]:
     """Yield every image once, whole: resized to fit a square, and padded.
 
@@ -96,15 +99,15 @@ def plain_masked_batches(
         batch_size: images per batch.
         loaders: processes that read images; with 0, this process reads them.
         interpolation: how images are resized; masks take the nearest pixel.
+        pinned: see ``read_batches``.
 
     Raises:
         InvalidInput: a mask has a label that is not below ``classes``.
     """
     draws = [(0, index) for index in range(len(images))]
     view = _WholeView(image_size, interpolation)
-    return _read(
-        _Dataset(images, classes, view), in_batches(draws, batch_size), loaders, image_size
-    )
+    batches = in_batches(draws, batch_size)
+    return _read(_Dataset(images, classes, view), batches, loaders, image_size, pinned)
 
 
 def nearest_mask(mask: Tensor, high: int, wide: int) -> Tensor:
@@ -192,9 +195,10 @@ class _Dataset(Dataset[_Sample]):
 
 
 def _read(
-    dataset: _Dataset, batches: list[list[_Draw]], loaders: int, image_size: int
+    dataset: _Dataset, batches: list[list[_Draw]], loaders: int, image_size: int, pinned: bool
 ) -> Iterator[MaskedBatch]:
-    for batch in read_batches(dataset, batches, loaders, image_size**2 * PIXEL_BYTES, _collate):
+    size = image_size**2 * PIXEL_BYTES
+    for batch in read_batches(dataset, batches, loaders, size, _collate, pinned):
         if isinstance(batch, InvalidInput):
             raise batch
         yield batch

@@ -7,6 +7,7 @@ The protocol is the paper's (Appendix C.3), which follows MoCo (facebookresearch
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from vicreg_platform.specs import DetectionProtocol
 from vicreg_workers.selfsup.data.boxed_batches import BoxedBatch, BoxedView
 from vicreg_workers.selfsup.errors import InvalidInput
+from vicreg_workers.selfsup.evaluation.features import Autocast
 
 MOMENTUM = 0.9
 EXAMPLES = 8
@@ -86,6 +88,7 @@ def train_detector(
     protocol: DetectionProtocol,
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
+    autocast: Autocast = nullcontext,
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """Train a detector, and the backbone with it.
 
@@ -100,6 +103,7 @@ def train_detector(
         protocol: head, rates, decay, seed.
         device: where the detector will be.
         progress: called with the number of images done.
+        autocast: makes the context in which the network computes.
 
     Returns:
         The detector, in eval mode; and the indices of the images that could not be read.
@@ -130,7 +134,8 @@ def train_detector(
             trained += len(views)
             for group in optimizer.param_groups:
                 group["lr"] = protocol.learning_rate * schedule.factor(step, steps)
-            losses = network(_images(views, device), [_target(each, device) for each in views])
+            with autocast():
+                losses = network(_images(views, device), [_target(each, device) for each in views])
             loss = sum(
                 each * (schedule.proposal_weight if name in PROPOSAL_LOSSES else 1.0)
                 for name, each in losses.items()
@@ -164,6 +169,7 @@ def measure_detection(
     masks: bool,
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
+    autocast: Autocast = nullcontext,
 ) -> DetectionResult:
     """Find the objects of the test images.
 
@@ -176,6 +182,7 @@ def measure_detection(
         masks: whether masks are measured too.
         device: where the network is.
         progress: called with the number of images done.
+        autocast: makes the context in which the network computes.
 
     Raises:
         InvalidInput: no image could be read, or none has an object.
@@ -196,7 +203,8 @@ def measure_detection(
         done += len(views) + len(unreadable)
         # One by one: an image's masks, at its own size, take much memory.
         for view in views:
-            (found,) = network(_images([view], device))
+            with autocast():
+                (found,) = network(_images([view], device))
             found = {name: each.cpu() for name, each in found.items()}
             if masks:
                 found["masks"] = found["masks"][:, 0] > MASK_THRESHOLD

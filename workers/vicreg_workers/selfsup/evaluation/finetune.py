@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from vicreg_platform.specs import Augmentation, FinetuneProtocol
 from vicreg_platform.specs.data import Hold, Interpolation
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
+from vicreg_workers.selfsup.evaluation.features import Autocast
 
 MOMENTUM = 0.9
 HEAD_STD = 0.01
@@ -37,6 +39,7 @@ def finetune(
     interpolation: Interpolation = "bicubic",
     hold: Hold = "auto",
     progress: Callable[[int], None] = lambda done: None,
+    autocast: Autocast = nullcontext,
 ) -> nn.Module:
     """Train the backbone with a classifier on top, by SGD with a cosine to zero, epoch by epoch.
 
@@ -50,6 +53,7 @@ def finetune(
         interpolation: how crops are resized.
         hold: how many bytes decoded images may take.
         progress: called with the number of images done.
+        autocast: makes the context in which the network computes.
 
     Returns:
         Images ``[N, 3, S, S]`` to logits ``[N, C]``, in eval mode.
@@ -94,7 +98,9 @@ def finetune(
             group["lr"] = rate * cosine
         for batch in batches.epoch(epoch):
             rows = torch.tensor(batch.indices).to(device, non_blocking=True)
-            loss = functional.cross_entropy(network(batch.views[0]), labels.index_select(0, rows))
+            with autocast():
+                logits = network(batch.views[0])
+            loss = functional.cross_entropy(logits.float(), labels.index_select(0, rows))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from vicreg_workers.selfsup.evaluation.features import Features
+from vicreg_workers.selfsup.evaluation.features import Features, chunks
 
-CHUNK = 1024
-"""Test images classified at once: limits the similarity matrix to CHUNK × N."""
+QUERIES = 1024
+"""Test images that are compared at once with ``features.CHUNK`` training images."""
 
 
 def knn_scores(train: Features, test: Tensor, k: int, temperature: float, classes: int) -> Tensor:
@@ -25,12 +25,28 @@ def knn_scores(train: Features, test: Tensor, k: int, temperature: float, classe
     Returns:
         ``[M, classes]``, at least 0.
     """
-    bank = normalize(train.representations, dim=1)
     scores = []
-    for chunk in torch.split(normalize(test, dim=1), CHUNK):
-        similarity, neighbours = (chunk @ bank.T).topk(k, dim=1)
+    for queries in torch.split(test, QUERIES):
+        similarity, neighbours = _nearest(train.representations, queries.float(), k)
         # Scaled so that the largest weight is 1: exp(1 / τ) would overflow for a small τ.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(chunk), classes)
+        votes = weights.new_zeros(len(queries), classes)
         scores.append(votes.scatter_add_(1, train.labels[neighbours], weights))
     return torch.cat(scores)
+
+
+def _nearest(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The cosine similarities and the indices of the k nearest, ``[n, k]``, nearest first."""
+    queries = normalize(queries, dim=1)
+    similarity = queries.new_empty(len(queries), 0)
+    indices = similarity.long()
+    first = 0
+    for chunk in chunks(bank):
+        found = queries @ normalize(chunk, dim=1).T
+        best = found.topk(min(k, len(chunk)), dim=1)
+        similarity = torch.cat([similarity, best.values], dim=1)
+        indices = torch.cat([indices, best.indices + first], dim=1)
+        first += len(chunk)
+        similarity, places = similarity.topk(min(k, similarity.shape[1]), dim=1)
+        indices = indices.gather(1, places)
+    return similarity, indices

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vicreg_platform.specs import LinearProtocol
 from vicreg_workers.selfsup.errors import InvalidInput
-from vicreg_workers.selfsup.evaluation.features import Features
+from vicreg_workers.selfsup.evaluation.features import CHUNK, Features, chunks
 from vicreg_workers.selfsup.evaluation.metrics import mean_average_precision, top_k_accuracy
 
 MOMENTUM = 0.9
@@ -69,16 +69,17 @@ def linear_probe(
         )
     holdout, rest = order[:held], order[held:]
     if protocol.standardize:
-        mean, scale = _standardisation(train.representations[rest])
+        mean, scale = _standardisation(train.representations, rest)
     else:
-        mean, scale = test.new_zeros(test.shape[1]), test.new_ones(())
+        mean = torch.zeros(test.shape[1], device=test.device)
+        scale = torch.ones((), device=test.device)
 
     def cached(epoch: int) -> Epoch:
         shuffled = rest[torch.randperm(len(rest), generator=generator)]
         # Once an epoch: every copy to a GPU may wait for it.
         shuffled = shuffled.to(test.device, non_blocking=True)
         for places in torch.split(shuffled, protocol.batch_size):
-            yield train.representations.index_select(0, places), places
+            yield train.representations.index_select(0, places).float(), places
 
     epochs = cached if fresh is None else fresh(rest.tolist())
     classifiers = _Classifiers(protocol, test.shape[1], classes, test.device)
@@ -86,16 +87,21 @@ def linear_probe(
         classifiers.start(epoch)
         for representations, places in epochs(epoch):
             classifiers.step((representations - mean) / scale, targets[places])
+
+    def scores(features: Tensor, place: int) -> Tensor:
+        standardised = ((chunk - mean) / scale for chunk in chunks(features))
+        return torch.cat([classifiers.scores(chunk, place) for chunk in standardised])
+
     rates = protocol.learning_rates
     if not held:
-        return LinearResult(classifiers.scores((test - mean) / scale, 0), rates[0], {})
-    features = (train.representations[holdout] - mean) / scale
+        return LinearResult(scores(test, 0), rates[0], {})
+    features = train.representations[holdout]
     quality = {
-        rate: _quality(classifiers.scores(features, place), targets[holdout])
+        rate: _quality(scores(features, place), targets[holdout])
         for place, rate in enumerate(rates)
     }
     best = max(rates, key=lambda rate: quality[rate])
-    return LinearResult(classifiers.scores((test - mean) / scale, rates.index(best)), best, quality)
+    return LinearResult(scores(test, rates.index(best)), best, quality)
 
 
 class _Classifiers:
@@ -150,6 +156,13 @@ def _quality(scores: Tensor, targets: Tensor) -> float:
     return mean_average_precision(scores, targets)
 
 
-def _standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
-    mean = features.mean(dim=0)
-    return mean, (features - mean).pow(2).mean().sqrt().clamp_min(1e-8)
+def _standardisation(features: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean ``[F]`` of the features at some places, and the root mean square around it."""
+    mean = torch.zeros(features.shape[1], dtype=torch.float64, device=features.device)
+    square = torch.zeros((), dtype=torch.float64, device=features.device)
+    for some in torch.split(places, CHUNK):
+        mean += features[some].sum(dim=0, dtype=torch.float64) / len(places)
+    centre = mean.float()
+    for some in torch.split(places, CHUNK):
+        square += (features[some] - centre).square().mean(dtype=torch.float64) * len(some)
+    return centre, (square / len(places)).sqrt().float().clamp_min(1e-8)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from vicreg_workers.selfsup.evaluation.features import Features
+from vicreg_workers.selfsup.evaluation.features import Features, chunks
 
 QUERIES = 64
-"""Ranked at a time."""
+"""Compared at a time."""
+RANKED = 2**23
+"""Pairs of a query and a training image that are ranked at a time."""
 RECALLED = (1, 5, 10)
 
 
@@ -28,11 +32,9 @@ def retrieval_metrics(train: Features, queries: Tensor, labels: Tensor) -> dict[
         so many first ones. All in [0, 1]; zeros without queries.
     """
     found = dict.fromkeys(["map", *(f"recall_at_{k}" for k in RECALLED)], 0.0)
-    searched = functional.normalize(train.representations, dim=1)
     count = 0
-    parts = torch.split(queries, QUERIES), torch.split(labels, QUERIES)
-    for some, wanted in zip(*parts, strict=True):
-        order = (functional.normalize(some, dim=1) @ searched.T).argsort(dim=1, descending=True)
+    for similarity, wanted in _compared(train, queries, labels):
+        order = similarity.argsort(dim=1, descending=True)
         relevant = train.labels[order] == wanted[:, None]
         asked = relevant.any(dim=1)
         relevant = relevant[asked]
@@ -44,3 +46,16 @@ def retrieval_metrics(train: Features, queries: Tensor, labels: Tensor) -> dict[
             found[f"recall_at_{k}"] += float(relevant[:, :k].any(dim=1).sum())
         count += int(asked.sum())
     return {name: value / max(1, count) for name, value in found.items()}
+
+
+def _compared(train: Features, queries: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The similarity of some queries to each training image, ``[n, N]``, and their labels."""
+    searched = train.representations
+    ranked = max(1, RANKED // len(searched))
+    parts = torch.split(queries, QUERIES), torch.split(labels, QUERIES)
+    for some, wanted in zip(*parts, strict=True):
+        some = functional.normalize(some.float(), dim=1)
+        similarity = torch.cat(
+            [some @ functional.normalize(chunk, dim=1).T for chunk in chunks(searched)], dim=1
+        )
+        yield from zip(torch.split(similarity, ranked), torch.split(wanted, ranked), strict=True)

@@ -20,6 +20,7 @@ from vicreg_workers.selfsup.data.masked_batches import MaskedBatch
 from vicreg_workers.selfsup.data.masked_images import IGNORED
 from vicreg_workers.selfsup.data.transforms import normalised
 from vicreg_workers.selfsup.errors import InvalidInput
+from vicreg_workers.selfsup.evaluation.features import Autocast
 from vicreg_workers.selfsup.model.feature_map import FeatureMap
 
 MOMENTUM = 0.9
@@ -71,6 +72,7 @@ def train_segmentation(
     protocol: SegmentationProtocol,
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
+    autocast: Autocast = nullcontext,
 ) -> tuple[nn.Module, tuple[int, ...]]:
     """Train a head on the encoder's map, and the encoder too if the protocol does not freeze it.
 
@@ -82,6 +84,7 @@ def train_segmentation(
         protocol: rates, decay, seed.
         device: where the head will be.
         progress: called with the number of images done.
+        autocast: makes the context in which the network computes.
 
     Returns:
         The network, from images ``[N, 3, S, S]`` to logits ``[N, C, h, w]``, in eval mode; and the
@@ -111,9 +114,11 @@ def train_segmentation(
             trained += len(views)
             for group, (_, rate) in zip(optimizer.param_groups, parts, strict=True):
                 group["lr"] = rate * (1 - step / steps) ** POWER
-            with torch.no_grad() if protocol.frozen else nullcontext():
-                maps = encoder(normalised(views, device))
-            logits = _upsampled(head(maps), views.shape[-1])
+            with autocast():
+                with torch.no_grad() if protocol.frozen else nullcontext():
+                    maps = encoder(normalised(views, device))
+                small = head(maps)
+            logits = _upsampled(small.float(), views.shape[-1])
             loss = _cross_entropy(logits, masks.to(device, non_blocking=True).long())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -131,6 +136,7 @@ def measure_segmentation(
     classes: int,
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
+    autocast: Autocast = nullcontext,
 ) -> SegmentationResult:
     """Classify each pixel of the test images.
 
@@ -140,6 +146,7 @@ def measure_segmentation(
         classes: C.
         device: where the network is.
         progress: called with the number of images done.
+        autocast: makes the context in which the network computes.
 
     Raises:
         InvalidInput: no image could be read, no pixel has a class, or the logits are not finite.
@@ -160,7 +167,8 @@ def measure_segmentation(
     for views, masks, unreadable in batches:
         corrupt += unreadable
         done += len(views) + len(unreadable)
-        logits = network(normalised(views, device)) if len(views) else ()
+        with autocast():
+            logits = network(normalised(views, device)).float() if len(views) else ()
         # One by one: at the size of the image, the logits of many classes take much memory.
         for view, mask, small in zip(views, masks, logits, strict=True):
             if not small.isfinite().all():

@@ -100,6 +100,7 @@ def _fitted(
 
 
 def _normalised(features: Tensor) -> np.ndarray:
-    rows = features.double().cpu().numpy()
-    scaled: np.ndarray = rows / (np.linalg.norm(rows, axis=1, keepdims=True) + EPSILON)
-    return scaled
+    # A copy, which is scaled in place: another would be as large as all else.
+    rows: np.ndarray = features.to("cpu", torch.float64, copy=True).numpy()
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True) + EPSILON
+    return rows

@@ -217,7 +217,8 @@ class Diagnostics:
         return self._kept[: ceil(count / BATCH_SIZE)]
 
     def _made(self, images: Images) -> Iterable[PlainBatch]:
-        return plain_batches(images, self._view, BATCH_SIZE, self._loaders)
+        pinned = self._device.type == "cuda"
+        return plain_batches(images, self._view, BATCH_SIZE, self._loaders, pinned)
 
     def _knn(self, features: Features) -> tuple[float | None, int]:
         """The accuracy, if the images have classes, and how many were classified."""
