@@ -48,7 +48,9 @@ def test_a_run_is_created_once(mlflow_server: MlflowServer) -> None:
     assert tracking.ensure_run("job-once", "n", "e", {"kind": "pretrain"}, None) == first
 
 
-def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: str) -> None:
+def test_points_progress_and_files_arrive(
+    mlflow_server: MlflowServer, run_id: str, tmp_path: Path
+) -> None:
     timeline = AttemptTimeline(attempt=2, timeline=Timeline())
     outbox = Outbox(mlflow_server.url, run_id, timeline=timeline)
     outbox.reached("data_open")
@@ -57,6 +59,9 @@ def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: s
     progress = Progress(epoch=1, epochs=2, step=3, steps=4, images_per_second=5, eta_seconds=6)
     outbox.progress(progress)
     outbox.file("pictures/views.png", b"png")
+    large = tmp_path / "large"
+    large.write_bytes(b"npz")
+    outbox.file("features.npz", large)
     outbox.close(60)
     assert steps(mlflow_server, run_id, "train/loss") == list(range(2500))
     reading = Tracking(mlflow_server.url).read(run_id)
@@ -66,8 +71,12 @@ def test_points_progress_and_files_arrive(mlflow_server: MlflowServer, run_id: s
     data_open, published = reading.timeline.timeline.reached().items()
     assert (data_open[0], published[0]) == ("data_open", "published")
     assert data_open[1] < published[1]
-    artifacts = MlflowClient(mlflow_server.url).list_artifacts(run_id, "pictures")
+    client = MlflowClient(mlflow_server.url)
+    artifacts = client.list_artifacts(run_id, "pictures")
     assert [artifact.path for artifact in artifacts] == ["pictures/views.png"]
+    stored = client.download_artifacts(run_id, "features.npz", str(tmp_path))
+    assert Path(stored).read_bytes() == b"npz"
+    assert not large.exists()
 
 
 def test_after_a_restart_no_point_is_missing_or_duplicated(

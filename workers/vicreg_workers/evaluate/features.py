@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from vicreg_workers.evaluate.evaluation import Evaluation
 def export_features(evaluation: Evaluation, protocol: ExportProtocol) -> dict[str, float]:
     """Store the representations and labels as the artifact ``features.npz``. No metrics.
 
-    Images without labels have -1.
+    Images without labels have -1. Many representations are in float16, see ``Features``.
     """
     train, test = evaluation.features()
     labelled = bool(evaluation.train_images.classes)
@@ -28,7 +29,12 @@ def export_features(evaluation: Evaluation, protocol: ExportProtocol) -> dict[st
     }
     arrays: dict[str, Any] = {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
     arrays["classes"] = np.array(list(evaluation.train_images.classes))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    evaluation.outbox.file("features.npz", buffer.getvalue())
+    # In a file: it may be as large as the representations.
+    with tempfile.NamedTemporaryFile(suffix=".npz", delete=False) as file:
+        try:
+            np.savez_compressed(file, **arrays)
+        except BaseException:
+            Path(file.name).unlink()
+            raise
+    evaluation.outbox.file("features.npz", Path(file.name))
     return {}

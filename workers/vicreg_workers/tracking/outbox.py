@@ -78,7 +78,7 @@ class Outbox:
         self._points: list[Point] = []
         self._tags: dict[str, str] = {}
         self._timeline = timeline
-        self._files: list[tuple[str, bytes]] = []
+        self._files: list[tuple[str, bytes | Path]] = []
         self._last_steps: dict[str, int] | None = None if resumed else {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -114,8 +114,8 @@ class Outbox:
         with self._lock:
             self._tags |= tags
 
-    def file(self, path: str, content: bytes) -> None:
-        """Queue an artifact."""
+    def file(self, path: str, content: bytes | Path) -> None:
+        """Queue an artifact: its content, or a file of it, which is deleted once it is sent."""
         with self._lock:
             self._files.append((path, content))
 
@@ -239,13 +239,18 @@ class Outbox:
                 del self._files[0]
 
 
-def _upload(client: MlflowClient, run_id: str, path: str, content: bytes) -> None:
+def _upload(client: MlflowClient, run_id: str, path: str, content: bytes | Path) -> None:
     folder, _, name = path.rpartition("/")
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / name
-        file.write_bytes(content)
+        if isinstance(content, Path):
+            file.symlink_to(content)
+        else:
+            file.write_bytes(content)
         with patient_uploads():
             client.log_artifact(run_id, str(file), folder or None)
+    if isinstance(content, Path):
+        content.unlink()
 
 
 def _steps_on_server(client: MlflowClient, run_id: str) -> dict[str, int]:

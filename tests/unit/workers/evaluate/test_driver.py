@@ -58,8 +58,8 @@ class Log:
     def progress(self, progress: Progress) -> None:
         self.last = progress
 
-    def file(self, path: str, content: bytes) -> None:
-        self.files[path] = content
+    def file(self, path: str, content: bytes | Path) -> None:
+        self.files[path] = content if isinstance(content, bytes) else content.read_bytes()
 
 
 def measured(
@@ -68,7 +68,7 @@ def measured(
     test: dict[str, Any],
     root: Path,
     log: Log,
-    seeds: int = 1,
+    **fields: Any,
 ) -> dict[str, float]:
     spec = parse_spec(
         {
@@ -76,8 +76,8 @@ def measured(
             "encoder": {"untrained": {"name": "resnet10", "stem": "cifar"}},
             "protocol": protocol,
             "data": {"train": train, "test": test},
-            "seeds": seeds,
         }
+        | fields
     )
     assert isinstance(spec, EvaluateSpec)
     assignment = Assignment(
@@ -101,7 +101,8 @@ def on_digits(protocol: dict[str, Any], root: Path, log: Log | None = None) -> d
     return measured(protocol, digits(0.2), digits(0.3, "test"), root, log or Log())
 
 
-def test_fine_tuning_trains_encoder_and_classifier(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fine_tuning_trains_encoder_and_classifier(tmp_path: Path, precision: str) -> None:
     noise = np.random.default_rng(0)
     for split, count in (("train", 24), ("test", 8)):
         for label, channel in (("red", 0), ("blue", 2)):
@@ -115,7 +116,7 @@ def test_fine_tuning_trains_encoder_and_classifier(tmp_path: Path) -> None:
     )
     log = Log()
     finetune = {"name": "finetune", "epochs": 6, "batch_size": 16}
-    metrics = measured(finetune, train, test, tmp_path, log)
+    metrics = measured(finetune, train, test, tmp_path, log, precision=precision)
     assert metrics["finetune/top1"] == metrics["finetune/top5"] == 1.0
     assert log.last is not None
     assert log.last.step == log.last.steps
@@ -139,6 +140,25 @@ def test_features_are_exported_with_their_labels(tmp_path: Path) -> None:
     assert arrays["test"].dtype == np.float32
     assert set(arrays["test_labels"].tolist()) == set(range(10))
     assert arrays["classes"].tolist() == [str(digit) for digit in range(10)]
+
+
+def test_in_bf16_representations_are_near_those_in_float32(tmp_path: Path) -> None:
+    exact, rounded = Log(), Log()
+    for log, precision in ((exact, "fp32"), (rounded, "bf16")):
+        data = digits(0.2), digits(0.3, "test")
+        measured({"name": "features"}, *data, tmp_path, log, precision=precision)
+    arrays = [np.load(io.BytesIO(log.files["features.npz"]))["test"] for log in (exact, rounded)]
+    assert arrays[0].dtype == arrays[1].dtype == np.float32
+    error = np.linalg.norm(arrays[1] - arrays[0]) / np.linalg.norm(arrays[0])
+    assert 1e-4 < error < 0.05  # bf16 has 8 bits
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_probe_of_an_encoder_in_bf16_learns(tmp_path: Path, augment: bool) -> None:
+    linear = {"name": "linear", "epochs": 3, "batch_size": 32, "learning_rates": [0.1]}
+    data = digits(0.2), digits(0.3, "test")
+    metrics = measured(linear | {"augment": augment}, *data, tmp_path, Log(), precision="bf16")
+    assert metrics["linear/top1"] > 0.3  # chance: 0.1
 
 
 def several(root: Path, count: int) -> dict[str, Any]:
@@ -295,9 +315,26 @@ def test_the_segmentation_recipes_fit_their_layouts(tmp_path: Path, layout: str)
         save_ade20k(tmp_path / "ADEChallengeData2016", training=4, validation=2)
     train, test = (recipe["data"][part] | {"image_size": 32} for part in ("train", "test"))
     protocol = recipe["protocol"] | {"epochs": 1, "batch_size": 2}
-    metrics = measured(protocol, train, test, tmp_path, Log())
+    metrics = measured(protocol, train, test, tmp_path, Log(), precision="bf16")
     assert metrics["data/corrupt_images"] == 0
     assert 0 <= metrics["segmentation/miou"] < 1
+
+
+@pytest.mark.parametrize("images", ["places205", "inaturalist18"])
+def test_the_linear_recipes_fit_their_layouts(tmp_path: Path, images: str) -> None:
+    """The recipe as it is shipped, but for its size and epochs, on a tiny copy of the data set."""
+    for split in ("train", "val"):
+        for number, label in enumerate(("0001", "abbey")):
+            (tmp_path / images / split / label).mkdir(parents=True)
+            for index in range(4):
+                image = Image.new("RGB", (20, 16), (200 * number, 0, index))
+                image.save(tmp_path / images / split / label / f"{index}.jpg")
+    recipe = load_recipe(f"linear-{images}")
+    train, test = (recipe["data"][part] | {"image_size": 16} for part in ("train", "test"))
+    protocol = recipe["protocol"] | {"epochs": 2}
+    metrics = measured(protocol, train, test, tmp_path, Log(), precision=recipe["precision"])
+    assert metrics["data/corrupt_images"] == 0
+    assert 0 <= metrics["linear/top1"] <= metrics["linear/top5"] == 1
 
 
 def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
@@ -372,6 +409,6 @@ def test_the_detection_recipes_fit_their_layouts(tmp_path: Path, layout: str) ->
             drawn_objects.save_coco(tmp_path / "coco" / split, notes, 4, size=32)
     train, test = (recipe["data"][part] | {"image_size": 32} for part in ("train", "test"))
     protocol = recipe["protocol"] | {"epochs": 1, "batch_size": 2}
-    metrics = measured(protocol, train, test, tmp_path, Log())
+    metrics = measured(protocol, train, test, tmp_path, Log(), precision="bf16")
     assert set(metrics) == BOX_METRICS | (MASK_METRICS if layout == "coco" else set())
     assert metrics["data/corrupt_images"] == 0
