@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test bench check format docs reference screenshots lock compose-env compose-test clean
+.PHONY: help install demo test bench gpu check format docs reference screenshots lock compose-env compose-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make demo      the main job from end to end, on this machine (KEEP=1: leave it running)"
 	@echo "make test      the whole test suite"
 	@echo "make bench     the benchmarks, as ratios within one run"
+	@echo "make gpu       what only a GPU can show, in eight minutes, as gpu.json"
 	@echo "make check     ruff, mypy, import-linter, tsc, and that docs/reference is current"
 	@echo "make format    format the code with ruff"
 	@echo "make docs      the documentation as a site, in site/"
@@ -52,20 +53,26 @@ test: install $(MODULES)
 
 # Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly
+LIGHTLY_PACKAGES := lightly==1.6.0 lightly-utils pytorch-lightning lightning-utilities torchmetrics aenum
 bench: install
-	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) \
-		lightly==1.6.0 lightly-utils pytorch-lightning lightning-utilities torchmetrics aenum
+	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) $(LIGHTLY_PACKAGES)
 	$(BIN)/python -m tests.benchmarks.loss
 	$(BIN)/python -m tests.benchmarks.convolution
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
 	$(BIN)/python -m tests.benchmarks.accumulate
 	$(BIN)/python -m tests.benchmarks.checkpoint
+	$(BIN)/python -m tests.benchmarks.features
 	$(BIN)/python -m tests.benchmarks.mlflow_outage
 	$(BIN)/python -m tests.benchmarks.startup
 	$(BIN)/python -m tests.benchmarks.console
 	$(BIN)/python -m tests.benchmarks.queue_policies
 	$(BIN)/python -m tests.benchmarks.dispatch_round
+
+# With CIFAR10=FOLDER, whose images are in {train,test}/<class>/, a training of it too.
+gpu: install
+	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) $(LIGHTLY_PACKAGES)
+	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.gpu.measure gpu.json $(if $(CIFAR10),--images $(CIFAR10))
 
 check: install $(MODULES)
 	$(BIN)/ruff check .

@@ -1,7 +1,7 @@
-"""A training step on a GPU, ours against the authors': speed, share of the peak, memory, parts.
+"""A training step on a GPU, ours against the authors' and lightly's: speed, peak, memory, parts.
 
-``python -m tests.benchmarks.gpu`` prints its tables. The authors' step is that of
-``tests.benchmarks.step``, in the same precision. Both train on one batch of noise that is on the
+``python -m tests.benchmarks.gpu`` prints its tables. The others' steps are those of
+``tests.benchmarks.step``, in the same precision. All train on one batch of noise that is on the
 device already, so nothing is read or augmented. Times are the device's own. The peak is that of a
 bf16 matrix product, measured in the same run. ``--loaders`` measures the input instead: JPEG files,
 decoded and cropped by processes.
@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,52 @@ def views(settings: argparse.Namespace, layout: torch.memory_format) -> Views:
 @contextmanager
 def authors(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
     """The authors' step: D×D matrices, one tensor's update after the other, NCHW."""
+    network = reference_network(settings, partial(projector, width=settings.width))
+    optimizer = AuthorsLars(network.parameters(), 0.3)
+    yield reference_step(settings, watch, network, authors_loss, optimizer)
+
+
+@contextmanager
+def lightly(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
+    """lightly's parts, combined as in its documentation.
+
+    Raises:
+        ImportError: lightly is not installed.
+    """
+    from lightly.loss.vicreg_loss import VICRegLoss  # type: ignore[import-not-found]
+    from lightly.models.modules.heads import (  # type: ignore[import-not-found]
+        VICRegProjectionHead,
+    )
+
+    width = settings.width
+    network = reference_network(
+        settings, lambda features: VICRegProjectionHead(features, width, width, num_layers=3)
+    )
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.06)
+    yield reference_step(settings, watch, network, VICRegLoss(), optimizer)
+
+
+def reference_network(
+    settings: argparse.Namespace, head: Callable[[int], nn.Module]
+) -> nn.Sequential:
+    """torchvision's backbone and a head, given the width of its representation."""
     encoder = backbone(settings.backbone)
     if settings.stem == "cifar":
         encoder.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         encoder.maxpool = nn.Identity()
     features = 512 if settings.backbone in ("resnet18", "resnet34") else 2048
-    network = nn.Sequential(encoder, projector(features, settings.width))
+    network = nn.Sequential(encoder, head(features))
     network.to(settings.device).train()
-    optimizer = AuthorsLars(network.parameters(), 0.3)
+    return network
+
+
+def reference_step(
+    settings: argparse.Namespace,
+    watch: Stopwatch,
+    network: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> Step:
     first, second = views(settings, torch.contiguous_format)
 
     def step() -> None:
@@ -124,13 +163,13 @@ def authors(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
             with watch.part("forward"):
                 x, y = network(first), network(second)
             with watch.part("loss"):
-                value = authors_loss(x, y)
+                value = loss(x, y)
         with watch.part("backward"):
             value.backward()  # type: ignore[no-untyped-call]
         with watch.part("optimiser"):
             optimizer.step()
 
-    yield step
+    return step
 
 
 class Listener(NullContext):
@@ -183,15 +222,13 @@ def ours(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
         yield step
 
 
-def measure(
-    name: str,
-    variant: Callable[[argparse.Namespace, Stopwatch], Any],
-    settings: argparse.Namespace,
-    peak: float,
-) -> list[str]:
-    """Print the row of a step; return the rows of its parts."""
+VARIANTS = {"authors": authors, "lightly": lightly, "ours": ours, "compiled": ours}
+
+
+def measure(name: str, settings: argparse.Namespace, peak: float) -> dict[str, Any]:
+    """The measures of a step, by name; times in milliseconds, memory in GB."""
     watch = Stopwatch(settings.device)
-    with variant(settings, watch) as step:
+    with VARIANTS[name](settings, watch) as step:
         for _ in range(WARM_UP):
             step()
         if not settings.compile:  # as many as of the step before, then: they cannot be counted
@@ -211,16 +248,21 @@ def measure(
         memory = torch.cuda.max_memory_allocated() / 1e9 if settings.device == "cuda" else 0.0
         middle = statistics.median(times)
         speed = settings.operations / middle * 1e3
-        print(
-            f"| {name} | {settings.batch} | {middle:.2f} | {min(times):.2f}–{max(times):.2f} "
-            f"| {settings.batch / middle * 1e3:.0f} | {statistics.median(hosts):.2f} "
-            f"| {speed / 1e12:.0f} | {speed / peak:.3f} | {memory:.1f} |",
-            flush=True,
-        )
-        return parts(name, step, watch, settings)
+        return {
+            "ms": middle,
+            "from": min(times),
+            "to": max(times),
+            "images_per_second": settings.batch / middle * 1e3,
+            "host_ms": statistics.median(hosts),
+            "tflops": speed / 1e12,
+            "share_of_peak": speed / peak,
+            "memory_gb": memory,
+            "parts": parts(step, watch, settings),
+        }
 
 
-def parts(name: str, step: Step, watch: Stopwatch, settings: argparse.Namespace) -> list[str]:
+def parts(step: Step, watch: Stopwatch, settings: argparse.Namespace) -> dict[str, float]:
+    """Milliseconds of a step by part."""
     watch.running = True
     started = watch.mark()
     for _ in range(settings.steps):
@@ -229,10 +271,7 @@ def parts(name: str, step: Step, watch: Stopwatch, settings: argparse.Namespace)
     watch.running = False
     spent = watch.read()
     spent["the rest"] = total - sum(spent.values())
-    return [
-        f"| {name} | {part} | {ms / settings.steps:.2f} | {ms / total:.3f} |"
-        for part, ms in spent.items()
-    ]
+    return {part: ms / settings.steps for part, ms in spent.items()}
 
 
 def peak_of(settings: argparse.Namespace) -> float:
@@ -250,27 +289,53 @@ def peak_of(settings: argparse.Namespace) -> float:
     return float(2 * size**3 / statistics.median(times) * 1e3)
 
 
-def steps(settings: argparse.Namespace) -> None:
+def steps(settings: argparse.Namespace) -> dict[str, Any]:
+    """The steps of a network, and the peak they are compared with, in TFLOP/s."""
     peak = peak_of(settings)
-    print(
-        f"\n{settings.backbone}, {settings.size}×{settings.size}, expander {settings.width}³, "
-        f"{settings.precision}; a product of {settings.matrix}³: {peak / 1e12:.0f} TFLOP/s\n\n"
-        "| step | batch | ms | from–to | images/s | host, ms | TFLOP/s | share of the peak "
-        "| memory, GB |\n|---|---|---|---|---|---|---|---|---|",
-        flush=True,
-    )
-    of_parts = []
+    rows: list[dict[str, Any]] = []
     for batch, name in product(settings.batches, settings.variants):
         settings.batch, settings.compile = batch, name == "compiled"
         try:
-            variant = authors if name == "authors" else ours
-            of_parts += measure(name, variant, settings, peak)
-        except torch.OutOfMemoryError:
-            print(f"| {name} | {batch} | out of memory |", flush=True)
+            measured = measure(name, settings, peak)
+        except (torch.OutOfMemoryError, ImportError) as error:
+            measured = {"error": type(error).__name__}
+        rows.append({"step": name, "batch": batch} | measured)
         gc.collect()
         torch.cuda.empty_cache()
-    print("\n| step | part | ms | share |\n|---|---|---|---|")
-    print("\n".join(of_parts), flush=True)
+    names = ("backbone", "stem", "size", "width", "precision", "matrix")
+    of = {name: getattr(settings, name) for name in names}
+    return of | {"peak_tflops": peak / 1e12, "steps": rows}
+
+
+def tables(result: dict[str, Any]) -> str:
+    """What ``steps`` measured, as Markdown."""
+    lines = [
+        "{backbone}, {size}×{size}, expander {width}³, {precision}; a product of {matrix}³: "
+        "{peak_tflops:.0f} TFLOP/s".format(**result),
+        "",
+        "| step | batch | ms | from–to | images/s | host, ms | TFLOP/s | share of the peak "
+        "| memory, GB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    measured = [row for row in result["steps"] if "error" not in row]
+    for row in result["steps"]:
+        if row in measured:
+            lines.append(
+                "| {step} | {batch} | {ms:.2f} | {from:.2f}–{to:.2f} | {images_per_second:.0f} "
+                "| {host_ms:.2f} | {tflops:.0f} | {share_of_peak:.3f} | {memory_gb:.1f} |".format(
+                    **row
+                )
+            )
+        else:
+            lines.append("| {step} | {batch} | {error} | | | | | | |".format(**row))
+    lines += ["", "| step | batch | part | ms | share |", "|---|---|---|---|---|"]
+    for row in measured:
+        total = sum(row["parts"].values())
+        lines += [
+            f"| {row['step']} | {row['batch']} | {part} | {ms:.2f} | {ms / total:.3f} |"
+            for part, ms in row["parts"].items()
+        ]
+    return "\n".join(lines)
 
 
 def photograph(file: Path, generator: np.random.Generator) -> None:
@@ -318,7 +383,7 @@ def reading(settings: argparse.Namespace) -> None:
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--backbone", default="resnet50")
@@ -327,16 +392,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[256])
     parser.add_argument("--width", type=int, default=8192)
     parser.add_argument("--precision", default="bf16")
-    parser.add_argument("--variants", nargs="+", default=["authors", "ours"])
+    parser.add_argument(
+        "--variants", nargs="+", choices=VARIANTS, default=["authors", "lightly", "ours"]
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--matrix", type=int, default=8192)
     parser.add_argument("--loaders", type=int)
     parser.set_defaults(operations=0)
-    settings = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    settings = parser().parse_args(arguments)
     set_gpu_arithmetic()
     if settings.loaders is None:
-        steps(settings)
+        print(tables(steps(settings)))
     else:
         reading(settings)
 

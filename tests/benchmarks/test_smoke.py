@@ -1,11 +1,24 @@
 """Every benchmark runs, at sizes that say nothing about speed."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from tests.benchmarks import ablation, accumulate, checkpoint, convolution, gpu, health, loss, step
+from tests.benchmarks import (
+    ablation,
+    accumulate,
+    checkpoint,
+    convolution,
+    features,
+    gpu,
+    health,
+    loss,
+    step,
+)
+from tests.gpu import measure
 
 
 def rows(output: str) -> list[list[str]]:
@@ -56,9 +69,58 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     gpu.main(["--device", "cpu", *sizes, "--loaders", "0"])
     table = rows(capsys.readouterr().out)
     assert table[-1][0] == "0"
-    assert [row[0] for row in table if row[1] == "8"] == ["authors", "ours"]
-    ours = {row[1] for row in table if row[0] == "ours"}
+    steps = [row[0] for row in table if row[1] == "8" and row[2:3] != [""] and len(row) == 9]
+    assert steps == ["authors", "lightly", "ours"]  # lightly without numbers: it is not installed
+    ours = {row[2] for row in table if row[0] == "ours" and len(row) == 5}
     assert {"forward", "loss", "backward", "watch", "optimiser", "the rest"} <= ours
+
+
+def test_what_a_gpu_shows_is_written_and_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the CPU: each part, one that fails, and one for which no time is left."""
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "test_one.py").write_text("def test_right(): pass\ndef test_wrong(): assert False\n")
+    for split, count in (("train", 12), ("test", 4)):
+        for label, channel in (("red", 0), ("blue", 2)):
+            (tmp_path / split / label).mkdir(parents=True)
+            for index in range(count):
+                pixels = [10 * index] * 3
+                pixels[channel] = 255
+                image = Image.new("RGB", (8, 8), tuple(pixels))
+                image.save(tmp_path / split / label / f"{index}.png")
+    sizes = ["--size", "32", "--batches", "8", "--width", "8", "--matrix", "16", "--steps", "1"]
+    small = ["--backbone", "resnet18", "--stem", "cifar", *sizes]
+    monkeypatch.setattr(measure, "TESTS", tests)
+    monkeypatch.setattr(measure, "NETWORKS", {"resnet18": small, "broken": ["--backbone", "none"]})
+    monkeypatch.setattr(measure, "SHORTEST_TRAINING", 0)
+    training = ["--backbone", "resnet10", "--size", "8", "--batch", "8", "--width", "8"]
+    monkeypatch.setattr(measure, "TRAINING", [*training, "--loaders", "0", "--seconds", "1"])
+    file = tmp_path / "gpu.json"
+    arguments = [str(file), "--device", "cpu", "--images", str(tmp_path)]
+    with pytest.raises(SystemExit):
+        measure.main(arguments)
+    parts = json.loads(file.read_text())["parts"]
+    assert parts["tests"]["passed"] == 1
+    assert parts["tests"]["failed"] == ["test_one::test_wrong"]
+    assert [row["step"] for row in parts["resnet18"]["steps"]] == ["authors", "lightly", "ours"]
+    assert "error" in parts["broken"]
+    assert 0 <= parts["cifar10"]["knn_top1"] <= 1
+    assert parts["cifar10"]["epochs"] >= 2
+    printed = capsys.readouterr().out
+    measure.main(["--tables", str(file)])
+    assert capsys.readouterr().out in printed
+    monkeypatch.setattr(measure, "SHORTEST_TRAINING", 10_000)
+    with pytest.raises(SystemExit):
+        measure.main(arguments)
+    assert "were left" in json.loads(file.read_text())["parts"]["cifar10"]["error"]
+
+
+def test_without_a_gpu_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="no CUDA device"):
+        measure.main([])
 
 
 def test_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,3 +163,9 @@ def test_health(
     assert row[0] == "constant images (cifar)"
     health.main([*raw, "--runs", "none"])  # it is not made again
     assert rows(capsys.readouterr().out)[2:] == [row]
+
+
+def test_features(capsys: pytest.CaptureFixture[str]) -> None:
+    features.main(["--images", "300", "--width", "8", "--queries", "20"])
+    stages = [row[0] for row in rows(capsys.readouterr().out)[2:]]
+    assert stages == ["features", "knn", "linear, 1 epoch, 2 rates", "retrieval"]
