@@ -16,17 +16,16 @@ from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.processes import Gloo
 from tests.unit.selfsup.test_train import Recorder, poison_at, spec_for
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.selfsup import replay as replaying
 from vicreg_workers.selfsup.capture import Capture
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import Diverged, InvalidInput
-from vicreg_workers.selfsup.model.network import JointEmbedding
+from vicreg_workers.selfsup.model.network import JointEmbedding, build_network
 from vicreg_workers.selfsup.replay import Replay, replay
 from vicreg_workers.selfsup.train import Pretraining
 
 CPU = torch.device("cpu")
 LOCAL = {"preset": "paper", "views": {"local": 2, "local_size": 16}}
-DROPPING = {"backbone": {"name": "timm/resnet18", "drop_path": 0.5}}
+DROPPING: dict[str, Any] = {"backbone": {"name": "timm/resnet18", "drop_path": 0.5}}
 LARGE = {"source": "image_folder", "path": "set", "image_size": 16}
 
 
@@ -134,7 +133,7 @@ class OverflowsBackward(nn.ReLU):
 
 def plant(network: JointEmbedding) -> JointEmbedding:
     """Have the ReLU of a stage overflow backward."""
-    network.backbone.layer2[0].relu = OverflowsBackward()  # type: ignore[index, union-attr]
+    network.get_submodule("backbone.layer2.0").relu = OverflowsBackward()
     return network
 
 
@@ -145,8 +144,8 @@ def test_the_module_whose_backward_pass_overflows_is_named(
     training = {"epochs": 2, "batch_size": 8, "warmup_epochs": 1, "accumulate": accumulate}
     spec = spec_for(epochs=2, training=training)
     capture = captured(root, spec, lambda pretraining: plant(pretraining.network))
-    build = replaying.build_network
-    monkeypatch.setattr(replaying, "build_network", lambda *args: plant(build(*args)))
+    planted = "vicreg_workers.selfsup.replay.build_network"
+    monkeypatch.setattr(planted, lambda *args: plant(build_network(*args)))
     made = replay(capture, CPU)
     assert fault_of(made) == (
         "the gradient that backbone.layer2.0.relu passes back (backward, InfBackwardBackward)"

@@ -19,6 +19,9 @@ from vicreg_workers.selfsup.model.network import JointEmbedding, build_network
 from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.selfsup.random_state import RandomState
 
+_UNCHANGED = ("ToCopyBackward0", "TBackward0")
+"""What computes nothing: it casts between precisions, or transposes."""
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -220,8 +223,8 @@ class _Watch:
             self._replay.look(f"{what} (backward, {operation})", [gradient], f"{name} (backward)")
 
     def _parameter(self, node: Node | None) -> str | None:
-        """The parameter whose gradient a node takes or, in another precision, passes on to it."""
-        while node is not None and node.name() == "ToCopyBackward0":
+        """The parameter that a node gives its gradient to, cast or transposed or as it is."""
+        while node is not None and node.name() in _UNCHANGED:
             node = node.next_functions[0][0]
         return self._parameters.get(getattr(node, "variable", None))  # type: ignore[arg-type]
 
