@@ -83,7 +83,7 @@ class Context(Protocol):
         """Keep what repeats a step that went wrong. Every worker calls it. It does not raise.
 
         Args:
-            take: takes the capture, with parts from every worker; returns None on all but the first.
+            take: takes it, of every worker's part; returns None on all but the first.
 
         Returns:
             The same on every worker: how to repeat the step, for the user; None if nothing is kept.
