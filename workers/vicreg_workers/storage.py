@@ -3,6 +3,7 @@
 * ``<storage>/<job>/``
   - ``checkpoints/step-00000044/``: see ``checkpoints``
   - ``attempt-1/``: see ``stop_signal``
+  - ``capture.pt``: the step at which a training diverged, see ``selfsup.capture``
   - ``encoders/epoch-00100/``: kept to be evaluated, see ``weights``
   - ``trials/00000.json``: of a sweep, see ``sweep.ledger``
   - ``trials/00000/``: the folder of a sweep's trial, laid out as a job's

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -632,6 +633,29 @@ def push(
         facts = _facts(client, job, license_)
     options = ["--private"] if private else []
     _export("push", [run_id, repository, "--mlflow", mlflow, *options], facts)
+
+
+class Device(StrEnum):
+    """What to compute on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+@app.command()
+def replay(
+    job_id: JobId,
+    device: Annotated[
+        Device | None,
+        typer.Option(help="What to compute on. Default: as the training, if there is a GPU for it"),
+    ] = None,
+    storage: Annotated[
+        str,
+        typer.Option(envvar="VICREG_STORAGE", help="Where the jobs' folders are: a path or URL."),
+    ] = ".vicreg/storage",
+) -> None:
+    """Repeat the step at which a pretraining diverged, and name the first non-finite tensor."""
+    print(_in_worker("replay", [job_id], {"--storage": storage, "--device": device}), end="")
 
 
 def _trained(client: Client, job_id: str) -> tuple[JobSchema, str]:

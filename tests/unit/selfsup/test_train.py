@@ -607,6 +607,24 @@ def test_the_loss_scale_is_kept_over_a_stop(root: Path, scaled: PretrainSpec) ->
     assert_same(whole, train(root, Recorder(root / "b"), scaled))
 
 
+def test_with_a_loss_scale_too_nothing_is_trained_after_a_loss_that_is_not_finite(
+    root: Path, scaled: PretrainSpec
+) -> None:
+    """On GPUs, the loop sees it some steps later."""
+    pretraining = Pretraining(scaled, open_images(scaled.data, under(root)), Recorder(root / "a"))
+    weight = pretraining.network.get_parameter("backbone.conv1.weight")
+    poison_at(pretraining, 2, "covariance")
+    first, second = pretraining.batches.epoch(0)
+    pretraining.step(first)
+    before = weight.detach().clone()
+    pretraining.step(second)
+    pretraining.step(first)
+    assert torch.equal(weight, before)
+    problem = pretraining.update.problem()
+    assert problem is not None
+    assert problem.step == 2
+
+
 def test_a_gradient_that_overflows_half_precision_only_skips_its_step(
     root: Path, scaled: PretrainSpec
 ) -> None:

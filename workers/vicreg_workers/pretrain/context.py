@@ -16,8 +16,10 @@ from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import encoder_files
 from vicreg_workers.failures import UserFailure
+from vicreg_workers.selfsup.capture import CAPTURE, Capture
 from vicreg_workers.selfsup.context import Moment, State, TrainingProgress
 from vicreg_workers.selfsup.distributed import gather_objects, rank
+from vicreg_workers.storage import Folder
 from vicreg_workers.tracking.outbox import Outbox
 from vicreg_workers.weights import DESCRIPTION, WEIGHTS, kept_encoder
 
@@ -135,6 +137,26 @@ class RunContext:
         # What the last measurement finds would otherwise never be told.
         if self._progress is not None:
             self.progress(self._progress)
+
+    def capture(self, take: Callable[[], Capture | None]) -> str | None:
+        """See ``Context.capture``. The first worker writes ``capture.pt`` into the job's folder.
+
+        A sweep's trial leaves none: that some diverge is how a search finds the limits.
+        """
+        if self._report is not None:
+            return None
+        job_id = self._assignment.job_id
+        folder = Folder.of_job(self._assignment.storage, job_id)
+        kept = True
+        try:
+            capture = take()
+            if capture is not None:
+                with folder.writer(CAPTURE) as file:
+                    capture.save(file)
+        except Exception as error:  # whatever data and storage raise: the divergence is the news
+            self.warn(f"the step cannot be kept in {folder}: {type(error).__name__}: {error}")
+            kept = False
+        return f"`vicreg replay {job_id}` repeats the step" if gather_objects(kept)[0] else None
 
     def save(self, state: State) -> None:
         """See ``Context.save``. Points that MLflow does not have yet are saved with it."""

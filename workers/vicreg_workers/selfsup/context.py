@@ -7,12 +7,14 @@ cluster.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
+
+from vicreg_workers.selfsup.capture import Capture
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,16 @@ class Context(Protocol):
     def finding(self, name: str, text: str | None) -> None:
         """Say what is wrong with the training under a name, or that it no longer is (None)."""
 
+    def capture(self, take: Callable[[], Capture | None]) -> str | None:
+        """Keep what repeats a step that went wrong. Every worker calls it. It does not raise.
+
+        Args:
+            take: takes it, of every worker's part; returns None on all but the first.
+
+        Returns:
+            The same on every worker: how to repeat the step, for the user; None if nothing is kept.
+        """
+
     def save(self, state: State) -> None:
         """Begin to save ``state`` as it is now. Every worker calls it.
 
@@ -127,6 +139,10 @@ class NullContext:
         """Log what is wrong."""
         if text is not None:
             logger.warning("%s: %s", name, text)
+
+    def capture(self, take: Callable[[], Capture | None]) -> str | None:
+        """Return None: nothing is kept."""
+        return None
 
     def save(self, state: State) -> None:
         """Discard the state."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vicreg_platform.specs import PretrainSpec
-from vicreg_workers.selfsup.monitor.divergence import FiniteWatch
+from vicreg_workers.selfsup.monitor.divergence import FiniteWatch, NotFinite
 from vicreg_workers.selfsup.optim.learning_rate import (
     learning_rate,
     peak_learning_rate,
@@ -88,6 +88,10 @@ class ParameterUpdate:
             group["lr"] = rate * group.get("factor", 1.0)
         values = torch.stack([term.detach() for term in terms.values()])
         loss: Tensor = self.scaler.scale(terms["loss"])
+        if self.scaler.is_enabled():
+            found = self._finite.note(step + 1, values, values.new_zeros(()))
+            # The scaler skips a step whose gradient is not finite: from the first bad one on, all.
+            loss = loss * torch.where(found > 0, torch.nan, 1.0)
         if backward is None:
             loss.backward()  # type: ignore[no-untyped-call]
         else:
@@ -96,7 +100,6 @@ class ParameterUpdate:
             [p.grad for p in self._parameters if p.grad is not None]
         )
         if self.scaler.is_enabled():
-            self._finite.note(step + 1, values, torch.zeros_like(norm))
             norm = norm / self.scaler.scale(torch.ones_like(norm))
             self.scaler.step(self.optimizer)
             self.scaler.update()
@@ -109,8 +112,12 @@ class ParameterUpdate:
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
-    def problem(self) -> str | None:
-        """Which value was not finite and at which step, or None. Waits for the device."""
+    def found_inf(self) -> Tensor:
+        """1.0 from the first step on whose loss or gradient is not finite, else 0.0: a scalar."""
+        return self._finite.found()
+
+    def problem(self) -> NotFinite | None:
+        """The first step whose loss or gradient is not finite. Waits for the device."""
         return self._finite.problem()
 
     def state_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class RandomState:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
+        """Restore what ``state_dict`` returned, as far as this device has such generators."""
         torch.set_rng_state(state["torch"])
-        if "cuda" in state:
+        if "cuda" in state and self._device.type == "cuda":
             torch.cuda.set_rng_state(state["cuda"], self._device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from vicreg_platform.specs import PretrainSpec, VICRegL
 from vicreg_workers.selfsup.accumulation import Accumulation
+from vicreg_workers.selfsup.capture import Capture, environment
 from vicreg_workers.selfsup.context import Context, State
 from vicreg_workers.selfsup.data.corrupt_images import CorruptImages
 from vicreg_workers.selfsup.data.fingerprint import Fingerprint
@@ -21,6 +23,7 @@ from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
     any_over_processes,
     from_first,
+    gather,
     gather_objects,
     mean_over_processes,
     rank,
@@ -32,12 +35,11 @@ from vicreg_workers.selfsup.loss.methods import Losses, MethodLoss
 from vicreg_workers.selfsup.model.blocks import learning_factors, undecayed
 from vicreg_workers.selfsup.model.checkpoint import checkpoint_activations
 from vicreg_workers.selfsup.model.compile import Forward, compiled_or_plain
-from vicreg_workers.selfsup.model.network import JointEmbedding
+from vicreg_workers.selfsup.model.network import JointEmbedding, build_network
 from vicreg_workers.selfsup.model.precision import autocast
-from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
 from vicreg_workers.selfsup.model.sync_batchnorm import has_batchnorm, synchronise_batchnorm
 from vicreg_workers.selfsup.monitor import plots
-from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, spread
+from vicreg_workers.selfsup.monitor.divergence import CollapseWatch, NotFinite, spread
 from vicreg_workers.selfsup.monitor.health import Health
 from vicreg_workers.selfsup.monitor.measurements import Measurements
 from vicreg_workers.selfsup.monitor.probe import Labelled
@@ -79,7 +81,7 @@ class Pretraining:
         self._initialise = initialise
         self._autocast = partial(autocast, spec.training.precision, context.device)
         torch.manual_seed(spec.training.seed)
-        self.network = _build_network(spec, context)
+        self.network = _prepared_network(spec, context)
         # From here on, layers that draw at random draw differently on each worker.
         torch.manual_seed(spec.training.seed + rank())
         self.loss = MethodLoss(
@@ -120,10 +122,11 @@ class Pretraining:
         self._fingerprint = Fingerprint(images)
         self._corrupt = CorruptImages()
         self._random = RandomState(context.device)
+        # Taken without waiting for the device: of a GPU's generator, the host holds the state.
+        self._random_before: deque[dict[str, Any]] = deque(maxlen=RECORD_EVERY)
         self.forward: Forward
         self._accumulation: Accumulation | None
-        self._frozen = spec.training.freeze_epochs > 0
-        self._prepare()
+        self._prepare(frozen=spec.training.freeze_epochs > 0)
         self._schedule = SaveSchedule(spec.checkpoint)
         self._stepped = False
         context.reached("network_built")
@@ -168,7 +171,7 @@ class Pretraining:
             gradient_norm = self.update.step(
                 self.progress.step, losses.terms, self._accumulation.backward
             )
-        self.network.move_branch(self.progress.step, self.progress.steps)
+        self.network.move_branch(self.progress.step, self.progress.steps, self.update.found_inf())
         self.progress.step_done()
         return losses, gradient_norm
 
@@ -193,8 +196,58 @@ class Pretraining:
         problem = self.update.problem() or self._collapse.note(step, float(losses.std.mean()))
         diverged, stopping = any_over_processes([problem is not None, self._context.stopping()])
         if diverged:
-            raise Diverged(next(text for text in gather_objects(problem) if text is not None))
+            first = next(each for each in gather_objects(problem) if each is not None)
+            kept = None
+            if isinstance(first, NotFinite):
+                kept = self._context.capture(partial(self._capture, first))
+            raise Diverged(str(first) if kept is None else f"{first}; {kept}")
         return stopping
+
+    def _capture(self, problem: NotFinite) -> Capture | None:
+        """What repeats a step of the last ``RECORD_EVERY``. Every worker calls it.
+
+        Returns:
+            None on all workers but the first.
+
+        Raises:
+            Exception: on every worker, if any cannot make its part.
+        """
+        batch = self._remade(problem.step - 1)
+        boxes = self._boxes(batch)
+        parts = [*batch.views, *([] if boxes is None else [boxes])]
+        whole = []
+        for part in parts:
+            everywhere = gather(part)
+            if rank() == 0:
+                whole.append(everywhere.cpu())
+        if rank() != 0:
+            return None
+        return Capture(
+            spec=self._spec,
+            step=problem.step,
+            values=problem.values,
+            workers=world_size(),
+            device=self._context.device.type,
+            environment=environment(self._context.device),
+            frozen=self.network.frozen,
+            network=self.network.state_dict(),
+            views=tuple(whole[: len(batch.views)]),
+            boxes=None if boxes is None else whole[-1],
+            random=self._random_before[problem.step - 1 - self.progress.step],
+        )
+
+    def _remade(self, step: int) -> Batch:
+        """The batch of a step, from 0, in this process: it depends on nothing that has changed."""
+        batch, problem = None, None
+        try:
+            batch = next(self.batches.epoch(*divmod(step, self.progress.steps_per_epoch)))
+        except Exception as error:
+            problem = error
+        problems = [each for each in gather_objects(problem) if each is not None]
+        if problems:
+            raise problems[0]
+        assert batch is not None
+        return batch
 
     def _start_from(self, initialise: Callable[[nn.Module], None]) -> None:
         """Give the backbones on every worker the weights of ``init``."""
@@ -203,20 +256,17 @@ class Pretraining:
         take_from_first(backbone.state_dict().values())
         self.network.share_start()
 
-    def _prepare(self) -> None:
+    def _prepare(self, frozen: bool) -> None:
         """Freeze or thaw the backbones, and make the forward pass that trains the rest."""
         spec, device = self._spec, self._context.device
-        started = self.network.started_backbones()
-        for backbone in self.network.learning_backbones():
-            if backbone in started:
-                backbone.requires_grad_(not self._frozen)
+        self.network.freeze(frozen)
         # What was made before must be gone: it would act on the new gradients too.
         self._accumulation = None
         self.forward = self.network
         gc.collect()
         model = _parallel(self.network, device)
         self.forward = model
-        self._set_mode()
+        self.network.train()
         if spec.training.compile:
             self.forward = compiled_or_plain(
                 model, self._rehearse, len(self.batches.sides), device, self._context.warn
@@ -225,12 +275,6 @@ class Pretraining:
             self._accumulation = Accumulation(
                 model, self.forward, self._autocast, self._random, spec.training.accumulate
             )
-
-    def _set_mode(self) -> None:
-        self.network.train()
-        if self._frozen:
-            for backbone in self.network.started_backbones():
-                backbone.eval()
 
     def _rehearse(self, forward: Forward) -> None:
         """Pass blank views forward and backward through the network, which stays as it is.
@@ -258,16 +302,16 @@ class Pretraining:
 
     def _train_epoch(self) -> None:
         frozen = self.progress.epochs_ended < self._spec.training.freeze_epochs
-        if frozen != self._frozen:
-            self._frozen = frozen
-            self._prepare()
-        self._set_mode()
+        if frozen != self.network.frozen:
+            self._prepare(frozen)
+        self.network.train()
         self.progress.restart_clock()
         batches = self.batches.epoch(self.progress.epochs_ended, self.progress.steps_into_epoch())
         for batch in batches:
             if self.progress.step == 0 and rank() == 0:
                 self._plot(batch.views)
             self._corrupt.skipped(batch.skipped)
+            self._random_before.append(self._random.state_dict())
             losses, gradient_norm = self.step(batch)
             if not self._stepped:
                 self._stepped = True
@@ -377,13 +421,8 @@ class Pretraining:
             )
 
 
-def _build_network(spec: PretrainSpec, context: Context) -> JointEmbedding:
-    network, device = JointEmbedding(spec), context.device
-    if device.type == "cuda":
-        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    else:
-        # On CPUs the views' layout is enough, and the gradients of plain weights need no copy.
-        multiply_small_maps(network)
+def _prepared_network(spec: PretrainSpec, context: Context) -> JointEmbedding:
+    network = build_network(spec, context.device)
     if spec.training.checkpoint_activations:
         for backbone in network.learning_backbones():
             checkpoint_activations(backbone)

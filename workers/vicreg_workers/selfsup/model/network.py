@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch.nn import functional
 from vicreg_platform.specs import Backbone, Expander, PretrainSpec, VICRegL
 from vicreg_workers.selfsup.model.backbones import build_backbone, representation_size
 from vicreg_workers.selfsup.model.feature_map import map_and_representation, map_width
+from vicreg_workers.selfsup.model.small_convolution import multiply_small_maps
 
 
 class Embeddings(NamedTuple):
@@ -40,6 +41,9 @@ class JointEmbedding(nn.Module):
     ``backbone`` and ``expander`` are the first branch, whose backbone a run publishes. ``second``
     is the second branch if it has weights of its own. ``predictor``, if any, follows the first.
     """
+
+    frozen = False
+    """Whether the backbones that ``init`` is for do not learn, and stay in eval mode."""
 
     def __init__(self, spec: PretrainSpec) -> None:
         super().__init__()
@@ -137,6 +141,23 @@ class JointEmbedding(nn.Module):
             return [self.backbone]
         return [self.backbone, self.second.backbone]
 
+    def freeze(self, frozen: bool) -> None:
+        """Freeze the backbones that ``init`` is for, or thaw them."""
+        self.frozen = frozen
+        started = self.started_backbones()
+        for backbone in self.learning_backbones():
+            if backbone in started:
+                backbone.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all modules; frozen backbones are always in eval mode."""
+        super().train(mode)
+        if self.frozen:
+            for backbone in self.started_backbones():
+                backbone.eval()
+        return self
+
     @torch.no_grad()
     def share_start(self) -> None:
         """Give the weights of the first backbone to the second one that ``init`` is for, if any."""
@@ -144,12 +165,18 @@ class JointEmbedding(nn.Module):
             backbone.load_state_dict(self.backbone.state_dict())
 
     @torch.no_grad()
-    def move_branch(self, step: int, steps: int) -> None:
-        """Move the moving branch, if any, towards the first one after step ``step``, from 0."""
+    def move_branch(self, step: int, steps: int, found_inf: Tensor) -> None:
+        """Move the moving branch, if any, towards the first one after step ``step``, from 0.
+
+        Args:
+            step: in [0, steps).
+            steps: of the whole run.
+            found_inf: a scalar on the branch's device: 1.0 if it must stay where it is, else 0.0.
+        """
         moving, followed = self.momentum_pairs()
         if moving:
-            momentum = momentum_at(step, steps, self._momentum)
-            torch._foreach_lerp_(moving, followed, 1 - momentum)
+            weight = (1 - momentum_at(step, steps, self._momentum)) * (1 - found_inf)
+            torch._foreach_lerp_(moving, followed, [weight] * len(moving))
 
     def momentum_pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """The parameters of the moving branch and those they follow. Empty without one."""
@@ -172,6 +199,17 @@ class JointEmbedding(nn.Module):
                 moving: Tensor = self.second(views)
             return moving
         return embedding.detach() if self._stop_gradient else embedding
+
+
+def build_network(spec: PretrainSpec, device: torch.device) -> JointEmbedding:
+    """Build a spec's network on a device, in the form that is fast there."""
+    network = JointEmbedding(spec)
+    if device.type == "cuda":
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    else:
+        # On CPUs the views' layout is enough, and the gradients of plain weights need no copy.
+        multiply_small_maps(network)
+    return network
 
 
 class _Branch(nn.Module):

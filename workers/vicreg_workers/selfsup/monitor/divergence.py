@@ -7,6 +7,7 @@ optimiser that is given ``found_inf`` changes nothing from the first bad step on
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,28 @@ from torch import Tensor
 
 LOW_STD = 0.1
 """A dimension below this carries little information: the hinge of the loss is at 1."""
+
+
+@dataclass(frozen=True)
+class NotFinite:
+    """A step whose loss or gradient was not finite. As text, it is for the user."""
+
+    step: int
+    """Its number, from 1."""
+    values: dict[str, float]
+    """``loss`` and its terms by name, and ``gradient``: the norm of all gradients."""
+
+    def __str__(self) -> str:
+        terms = {
+            name: value for name, value in self.values.items() if name not in ("loss", "gradient")
+        }
+        wrong = [name for name in (*terms, "loss", "gradient") if not _finite(self.values[name])]
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        return (
+            f"the {wrong[0]} is {self.values[wrong[0]]} at step {self.step} ({listed}, norm of the "
+            f"gradient {self.values['gradient']:.4g}); the weights are those of the step before: "
+            "lower optimizer.base_lr, or lengthen training.warmup_epochs"
+        )
 
 
 class FiniteWatch:
@@ -45,22 +68,19 @@ class FiniteWatch:
         newly = bad & (self._step < 0)
         self._step = torch.where(newly, step, self._step)
         self._values = torch.where(newly, values, self._values)
+        return self.found()
+
+    def found(self) -> Tensor:
+        """1.0 from the first bad step on, else 0.0."""
         return (self._step >= 0).float()
 
-    def problem(self) -> str | None:
-        """Which value was not finite and at which step, or None. Waits for the device."""
+    def problem(self) -> NotFinite | None:
+        """The first bad step, or None. Waits for the device."""
         step = int(self._step)
         if step < 0:
             return None
-        values = dict(zip((*self._terms, "gradient"), self._values.tolist(), strict=True))
-        own = [name for name in self._terms[1:] if not _finite(values[name])]
-        culprit = own[0] if own else "loss" if not _finite(values["loss"]) else "gradient"
-        listed = ", ".join(f"{name} {values[name]:.4g}" for name in self._terms[1:])
-        return (
-            f"the {culprit} is {values[culprit]} at step {step} ({listed}, norm of the gradient "
-            f"{values['gradient']:.4g}); the weights are those of the step before: lower "
-            "optimizer.base_lr, or lengthen training.warmup_epochs"
-        )
+        names = (*self._terms, "gradient")
+        return NotFinite(step, dict(zip(names, self._values.tolist(), strict=True)))
 
 
 class CollapseWatch:
