@@ -31,6 +31,7 @@ NOT_RUN = {
     "ablation-loss": "needs CIFAR-10 and half an hour",
     "linear-protocols": "needs CIFAR-10",
     "push": "needs an account of the Hugging Face Hub: see tests/integration/test_export.py",
+    "continue": "needs published weights, photographs and a GPU",
     "register": "needs a better encoder: see tests/integration/test_registration.py",
 }
 """Examples that no test runs, by name, and why."""

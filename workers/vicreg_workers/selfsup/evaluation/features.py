@@ -116,7 +116,8 @@ def features_of(
     """
     backbone.eval()
     representations: Tensor | None = None
-    indices: list[Tensor] = []
+    # Not a list of small tensors, which would keep the memory between them from being used again.
+    indices = torch.empty(len(labels), dtype=torch.long)
     done = filled = 0
     corrupt: list[int] = []
     for views, some, unreadable in batches:
@@ -126,14 +127,14 @@ def features_of(
             if representations is None:
                 representations = _room_for(len(labels), made)
             representations[filled : filled + len(made)] = made
+            indices[filled : filled + len(made)] = some
             filled += len(made)
-            indices.append(some)
         corrupt += unreadable
         done += len(views) + len(unreadable)
         progress(done)
     if representations is None:
         raise InvalidInput(f"data: none of {done} images can be read")
-    passed = torch.cat(indices)
+    passed = indices[:filled]
     return Features(
         representations[:filled],
         torch.tensor(labels, dtype=torch.long)[passed].to(device),
