@@ -166,10 +166,10 @@ def ended_sweep(platform: Platform) -> dict[str, Any]:
             job["mlflow"]["run_id"],
         )
         trial = Trial(number=number, parameters=parameters, epochs=4)
-        tracking.begin_trial(run_id, trial)
+        tracking.begin_training(run_id, trial, 0)
         known = {"state": TrialState(state), "objective": objective, "epoch": epoch}
         tracking.store_trial(run_id, trial.model_copy(update=known))
-        tracking.begin_trial(run_id, trial)  # a trial that resumes keeps its state
+        tracking.begin_training(run_id, trial, 0)  # a trial that resumes keeps its state
     platform.cluster.set(f"{job['id']}-1", SubmissionState.SUCCEEDED, 0)
     platform.dispatcher.round()
     return job

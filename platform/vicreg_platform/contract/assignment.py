@@ -27,7 +27,7 @@ class Assignment(BaseModel):
     workers: int | None = None
     """Of a pretraining: how many to train with. Default: as many as its spec asks for."""
     concurrency: int = 1
-    """Of a sweep: how many trials to run at once."""
+    """Of a sweep: how many trainings to run at once."""
     warm_start: bool = True
     """Whether its processes may be forks of their nodes' warm processes."""
     tracking_uri: str

@@ -46,9 +46,10 @@ def trials(spec: SweepSpec, ledger: Ledger, count: int) -> list[Entry]:
             break
         ledger.add(entry)
         distance = abs(math.log(entry.parameters.get("optimizer.base_lr", 1.0) / 0.05))
-        ledger.report(entry.number, 1, 1.0 - distance / 10, "run")
-        ledger.end(entry.number, TrialState.SUCCEEDED)
-        search.tell(entry)
+        entry = ledger.entry(entry.number)
+        ledger.report(entry, 1, 1.0 - distance / 10, "run")
+        ledger.end(entry, TrialState.SUCCEEDED)
+        search.tell(ledger[entry.number])
         entries.append(entry)
     return entries
 
@@ -129,11 +130,12 @@ def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     ledger = open_ledger(spec, tmp_path)
     ledger.add(Entry(number=0, parameters={"method.variance": 5}, epochs=4))
     ledger.add(Entry(number=1, parameters={"method.variance": 25}, epochs=4))
-    ledger.started(0)
+    ledger.started(ledger.entry(0))
     for epoch, value in ((1, 0.5), (2, 0.4)):
-        ledger.report(0, epoch, value, "run")
+        ledger.report(ledger.entry(0), epoch, value, "run")
         assert ledger[0].objective == 0.5
-    ledger.end(1, TrialState.FAILED, failure="diverged", reason="the loss is nan")
+    failed = ledger.entry(1)
+    ledger.end(failed, TrialState.FAILED, failure="diverged", reason="the loss is nan")
     again = open_ledger(spec, tmp_path)
     assert list(again) == list(ledger)
     assert [entry.number for entry in again.open()] == [0]
