@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from vicreg_platform.contract.importance import Importance, read_importance
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    EXTENDS_TAG,
     IMPORTANCE_TAG,
     JOB_TAG,
     KIND_TAG,
@@ -238,15 +239,22 @@ class Tracking:
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         """The trials of a sweep, each with the ids of the run of its first seed and experiment.
 
-        A run whose tag is not a trial's, for example because someone edited it, is left out.
+        Those of the sweep that it extends are among them. A run whose tag is not a trial's, for
+        example because someone edited it, is left out.
         """
         with self._answering():
-            children = self._children(run_id)
-        return [
+            parent = self._client.get_run(run_id)
+            children = self._children(parent)
+        found = [
             (trial, child.info.run_id, child.info.experiment_id)
             for child in children
             if (trial := read_trial(child.data.tags.get(TRIAL_TAG))) is not None
         ]
+        extended = parent.data.tags.get(EXTENDS_TAG)
+        if extended is not None:
+            with suppress(NotFound):
+                found += self.trials(extended)
+        return found
 
     def cancel_trials(self, run_id: str) -> None:
         """Show the open trials of an ended sweep as cancelled, and close their runs."""
@@ -255,19 +263,19 @@ class Tracking:
                 cancelled = trial.model_copy(update={"state": TrialState.CANCELLED})
                 self.store_trial(trial_run, cancelled)
         with self._answering():
-            open_runs = [run for run in self._children(run_id) if run.info.status == "RUNNING"]
+            children = self._children(self._client.get_run(run_id))
+            open_runs = [run for run in children if run.info.status == "RUNNING"]
         for run in open_runs:
             self.end_training(run.info.run_id, TrialState.CANCELLED)
 
-    def _children(self, run_id: str) -> list[Run]:
+    def _children(self, parent: Run) -> list[Run]:
         """The runs under a run."""
-        parent = self._client.get_run(run_id)
         children: list[Run] = []
         token: str | None = None
         while True:
             page = self._client.search_runs(
                 [parent.info.experiment_id],
-                f"tags.`{PARENT_TAG}` = '{run_id}'",
+                f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'",
                 max_results=1000,
                 page_token=token,
             )

@@ -62,7 +62,8 @@ def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> 
     request = sweep(
         name="asha",
         base=sweep()["base"] | {"resources": {"cpus_per_worker": 2}},
-        space=rates(0.3, OVERFLOWS, 0.1, 0.03, 0.01, 0.003),
+        space=rates(0.3, OVERFLOWS, 0.1, 0.03, 0.01, 0.003, 0.001),
+        search={"algorithm": "grid", "trials": 6},
         concurrency=2,
     )
     job = running.client.submit(request)
@@ -112,7 +113,23 @@ def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> 
         assert float(run.data.params["optimizer.base_lr"]) == trial.parameters["optimizer.base_lr"]
         assert run.info.status == ("FAILED" if trial is overflown else "FINISHED")
         points = client.get_metric_history(trial.mlflow.run_id, "knn/top1")
-        assert [point.step for point in points] == [11 * n for n in range(trial.epoch + 1)]
+        steps = [point.step for point in points]
+        # A failure is not delayed until MLflow is back, so its last points may be missing.
+        assert steps == [11 * n for n in range(trial.epoch + 1)] or (trial, steps) == (
+            overflown,
+            [],
+        )
+
+    more = running.wait(running.client.add_trials(job.id, 7).job)
+    assert (more.state, more.reason, more.extends) == (JobState.SUCCEEDED, None, job.id)
+    assert starts(running, more) == [0] * 6 + [1]
+    *before, last = running.client.trials(more.id, sort="number").items
+    known = [trial.model_dump(exclude={"rank"}) for trial in trials]
+    assert [trial.model_dump(exclude={"rank"}) for trial in before] == known
+    assert (last.number, last.parameters["optimizer.base_lr"]) == (6, 0.001)
+    assert more.mlflow is not None
+    run = client.get_run(last.mlflow.run_id)
+    assert run.data.tags["mlflow.parentRunId"] == more.mlflow.run_id
 
 
 def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> None:

@@ -201,6 +201,21 @@ def test_a_sweeps_trials_are_ranked_sorted_and_paged(platform: Platform) -> None
     assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
 
 
+def test_a_sweep_is_extended_by_trials_and_a_pretraining_by_epochs(platform: Platform) -> None:
+    job = ended_sweep(platform)
+    path = f"/v1/jobs/{job['id']}/extend"
+    answer = platform.http.post(path, json={"trials": 20})
+    assert answer.status_code == 201, answer.text
+    made = answer.json()["job"]
+    assert answer.headers["Location"] == f"/v1/jobs/{made['id']}"
+    assert (made["extends"], made["spec"]["search"]["trials"]) == (job["id"], 20)
+    for body in ({}, {"epochs": 9}, {"trials": 20, "schedule": "anneal"}):
+        refused = platform.http.post(path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    refused = platform.http.post(path, json={"epochs": 9, "schedule": "anneal"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "illegal_transition")
+
+
 def test_the_best_of_a_sweep_is_promoted_with_its_evaluations(platform: Platform) -> None:
     job = ended_sweep(platform)
     answers = [platform.http.post(f"/v1/jobs/{job['id']}/promote") for _ in range(2)]

@@ -20,7 +20,7 @@ from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.sweep.driver import Errors, Proposals, Reports, Trials
 from vicreg_workers.sweep.driver import sweep as run_sweep
 from vicreg_workers.sweep.early_stopping import build_early_stopping
-from vicreg_workers.sweep.ledger import Entry, Ledger
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
 
 QUIET: Any = SimpleNamespace(changed=lambda entry: None)
 
@@ -348,3 +348,28 @@ def test_every_trial_is_trained_with_every_seed_and_its_search_told_the_mean(
     assert told[2:] == [(2, 0.125)]
     assert [trial.state.value for trial in ledger] == ["succeeded", "failed", "succeeded"]
     assert ledger.entry(1, 1).starts == 0
+
+
+def test_a_sweep_that_extends_another_trains_the_trials_that_are_left(tmp_path: Path) -> None:
+    request = {
+        "space": {"method.variance": {"grid": [1, 5, 25]}},
+        "scheduler": {"name": "fifo"},
+        "extends": {"job": "sweep", "trials": 2},
+        "search": {"algorithm": "grid", "trials": 3, "seeds": 2},
+    }
+    spec = sweep(**request)
+    judging = Seeds(spec, tmp_path)
+    for number in range(2):
+        for seed in range(2):
+            assert judging.seed(number, seed, *[0.5] * 8)
+            judging.trials.end(judging.ledger.entry(number, seed))
+    inherit(str(tmp_path), "more", "sweep")
+    ledger = Ledger(str(tmp_path), "more", spec.objective)
+    more = Trials(
+        assignment_of(spec, tmp_path).model_copy(update={"job_id": "more"}), spec, ledger, QUIET
+    )
+    assert more.left() == 2
+    started = []
+    while (entry := more.start()) is not None:
+        started.append((entry.number, entry.seed, entry.parameters["method.variance"]))
+    assert started == [(2, 0, 25), (2, 1, 25)]

@@ -13,6 +13,7 @@ from tests.fakes import FakeTracking
 from tests.integration.conftest import MlflowServer
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    EXTENDS_TAG,
     JOB_TAG,
     PROGRESS_TAG,
     TIMELINE_TAG,
@@ -90,6 +91,27 @@ def test_a_trial_is_shown_by_the_run_of_its_first_seed(tracking: Tracking, job: 
     tracking.cancel_trials(sweep)
     ((cancelled, *_),) = tracking.trials(sweep)
     assert cancelled.state is TrialState.CANCELLED
+
+
+def test_a_sweep_that_extends_another_has_its_trials_too(
+    mlflow_server: MlflowServer, job: str
+) -> None:
+    tracking, client = Tracking(mlflow_server.url), MlflowClient(mlflow_server.url)
+    before = None
+    for number in range(3):  # each extends the one before
+        name = f"{job}-{number}"
+        sweep, _ = tracking.ensure_run(name, "sweep", "contract", SPEC | {"kind": "sweep"}, None)
+        run, _ = tracking.ensure_run(
+            job_id_of_trial(name, number), "trial", "contract", SPEC, sweep
+        )
+        tracking.begin_training(run, Trial(number=number, parameters={}, epochs=4), 0)
+        if before is not None:
+            client.set_tag(sweep, EXTENDS_TAG, before)
+        before = sweep
+    assert before is not None
+    assert sorted(trial.number for trial, *_ in tracking.trials(before)) == [0, 1, 2]
+    client.set_tag(before, EXTENDS_TAG, uuid.uuid4().hex)  # a run that is gone
+    assert [trial.number for trial, *_ in tracking.trials(before)] == [2]
 
 
 def test_every_run_of_a_trial_says_its_number_and_is_closed_with_the_sweep(

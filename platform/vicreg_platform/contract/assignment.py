@@ -19,6 +19,8 @@ class Assignment(BaseModel):
     """The MLflow run of the job, kept across attempts; the first attempt creates it."""
     encoder_run_id: str | None = None
     """The run with the encoder of an evaluation ``{job: …}``."""
+    extended_run_id: str | None = None
+    """Of a sweep: the run of the one that it extends."""
     resume_from: tuple[str, ...] = ()
     """The jobs whose checkpoints to resume from if this one has none: the one that it retries, the
     one that that one retried, and so on."""

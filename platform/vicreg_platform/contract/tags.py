@@ -25,6 +25,8 @@ TRIAL_TAG = "vicreg.trial"
 TRIAL_NUMBER_TAG = "vicreg.trial_number"
 """Of the run of each of a trial's seeds: the trial's number. The seed is the run's parameter
 ``training.seed``."""
+EXTENDS_TAG = "vicreg.extends"
+"""Of a sweep: the run of the one that it extends, whose trials are its own too."""
 IMPORTANCE_TAG = "vicreg.importance"
 """Of a sweep: how much each parameter matters, an ``Importance`` as JSON."""
 ATTEMPT_TAG = "vicreg.attempt"

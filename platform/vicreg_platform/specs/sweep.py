@@ -20,7 +20,7 @@ from vicreg_platform.specs.base import (
     overlap,
 )
 from vicreg_platform.specs.data import Data
-from vicreg_platform.specs.job import OF_THE_JOB, WHEN, JobSpec
+from vicreg_platform.specs.job import OF_THE_JOB, WHEN, Identifier, JobSpec
 from vicreg_platform.specs.overrides import overridden, without_values
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.space import Choice, Distribution, Grid
@@ -95,6 +95,15 @@ class Median(SpecModel):
 Scheduler = Annotated[Fifo | Asha | Median, Field(discriminator="name")]
 
 
+class ExtendsSweep(SpecModel):
+    """The sweep whose trials this one begins with: ``POST /v1/jobs/{id}/extend`` fills it in."""
+
+    job: Identifier
+    """It has succeeded, and searched the same space of the same base for the same objective."""
+    trials: int = Field(ge=1, le=10_000)
+    """How many it was to try: this one tries those that are left of its own."""
+
+
 class SweepSpec(JobSpec):
     """A sweep: many pretrainings, each with one configuration from the space."""
 
@@ -114,6 +123,7 @@ class SweepSpec(JobSpec):
     """Trainings at once, at most; fewer if the empty cluster cannot hold as many."""
     promote: bool = False
     """Train the best configuration afterwards, as a job of its own with the base's evaluations."""
+    extends: ExtendsSweep | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -151,7 +161,8 @@ class SweepSpec(JobSpec):
 
     def needs(self) -> Needs:
         """See ``JobSpec.needs``; as many trainings at once as the sweep asks for."""
-        trainings = min(self.concurrency, self.search.trials * self.search.seeds)
+        trials = self.search.trials - (self.extends.trials if self.extends else 0)
+        trainings = min(self.concurrency, trials * self.search.seeds)
         resources = self.trial_resources()
         assert isinstance(resources.workers, int), "trials are not elastic"
         bundle = Bundle(resources.cpus_per_worker, resources.gpus_per_worker)
@@ -186,6 +197,11 @@ class SweepSpec(JobSpec):
             return PretrainSpec.model_validate(self.base)
         except ValidationError:
             return None
+
+    @property
+    def extended_job(self) -> str | None:
+        """See ``JobSpec.extended_job``."""
+        return self.extends.job if self.extends is not None else None
 
     def runs_in_driver(self, workers: int) -> bool:
         """See ``JobSpec.runs_in_driver``: the trials are processes of their own."""
@@ -273,6 +289,9 @@ class SweepSpec(JobSpec):
         return []
 
     def _search_faults(self) -> list[tuple[tuple[str, ...], str]]:
+        if self.extends is not None and self.search.trials <= self.extends.trials:
+            text = f"must be more than the {self.extends.trials} that are tried already"
+            return [(("search.trials", "extends.trials"), text)]
         grids = [path for path, each in self.space.items() if isinstance(each, Grid)]
         if self.search.seeds > 1 and "training.seed" in self.space:
             text = "search.seeds trains every configuration with the same seeds"

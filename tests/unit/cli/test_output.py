@@ -1,16 +1,19 @@
 """What tables show."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from vicreg_platform.cli.output import trials_table
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import JobSchema, RunSchema, TrialSchema
+from vicreg_platform.jobs.schemas import RunSchema, TrialSchema
 from vicreg_platform.jobs.states import JobState
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_a_leaderboard_shows_mean_and_deviation_of_several_seeds(seeds: int) -> None:
-    sweep = JobSchema.model_construct(
+    sweep: Any = SimpleNamespace(
         name="search",
         state=JobState.SUCCEEDED,
         progress=None,
@@ -24,7 +27,7 @@ def test_a_leaderboard_shows_mean_and_deviation_of_several_seeds(seeds: int) -> 
     best = TrialSchema(
         number=1, state=TrialState.SUCCEEDED, parameters={"method.variance": 5.0}, objective=0.7,
         values=values, std=0.1 if seeds > 1 else None, epoch=4, epochs=4, rank=1,
-        stopped_early=False, mlflow=RunSchema.model_construct(),
+        stopped_early=False, mlflow=RunSchema.of("", "run", "1"),
     )  # fmt: skip
     stopped = best.model_copy(
         update={"objective": 0.25, "values": (0.25,), "std": None, "rank": 2, "number": 0}

@@ -181,3 +181,12 @@ def test_a_sweep_of_several_seeds_does_not_search_the_seed() -> None:
     found = faults(space=space, search={"seeds": 2})
     assert "with the same seeds" in found["space.training.seed"]
     assert "search.seeds" in faults(search={"seeds": 11})
+
+
+def test_a_sweep_that_extends_another_tries_more() -> None:
+    extends = {"job": "before", "trials": 16}
+    refused = faults(extends=extends)
+    assert "more than the 16 that are tried already" in refused["search.trials"]
+    more = sweep(extends=extends, search={"trials": 18, "seeds": 2}, concurrency=8)
+    assert more.needs().groups == 4
+    assert more.extended_job == "before"

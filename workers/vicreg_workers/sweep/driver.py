@@ -35,7 +35,7 @@ from vicreg_workers.ray_connection import connect
 from vicreg_workers.stop_signal import StopSignal, on_sigterm
 from vicreg_workers.storage import Folder
 from vicreg_workers.sweep.early_stopping import build_early_stopping
-from vicreg_workers.sweep.ledger import Entry, Ledger
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
 from vicreg_workers.sweep.reporter import Reporter
 from vicreg_workers.sweep.search import build_search, next_trial
 from vicreg_workers.sweep.trial import run_trial
@@ -54,12 +54,14 @@ def sweep(assignment: Assignment, timeline: Timeline) -> None:
         timeline: what it has reached so far.
 
     Raises:
-        JobFailure: no trial has reported the objective, trials could not be run, or no
-            configuration can be drawn.
+        JobFailure: no trial has reported the objective, trials could not be run, no configuration
+            can be drawn, or the trials of the sweep that this one extends are lost.
     """
     spec = assignment.spec
     assert isinstance(spec, SweepSpec)
     connect(assignment.warm_start)
+    if spec.extends is not None:
+        inherit(assignment.storage, assignment.job_id, spec.extends.job)
     ledger = Ledger(assignment.storage, assignment.job_id, spec.objective)
     on_sigterm(lambda: _stop(assignment, ledger))
     with Reporter(assignment, spec, ledger, timeline) as reporter:
@@ -206,7 +208,7 @@ class Trials:
         self._ledger.report(entry, epoch, result["objective"], result["run_id"])
         self._reporter.changed(entry)
         if epoch >= entry.epochs:
-            return True
+            return True  # it ends by itself
         if self._ledger.decided(entry.number):
             return False
         return not self._early_stopping.stops(entry, epoch)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, Field
 from vicreg_platform.contract.trial import Trial, TrialState, name_of_training, ranked
 from vicreg_platform.specs import Objective
 from vicreg_platform.text import printable
+from vicreg_workers.failures import UserFailure
 from vicreg_workers.storage import Folder
 
 REASON_LENGTH = 1000
@@ -46,6 +47,32 @@ class Entry(BaseModel):
     def epoch(self) -> int:
         """Epochs trained."""
         return max(self.curve, default=0)
+
+
+def inherit(storage: str, job_id: str, extended: str) -> None:
+    """Begin a sweep's ledger with the trials of the sweep that it extends.
+
+    Their runs stay those of the other sweep.
+
+    Args:
+        storage: a path or an fsspec URL.
+        job_id: the sweep.
+        extended: the sweep that it extends, which has ended.
+
+    Raises:
+        UserFailure: the other sweep's ledger is not in the storage.
+    """
+    ledger = Folder.of_job(storage, job_id) / "trials"
+    other = Folder.of_job(storage, extended) / "trials"
+    inherited = [name for name in other.names() if name.endswith(".json")]
+    known = set(ledger.names())
+    if not inherited and not known:
+        raise UserFailure(f"extends.job: the trials of sweep {extended} are not in the storage")
+    for name in inherited:  # a trial's first seed comes last, as it was written
+        if name not in known:
+            entry = Entry.model_validate_json(other.read(name))
+            entry.run_id, entry.starts = None, 0
+            ledger.write(name, entry.model_dump_json(indent=1).encode())
 
 
 class Ledger:

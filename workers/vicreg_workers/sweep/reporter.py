@@ -11,7 +11,7 @@ import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
-from vicreg_platform.contract.tags import ATTEMPT_TAG, IMPORTANCE_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG, EXTENDS_TAG, IMPORTANCE_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
@@ -59,8 +59,9 @@ class Reporter:
             resumed=True,
             timeline=AttemptTimeline(attempt=assignment.attempt, timeline=timeline),
         )
+        extends = {EXTENDS_TAG: assignment.extended_run_id} if assignment.extended_run_id else {}
         self._outbox.tags(
-            environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)}
+            environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)} | extends
         )
         self._reported = -1
         self._waiting: dict[int, tuple[Trial, list[Entry]]] = {}

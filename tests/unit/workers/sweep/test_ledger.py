@@ -7,7 +7,8 @@ import pytest
 
 from tests.unit.workers.sweep.test_search import open_ledger, sweep
 from vicreg_platform.contract.trial import TrialState
-from vicreg_workers.sweep.ledger import Entry, Ledger
+from vicreg_workers.failures import UserFailure
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
 
 
 @pytest.fixture
@@ -97,3 +98,27 @@ def test_a_ledger_from_before_seeds_is_read(ledger: Ledger, tmp_path: Path) -> N
     (folder / "00000.json").write_text(json.dumps(before))
     (trial,) = open_ledger(sweep(), tmp_path)
     assert (trial.state, trial.objective, trial.epoch) == (TrialState.SUCCEEDED, 0.9, 2)
+
+
+def test_a_sweep_that_extends_another_begins_with_its_trials(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    train(ledger, 0, (0.1, 0.6), (0.1, 0.7), (0.1, 0.8))
+    train(ledger, 1, (0.1, 0.2), (0.1, 0.3), (0.1, 0.4))
+    for _ in range(2):  # a driver that was lost begins again
+        inherit(str(tmp_path), "more", "sweep")
+    spec = sweep(search={"seeds": 3})
+    more = Ledger(str(tmp_path), "more", spec.objective)
+    assert list(more) == list(ledger)
+    assert more.open() == []
+    # Their runs are the other sweep's.
+    assert {(entry.run_id, entry.starts) for entry in more.entries()} == {(None, 0)}
+    more.add(Entry(number=2, parameters={}, epochs=2), seeds=3)
+    inherit(str(tmp_path), "more", "sweep")
+    assert len(Ledger(str(tmp_path), "more", spec.objective)) == 3
+    assert len(ledger) == 2
+
+
+def test_a_sweep_whose_trials_are_lost_cannot_be_extended(tmp_path: Path) -> None:
+    with pytest.raises(UserFailure, match="the trials of sweep gone are not in the storage"):
+        inherit(str(tmp_path), "more", "gone")

@@ -9,8 +9,8 @@ import pytest
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.sweep.ledger import Entry, Ledger
-from vicreg_workers.sweep.search import build_search, next_trial
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
+from vicreg_workers.sweep.search import OptunaSearch, build_search, next_trial
 
 SPACE = {
     "optimizer.base_lr": {"loguniform": [0.01, 1.0]},
@@ -117,6 +117,21 @@ def test_optuna_learns_from_the_trials_of_an_earlier_driver(tmp_path: Path) -> N
     near = [entry for entry in later if 0.03 < entry.parameters["optimizer.base_lr"] < 0.08]
     # By chance it would be 5 of them.
     assert len(near) >= 9
+
+
+def test_a_search_goes_on_from_the_trials_of_the_sweep_that_it_extends(tmp_path: Path) -> None:
+    spec = sweep(search={"algorithm": "optuna", "seed": 3})
+    before = trials(spec, open_ledger(spec, tmp_path), 5)
+    inherit(str(tmp_path), "more", "sweep")
+    ledger = Ledger(str(tmp_path), "more", spec.objective)
+    search = build_search(spec, ledger)
+    assert isinstance(search, OptunaSearch)
+    known = [trial.value for trial in search._study.trials]
+    assert known == [ledger[entry.number].objective for entry in before]
+    assert len(known) == 5
+    after = next_trial(search, spec, len(ledger))
+    assert after is not None
+    assert after.number == 5
 
 
 def test_a_space_without_valid_configurations_is_a_user_failure(tmp_path: Path) -> None:
