@@ -17,7 +17,7 @@ from vicreg_platform.cluster import (
 )
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.timeline import AttemptTimeline
-from vicreg_platform.contract.trial import Trial
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.errors import (
     ClusterUnavailable,
     LogUnavailable,
@@ -161,13 +161,19 @@ class FakeTracking(Tracking):
             if self.parents.get(run) in (run_id, None)
         ]
 
-    def begin_trial(self, run_id: str, trial: Trial) -> None:
+    def begin_training(self, run_id: str, trial: Trial, seed: int) -> None:
         self._check(run_id)
-        self.tried.setdefault(run_id, trial)
+        if seed == 0:
+            self.tried.setdefault(run_id, trial)
 
     def store_trial(self, run_id: str, trial: Trial) -> None:
         self._answer()
         self.tried[run_id] = trial
+
+    def cancel_trials(self, run_id: str) -> None:
+        for trial, run, _ in self.trials(run_id):
+            if trial.state is TrialState.RUNNING:
+                self.tried[run] = trial.model_copy(update={"state": TrialState.CANCELLED})
 
     def store_log(self, run_id: str, attempt: int, log: Iterable[bytes]) -> None:
         self._check(run_id)

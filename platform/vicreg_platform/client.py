@@ -237,6 +237,17 @@ class Client:
         answer = self._call("POST", f"/v1/jobs/{_segment(job_id)}/extend", json=body)
         return Extended.model_validate(answer)
 
+    def add_trials(self, job_id: str, trials: int) -> Extended:
+        """Give a succeeded sweep more trials, in a new job.
+
+        Args:
+            job_id: the sweep.
+            trials: of both.
+        """
+        body = {"trials": trials}
+        answer = self._call("POST", f"/v1/jobs/{_segment(job_id)}/extend", json=body)
+        return Extended.model_validate(answer)
+
     def queue(self, limit: int = 100) -> QueueSchema:
         """The jobs that wait for room, in the scheduler's order, and those that occupy it."""
         return QueueSchema.model_validate(self._call("GET", "/v1/queue", params={"limit": limit}))

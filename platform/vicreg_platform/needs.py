@@ -21,7 +21,7 @@ class Needs:
     count: int
     """Bundles that must be there at once: the workers of a training."""
     groups: int = 1
-    """Trainings at once, at most: the trials of a sweep. One is enough to run."""
+    """Trainings at once, at most: those of a sweep. One is enough to run."""
 
     @property
     def bundles(self) -> int:

@@ -11,7 +11,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -24,6 +24,7 @@ from vicreg_platform.contract.importance import Importance, read_importance
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    EXTENDS_TAG,
     IMPORTANCE_TAG,
     JOB_TAG,
     KIND_TAG,
@@ -31,6 +32,7 @@ from vicreg_platform.contract.tags import (
     PARENT_TAG,
     PROGRESS_TAG,
     TIMELINE_TAG,
+    TRIAL_NUMBER_TAG,
     TRIAL_TAG,
     USER_TAG,
 )
@@ -182,10 +184,10 @@ class Tracking:
             return run_id, experiment_id
 
     def run_of_job(self, job_id: str, experiment: str) -> tuple[str, str] | None:
-        """The ids of the run of a job or of a trial, and of its experiment; None if there is none.
+        """The ids of a job's run and of its experiment; None if there is none.
 
         Args:
-            job_id: the job's, or the trial's.
+            job_id: the job's; of a trial's run, see ``job_id_of_trial``.
             experiment: its name.
         """
         with self._answering():
@@ -235,48 +237,81 @@ class Tracking:
         )
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
-        """The trials of a sweep, each with the ids of its run and experiment.
+        """The trials of a sweep, each with the ids of the run of its first seed and experiment.
 
-        A run whose tag is not a trial's, for example because someone edited it, is left out.
+        Those of the sweep that it extends are among them. A run whose tag is not a trial's, for
+        example because someone edited it, is left out.
         """
         with self._answering():
             parent = self._client.get_run(run_id)
-            children: list[Run] = []
-            token: str | None = None
-            while True:
-                page = self._client.search_runs(
-                    [parent.info.experiment_id],
-                    f"tags.`{PARENT_TAG}` = '{run_id}'",
-                    max_results=1000,
-                    page_token=token,
-                )
-                children += page
-                token = page.token
-                if not token:
-                    break
-        return [
+            children = self._children(parent)
+        found = [
             (trial, child.info.run_id, child.info.experiment_id)
             for child in children
             if (trial := read_trial(child.data.tags.get(TRIAL_TAG))) is not None
         ]
+        extended = parent.data.tags.get(EXTENDS_TAG)
+        if extended is not None:
+            with suppress(NotFound):
+                found += self.trials(extended)
+        return found
+
+    def cancel_trials(self, run_id: str) -> None:
+        """Show the open trials of an ended sweep as cancelled, and close their runs."""
+        for trial, trial_run, _ in self.trials(run_id):
+            if trial.state is TrialState.RUNNING:
+                cancelled = trial.model_copy(update={"state": TrialState.CANCELLED})
+                self.store_trial(trial_run, cancelled)
+        with self._answering():
+            children = self._children(self._client.get_run(run_id))
+            open_runs = [run for run in children if run.info.status == "RUNNING"]
+        for run in open_runs:
+            self.end_training(run.info.run_id, TrialState.CANCELLED)
+
+    def _children(self, parent: Run) -> list[Run]:
+        """The runs under a run."""
+        children: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [parent.info.experiment_id],
+                f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'",
+                max_results=1000,
+                page_token=token,
+            )
+            children += page
+            token = page.token
+            if not token:
+                return children
 
     def importance(self, run_id: str) -> Importance | None:
         """What a sweep's driver has found of its parameters; None if nothing yet."""
         with self._answering():
             return read_importance(self._client.get_run(run_id).data.tags.get(IMPORTANCE_TAG))
 
-    def begin_trial(self, run_id: str, trial: Trial) -> None:
-        """Show a new trial; one that resumes keeps its state."""
+    def begin_training(self, run_id: str, trial: Trial, seed: int) -> None:
+        """Show a trial's training, and with its first seed the trial.
+
+        One that resumes keeps its state.
+
+        Args:
+            run_id: the training's run.
+            trial: a new one.
+            seed: which of the trial's seeds, from 0.
+        """
         with self._answering():
-            if TRIAL_TAG not in self._client.get_run(run_id).data.tags:
+            self._client.set_tag(run_id, TRIAL_NUMBER_TAG, trial.number)
+            if seed == 0 and TRIAL_TAG not in self._client.get_run(run_id).data.tags:
                 self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
 
     def store_trial(self, run_id: str, trial: Trial) -> None:
-        """Store a trial's state with its run, and close the run if the trial has ended."""
+        """Store a trial's state with the run of its first seed."""
         with self._answering():
             self._client.set_tag(run_id, TRIAL_TAG, trial.model_dump_json())
-        if trial.state is not TrialState.RUNNING:
-            self.finish(run_id, _TRIAL_STATUS[trial.state])
+
+    def end_training(self, run_id: str, state: TrialState) -> None:
+        """Close the run of a trial's training."""
+        self.finish(run_id, _TRIAL_STATUS[state])
 
     def history(self, run_id: str, metric: str) -> list[MetricPoint]:
         """All points of one curve, in the order of their steps."""

@@ -27,6 +27,7 @@ NOT_RUN = {
     "kubernetes": "needs a Kubernetes cluster",
     "cifar10-small": "needs CIFAR-10 and a quarter of an hour",
     "sweep-cifar10": "needs CIFAR-10 and a quarter of an hour",
+    "sweep-extend": "needs a sweep that has succeeded",
     "ablation-table-7": "needs CIFAR-10 and half an hour",
     "ablation-loss": "needs CIFAR-10 and half an hour",
     "linear-protocols": "needs CIFAR-10",

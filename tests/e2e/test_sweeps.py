@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+import pytest
 from mlflow.tracking import MlflowClient
 
 from tests.e2e.conftest import Running, small
@@ -49,9 +50,9 @@ def until_trials(
 
 
 def starts(running: Running, job: JobSchema) -> list[int]:
-    """How often each trial's training was started or resumed."""
-    files = sorted((running.storage / job.id / "trials").glob("*.json"))
-    return [json.loads(file.read_text())["starts"] for file in files]
+    """How often each training was started or resumed, in the order of trials and seeds."""
+    files = (running.storage / job.id / "trials").glob("*.json")
+    return [json.loads(file.read_text())["starts"] for file in sorted(files, key=lambda f: f.stem)]
 
 
 def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> None:
@@ -61,7 +62,8 @@ def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> 
     request = sweep(
         name="asha",
         base=sweep()["base"] | {"resources": {"cpus_per_worker": 2}},
-        space=rates(0.3, OVERFLOWS, 0.1, 0.03, 0.01, 0.003),
+        space=rates(0.3, OVERFLOWS, 0.1, 0.03, 0.01, 0.003, 0.001),
+        search={"algorithm": "grid", "trials": 6},
         concurrency=2,
     )
     job = running.client.submit(request)
@@ -118,6 +120,17 @@ def test_asha_ends_with_room_for_one_trial_and_mlflow_away(running: Running) -> 
             [],
         )
 
+    more = running.wait(running.client.add_trials(job.id, 7).job)
+    assert (more.state, more.reason, more.extends) == (JobState.SUCCEEDED, None, job.id)
+    assert starts(running, more) == [0] * 6 + [1]
+    *before, last = running.client.trials(more.id, sort="number").items
+    known = [trial.model_dump(exclude={"rank"}) for trial in trials]
+    assert [trial.model_dump(exclude={"rank"}) for trial in before] == known
+    assert (last.number, last.parameters["optimizer.base_lr"]) == (6, 0.001)
+    assert more.mlflow is not None
+    run = client.get_run(last.mlflow.run_id)
+    assert run.data.tags["mlflow.parentRunId"] == more.mlflow.run_id
+
 
 def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> None:
     """Fails without: the ledger (trials would run again), ``_replay``, the trials' checkpoints,
@@ -126,15 +139,15 @@ def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> 
     request = sweep(
         name="survivor",
         base=base,
-        space=rates(0.3, 0.1, 0.03),
+        space=rates(0.3, 0.1),
+        search={"algorithm": "grid", "seeds": 2},
         scheduler={"name": "fifo"},
         promote=True,
     )
     job = running.client.submit(request)
-    until_trials(running, job, 1)
     running.until(job, lambda _: starts(running, job) == [1, 1])
     running.until(
-        job, lambda _: list((running.storage / job.id / "trials/00001/checkpoints").glob("*/m*"))
+        job, lambda _: list((running.storage / job.id / "trials/00000-1/checkpoints").glob("*/m*"))
     )
     for name in ("api", "dispatcher"):
         child = running.child(name).process
@@ -146,10 +159,27 @@ def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> 
     ended = running.wait(job)
     assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
     assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
-    assert starts(running, job) == [1, 2, 1]
+    assert starts(running, job) == [1, 2, 1, 1]
     assert re.findall(r"resuming from the checkpoint after step (\d+)", running.client.logs(job.id))
     trials = running.client.trials(job.id, sort="number").items
-    assert [(trial.state, trial.epoch) for trial in trials] == [(TrialState.SUCCEEDED, 4)] * 3
+    assert [(trial.state, trial.epoch) for trial in trials] == [(TrialState.SUCCEEDED, 4)] * 2
+    assert ended.mlflow is not None
+    client = MlflowClient(running.platform.mlflow_url)
+    for trial in trials:
+        experiment = client.get_run(trial.mlflow.run_id).info.experiment_id
+        runs = [
+            run
+            for run in client.search_runs(
+                [experiment], f"tags.`vicreg.trial_number` = '{trial.number}'"
+            )
+            if run.data.tags["mlflow.parentRunId"] == ended.mlflow.run_id
+        ]
+        by_seed = {run.data.params["training.seed"]: run for run in runs}
+        values = tuple(by_seed[seed].data.metrics["knn/top1"] for seed in ("0", "1"))
+        assert all(run.info.status == "FINISHED" for run in runs)
+        assert (len(trial.values), trial.std is None) == (2, False)
+        assert trial.objective == pytest.approx(sum(trial.values) / 2)
+        assert all(value >= last for value, last in zip(trial.values, values, strict=True))
 
     best = running.client.trials(job.id).items[0]
     deadline = time.monotonic() + 60
@@ -160,6 +190,7 @@ def test_a_sweep_survives_its_driver_and_promotes_its_best(running: Running) -> 
     assert promoted.promoted_from == job.id
     rate = best.parameters["optimizer.base_lr"]
     assert promoted.spec["optimizer"]["base_lr"] == rate
+    assert promoted.spec["training"]["seed"] == 0
     assert running.client.promote(job.id).id == promoted.id
     assert running.wait(promoted).state is JobState.SUCCEEDED
     (evaluation,) = running.client.find(kind="evaluate", experiment="e2e-sweeps").items

@@ -166,10 +166,10 @@ def ended_sweep(platform: Platform) -> dict[str, Any]:
             job["mlflow"]["run_id"],
         )
         trial = Trial(number=number, parameters=parameters, epochs=4)
-        tracking.begin_trial(run_id, trial)
+        tracking.begin_training(run_id, trial, 0)
         known = {"state": TrialState(state), "objective": objective, "epoch": epoch}
         tracking.store_trial(run_id, trial.model_copy(update=known))
-        tracking.begin_trial(run_id, trial)  # a trial that resumes keeps its state
+        tracking.begin_training(run_id, trial, 0)  # a trial that resumes keeps its state
     platform.cluster.set(f"{job['id']}-1", SubmissionState.SUCCEEDED, 0)
     platform.dispatcher.round()
     return job
@@ -199,6 +199,21 @@ def test_a_sweeps_trials_are_ranked_sorted_and_paged(platform: Platform) -> None
     assert platform.http.get(path, params={"sort": "luck"}).status_code == 422
     other = platform.http.get(f"/v1/jobs/{platform.submit()}/trials")
     assert (other.status_code, other.json()["code"]) == (422, "invalid_request")
+
+
+def test_a_sweep_is_extended_by_trials_and_a_pretraining_by_epochs(platform: Platform) -> None:
+    job = ended_sweep(platform)
+    path = f"/v1/jobs/{job['id']}/extend"
+    answer = platform.http.post(path, json={"trials": 20})
+    assert answer.status_code == 201, answer.text
+    made = answer.json()["job"]
+    assert answer.headers["Location"] == f"/v1/jobs/{made['id']}"
+    assert (made["extends"], made["spec"]["search"]["trials"]) == (job["id"], 20)
+    for body in ({}, {"epochs": 9}, {"trials": 20, "schedule": "anneal"}):
+        refused = platform.http.post(path, json=body)
+        assert (refused.status_code, refused.json()["code"]) == (422, "invalid_request")
+    refused = platform.http.post(path, json={"epochs": 9, "schedule": "anneal"})
+    assert (refused.status_code, refused.json()["code"]) == (409, "illegal_transition")
 
 
 def test_the_best_of_a_sweep_is_promoted_with_its_evaluations(platform: Platform) -> None:

@@ -20,7 +20,7 @@ from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.sweep.driver import Errors, Proposals, Reports, Trials
 from vicreg_workers.sweep.driver import sweep as run_sweep
 from vicreg_workers.sweep.early_stopping import build_early_stopping
-from vicreg_workers.sweep.ledger import Entry, Ledger
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
 
 QUIET: Any = SimpleNamespace(changed=lambda entry: None)
 
@@ -51,7 +51,7 @@ class Judging:
         self.scheduler = Reports(Trials(assignment_of(spec, folder), spec, self.ledger, QUIET))
 
     def report(self, number: int, result: dict[str, Any]) -> str:
-        trial = SimpleNamespace(config={"number": number})
+        trial = SimpleNamespace(config={"number": number, "seed": 0})
         return self.scheduler.on_trial_result(None, trial, result | {"run_id": "run"})
 
     def train(self, number: int, *values: float) -> TrialState:
@@ -60,9 +60,9 @@ class Judging:
         for epoch, value in enumerate(values, start=1):
             decision = self.report(number, {"epoch": epoch, "objective": value})
             if decision == TrialScheduler.STOP:
-                self.ledger.end(number, TrialState.STOPPED)
+                self.ledger.end(self.ledger.entry(number), TrialState.STOPPED)
                 return TrialState.STOPPED
-        self.ledger.end(number, TrialState.SUCCEEDED)
+        self.ledger.end(self.ledger.entry(number), TrialState.SUCCEEDED)
         return TrialState.SUCCEEDED
 
 
@@ -113,10 +113,10 @@ def test_every_decision_is_that_of_tunes_scheduler(
             running[number] = SimpleTrial(number)
             reference.on_trial_add(None, running[number])
         number = generator.choice(list(running))
-        entry = ledger[number]
+        entry = ledger.entry(number)
         epoch = entry.epoch + 1
-        ledger.report(number, epoch, qualities[number] + generator.random(), "run")
-        score = entry.objective
+        ledger.report(entry, epoch, qualities[number] + generator.random(), "run")
+        score = ledger[number].objective
         expected = reference.on_trial_result(
             None, running[number], {"epoch": epoch, "objective": score}
         )
@@ -225,10 +225,10 @@ def test_a_trial_that_tune_drops_is_resumed(
     def fit(assignment: Assignment, spec: SweepSpec, trials: Trials) -> None:
         fits.append(trials.left())
         while (entry := trials.start()) is not None:
-            trials.report(entry.number, {"epoch": 8, "objective": 0.5, "run_id": "run"})
+            trials.report(entry, {"epoch": 8, "objective": 0.5, "run_id": "run"})
             if entry.number == 1 and len(fits) <= drops:
                 return
-            trials.end(entry.number)
+            trials.end(entry)
 
     monkeypatch.setattr("vicreg_workers.sweep.driver._fit", fit)
     monkeypatch.setattr("vicreg_workers.sweep.driver.connect", lambda _: None)
@@ -240,11 +240,136 @@ def test_a_trial_that_tune_drops_is_resumed(
     )
     assignment = assignment_of(spec, tmp_path)
     if drops > 1:
-        with pytest.raises(InfrastructureFailure, match="1 trials could not be run"):
+        with pytest.raises(InfrastructureFailure, match="1 trainings could not be run"):
             run_sweep(assignment, Timeline())
         return
     run_sweep(assignment, Timeline())
     ledger = Ledger(str(tmp_path), "sweep", spec.objective)
     assert [entry.state for entry in ledger] == [TrialState.SUCCEEDED] * 3
-    assert [entry.starts for entry in ledger] == [1, 2, 1]
+    assert [entry.starts for entry in ledger.entries()] == [1, 2, 1]
     assert fits == [3, 2]
+
+
+class Seeds(Judging):
+    """A sweep's driver whose trials have two seeds each."""
+
+    def __init__(self, spec: SweepSpec, folder: Path) -> None:
+        super().__init__(spec, folder)
+        self.trials = Trials(assignment_of(spec, folder), spec, self.ledger, QUIET)
+        self.scheduler = Reports(self.trials)
+
+    def seed(self, number: int, seed: int, *values: float) -> bool:
+        """Train one seed with this curve; return whether the trial goes on."""
+        if seed == 0:
+            self.ledger.add(Entry(number=number, parameters={}, epochs=8), seeds=2)
+        entry = self.ledger.entry(number, seed)
+        for epoch, value in enumerate(values, start=1):
+            if not self.trials.report(entry, {"epoch": epoch, "objective": value, "run_id": "r"}):
+                self.trials.end(entry)
+                return False
+        return True
+
+
+def test_asha_judges_a_trial_by_the_mean_of_the_seeds_that_reached_the_rung(
+    tmp_path: Path,
+) -> None:
+    asha = {"name": "asha", "grace_epochs": 1, "reduction_factor": 2}
+    judging = Seeds(sweep(scheduler=asha, search={"seeds": 2}), tmp_path)
+    assert judging.seed(0, 0, 0.5)
+    assert judging.seed(0, 1, 0.7)  # the mean of trial 0 is 0.6
+    assert judging.seed(1, 0, 0.65)
+    assert not judging.seed(1, 1, 0.45)  # 0.55
+    assert judging.ledger.decided(1)
+    # The first seed, which was ahead, stops with the second.
+    first = judging.ledger.entry(1, 0)
+    assert not judging.trials.report(first, {"epoch": 2, "objective": 0.9, "run_id": "r"})
+    judging.trials.end(first)
+    assert judging.ledger[1].state is TrialState.STOPPED
+    assert judging.ledger[1].values == (0.65, 0.45)
+    assert judging.seed(2, 0, 0.58)  # the median of 0.6 and 0.55 is 0.575
+    assert not judging.seed(3, 0, 0.57)  # of 0.6, 0.55 and 0.58: 0.58
+
+
+def test_the_median_rule_judges_a_trial_by_the_mean_of_its_seeds(tmp_path: Path) -> None:
+    median = {"name": "median", "grace_epochs": 1, "min_trials": 1}
+    judging = Seeds(sweep(scheduler=median, search={"seeds": 2}), tmp_path)
+    assert judging.seed(0, 0, 0.2, 0.6)
+    assert judging.seed(0, 1, 0.4, 0.8)  # means 0.3 and 0.7: 0.5 by the end of epoch 2
+    assert judging.seed(1, 0, 0.52, 0.52)
+    assert not judging.seed(1, 1, 0.42, 0.42)  # 0.47
+
+
+def test_every_trial_is_trained_with_every_seed_and_its_search_told_the_mean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = sweep(
+        space={"method.variance": {"grid": [1, 5, 25]}},
+        search={"algorithm": "grid", "trials": 3, "seeds": 2},
+        scheduler={"name": "fifo"},
+    )
+    told: list[tuple[int, float | None]] = []
+    monkeypatch.setattr(
+        "vicreg_workers.sweep.search.GridSearch.tell",
+        lambda _, trial: told.append((trial.number, trial.objective)),
+    )
+    order = []
+
+    def drive(trainings: int) -> Ledger:
+        """A driver that is lost after it has started this many."""
+        ledger = Ledger(str(tmp_path), "sweep", spec.objective)
+        trials = Trials(assignment_of(spec, tmp_path), spec, ledger, QUIET)
+        for _ in range(trainings):
+            entry = trials.start()
+            if entry is None:
+                break
+            order.append((entry.number, entry.seed, entry.parameters["method.variance"]))
+            result: dict[str, Any] = {"epoch": 8, "objective": 0.25 * entry.seed, "run_id": "r"}
+            if (entry.number, entry.seed) == (1, 0):
+                result = {"epoch": 0, "failure": "diverged", "reason": "nan", "run_id": None}
+            trials.report(entry, result)
+            if len(order) < trainings:
+                trials.end(entry)
+        return ledger
+
+    assert (
+        Trials(
+            assignment_of(spec, tmp_path),
+            spec,
+            Ledger(str(tmp_path), "sweep", spec.objective),
+            QUIET,
+        ).left()
+        == 6
+    )
+    drive(4)  # lost with the first seed of trial 2
+    assert order == [(0, 0, 1), (0, 1, 1), (1, 0, 5), (2, 0, 25)]  # trial 1 has failed
+    assert told == [(0, 0.125), (1, None)]
+    ledger = drive(99)
+    assert order[4:] == [(2, 0, 25), (2, 1, 25)]  # nothing else is trained again
+    assert told[2:] == [(2, 0.125)]
+    assert [trial.state.value for trial in ledger] == ["succeeded", "failed", "succeeded"]
+    assert ledger.entry(1, 1).starts == 0
+
+
+def test_a_sweep_that_extends_another_trains_the_trials_that_are_left(tmp_path: Path) -> None:
+    request = {
+        "space": {"method.variance": {"grid": [1, 5, 25]}},
+        "scheduler": {"name": "fifo"},
+        "extends": {"job": "sweep", "trials": 2},
+        "search": {"algorithm": "grid", "trials": 3, "seeds": 2},
+    }
+    spec = sweep(**request)
+    judging = Seeds(spec, tmp_path)
+    for number in range(2):
+        for seed in range(2):
+            assert judging.seed(number, seed, *[0.5] * 8)
+            judging.trials.end(judging.ledger.entry(number, seed))
+    inherit(str(tmp_path), "more", "sweep")
+    ledger = Ledger(str(tmp_path), "more", spec.objective)
+    more = Trials(
+        assignment_of(spec, tmp_path).model_copy(update={"job_id": "more"}), spec, ledger, QUIET
+    )
+    assert more.left() == 2
+    started = []
+    while (entry := more.start()) is not None:
+        started.append((entry.number, entry.seed, entry.parameters["method.variance"]))
+    assert started == [(2, 0, 25), (2, 1, 25)]

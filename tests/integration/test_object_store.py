@@ -79,7 +79,7 @@ def test_what_one_process_marks_another_sees(bucket: str) -> None:
 def test_a_sweeps_ledger_outlives_its_driver_there(bucket: str) -> None:
     ledger = Ledger(bucket, "sweep", Objective())
     ledger.add(Entry(number=0, parameters={"method.variance": 5}, epochs=2))
-    ledger.started(0)
-    ledger.report(0, 1, 0.5, "run")
-    (entry,) = Ledger(bucket, "sweep", Objective())
-    assert (entry.objective, entry.starts) == (0.5, 1)
+    ledger.started(ledger.entry(0))
+    ledger.report(ledger.entry(0), 1, 0.5, "run")
+    (entry,) = Ledger(bucket, "sweep", Objective()).entries()
+    assert (entry.curve[1], entry.starts) == (0.5, 1)

@@ -13,12 +13,13 @@ from tests.fakes import FakeTracking
 from tests.integration.conftest import MlflowServer
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    EXTENDS_TAG,
     JOB_TAG,
     PROGRESS_TAG,
     TIMELINE_TAG,
     TRIAL_TAG,
 )
-from vicreg_platform.contract.trial import Trial, TrialState
+from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound
 from vicreg_platform.tracking import Tracking
 
@@ -69,12 +70,68 @@ def test_trials_are_found_by_their_sweep(tracking: Tracking, job: str) -> None:
     sweep, _ = tracking.ensure_run(job, "sweep", "contract", SPEC | {"kind": "sweep"}, None)
     run, experiment = tracking.ensure_run(f"{job}/trials/0", "trial", "contract", SPEC, sweep)
     begun = Trial(number=0, parameters={"seed": 1}, epochs=4)
-    tracking.begin_trial(run, begun)
+    tracking.begin_training(run, begun, 0)
     assert tracking.trials(sweep) == [(begun, run, experiment)]
     ended = begun.model_copy(update={"state": TrialState.SUCCEEDED, "objective": 0.5, "epoch": 4})
     tracking.store_trial(run, ended)
-    tracking.begin_trial(run, begun)  # a trial that resumes keeps its state
+    tracking.begin_training(run, begun, 0)  # a trial that resumes keeps its state
     assert tracking.trials(sweep) == [(ended, run, experiment)]
+
+
+def test_a_trial_is_shown_by_the_run_of_its_first_seed(tracking: Tracking, job: str) -> None:
+    sweep, _ = tracking.ensure_run(job, "sweep", "contract", SPEC | {"kind": "sweep"}, None)
+    trial = Trial(number=3, parameters={"seed": 1}, epochs=4)
+    runs = []
+    for seed in range(2):
+        name = job_id_of_trial(job, 3, seed)
+        run, experiment = tracking.ensure_run(name, "trial", "contract", SPEC, sweep)
+        tracking.begin_training(run, trial, seed)
+        runs.append(run)
+    assert tracking.trials(sweep) == [(trial, runs[0], experiment)]
+    tracking.cancel_trials(sweep)
+    ((cancelled, *_),) = tracking.trials(sweep)
+    assert cancelled.state is TrialState.CANCELLED
+
+
+def test_a_sweep_that_extends_another_has_its_trials_too(
+    mlflow_server: MlflowServer, job: str
+) -> None:
+    tracking, client = Tracking(mlflow_server.url), MlflowClient(mlflow_server.url)
+    before = None
+    for number in range(3):  # each extends the one before
+        name = f"{job}-{number}"
+        sweep, _ = tracking.ensure_run(name, "sweep", "contract", SPEC | {"kind": "sweep"}, None)
+        run, _ = tracking.ensure_run(
+            job_id_of_trial(name, number), "trial", "contract", SPEC, sweep
+        )
+        tracking.begin_training(run, Trial(number=number, parameters={}, epochs=4), 0)
+        if before is not None:
+            client.set_tag(sweep, EXTENDS_TAG, before)
+        before = sweep
+    assert before is not None
+    assert sorted(trial.number for trial, *_ in tracking.trials(before)) == [0, 1, 2]
+    client.set_tag(before, EXTENDS_TAG, uuid.uuid4().hex)  # a run that is gone
+    assert [trial.number for trial, *_ in tracking.trials(before)] == [2]
+
+
+def test_every_run_of_a_trial_says_its_number_and_is_closed_with_the_sweep(
+    mlflow_server: MlflowServer, job: str
+) -> None:
+    tracking = Tracking(mlflow_server.url)
+    sweep, _ = tracking.ensure_run(job, "sweep", "contract", SPEC | {"kind": "sweep"}, None)
+    client = MlflowClient(mlflow_server.url)
+    for seed in range(3):
+        name = job_id_of_trial(job, 3, seed)
+        run, _ = tracking.ensure_run(name, "trial", "contract", SPEC, sweep)
+        tracking.begin_training(run, Trial(number=3, parameters={}, epochs=4), seed)
+        if seed == 0:
+            tracking.end_training(run, TrialState.STOPPED)
+    tracking.cancel_trials(sweep)
+    runs = client.search_runs(
+        [client.get_run(sweep).info.experiment_id], "tags.`vicreg.trial_number` = '3'"
+    )
+    ours = [run for run in runs if run.data.tags["mlflow.parentRunId"] == sweep]
+    assert sorted(run.info.status for run in ours) == ["FINISHED", "KILLED", "KILLED"]
 
 
 def test_a_run_that_does_not_exist_is_not_found(tracking: Tracking) -> None:
@@ -132,7 +189,7 @@ def test_a_trial_that_was_edited_by_hand_is_left_out(
     runs = []
     for number in range(2):
         run, _ = tracking.ensure_run(f"{job}/trials/{number}", "trial", "contract", SPEC, sweep)
-        tracking.begin_trial(run, Trial(number=number, parameters={}, epochs=4))
+        tracking.begin_training(run, Trial(number=number, parameters={}, epochs=4), 0)
         runs.append(run)
     client.set_tag(runs[0], TRIAL_TAG, tag)
     assert [trial.number for trial, *_ in tracking.trials(sweep)] == [1]

@@ -132,13 +132,16 @@ class Resume(BaseModel):
 
 
 class ExtendRequest(BaseModel):
-    """How far a pretraining goes on, and how."""
+    """How far a pretraining goes on, and how; or how far a sweep does."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    epochs: int = Field(ge=1, le=100_000)
-    """Of the whole training, those that are trained already included."""
-    schedule: ExtensionSchedule
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Of a pretraining: of the whole training, those that are trained already included."""
+    schedule: ExtensionSchedule | None = None
+    """Of a pretraining, with `epochs`."""
+    trials: int | None = Field(default=None, ge=1, le=10_000)
+    """Of a sweep: all of them, those that are tried already included."""
 
 
 class Action(enum.StrEnum):
@@ -549,7 +552,9 @@ def resume(
 @router.post(
     "/{job_id}/extend",
     status_code=status.HTTP_201_CREATED,
-    responses={409: {"model": Problem, "description": "It is no pretraining that has succeeded"}},
+    responses={
+        409: {"model": Problem, "description": "It is no pretraining or sweep that has succeeded"}
+    },
 )
 def extend(
     services: InjectedServices,
@@ -558,8 +563,18 @@ def extend(
     job_id: Identifier,
     request: ExtendRequest,
 ) -> Extended:
-    """A new job that trains a succeeded pretraining on, from its last checkpoint."""
-    made = services.control.extend(job_id, request.epochs, request.schedule, caller.name)
+    """A new job that trains a succeeded pretraining on, or gives a succeeded sweep more trials.
+
+    A pretraining goes on from its last checkpoint (`epochs`). A sweep begins with the trials of the
+    other one, none of which runs again (`trials`).
+    """
+    epochs, schedule, trials = request.epochs, request.schedule, request.trials
+    if epochs is not None and schedule is not None and trials is None:
+        made = services.control.extend(job_id, epochs, schedule, caller.name)
+    elif trials is not None and epochs is None and schedule is None:
+        made = services.control.add_trials(job_id, trials, caller.name)
+    else:
+        raise InvalidRequest("give epochs and schedule for a pretraining, or trials for a sweep")
     response.headers["Location"] = f"/v1/jobs/{made.job.id}"
     return made
 

@@ -320,16 +320,26 @@ def change(job_id: JobId, changes: Changes = None, api: ApiUrl = DEFAULT_API) ->
 @app.command()
 def extend(
     job_id: JobId,
-    epochs: Annotated[int, typer.Option(min=1, help="Of the whole training.")],
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Of a pretraining: of the whole training.")
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Of a sweep: those tried already included.")
+    ] = None,
     schedule: Annotated[
         ExtensionSchedule,
         typer.Option(help="How the learning rate goes on: as in one run, or risen once more."),
     ] = ExtensionSchedule.ANNEAL,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Train a succeeded pretraining on, as a new job."""
+    """Train a succeeded pretraining on, or give a succeeded sweep more trials, as a new job."""
     with Client(api) as client:
-        made = client.extend(job_id, epochs, schedule.value)
+        if epochs is not None and trials is None:
+            made = client.extend(job_id, epochs, schedule.value)
+        elif trials is not None and epochs is None:
+            made = client.add_trials(job_id, trials)
+        else:
+            raise InvalidRequest("give --epochs for a pretraining, or --trials for a sweep")
     for warning in made.warnings:
         errors.print(f"[yellow]warning[/]: {escape(warning)}")
     console.print(made.job.id)

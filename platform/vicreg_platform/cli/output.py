@@ -293,9 +293,11 @@ TRIAL_COLOURS = {
 def trials_table(sweep: JobSchema, trials: list[TrialSchema]) -> Table:
     """A sweep's trials, one per row."""
     metric = sweep.spec["objective"]["metric"]
+    seeds = sweep.spec["search"].get("seeds", 1)
     title = f"{escape(sweep.name)}: {sweep.state.value}, {_trials_finished(sweep)}"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    for column in ("RANK", "TRIAL", "STATE", "EPOCHS", metric, *sweep.spec["space"], "REASON"):
+    measured = (metric,) if seeds == 1 else (metric, "SEEDS")
+    for column in ("RANK", "TRIAL", "STATE", "EPOCHS", *measured, *sweep.spec["space"], "REASON"):
         table.add_column(column, overflow="fold")
     for trial in trials:
         state = "stopped early" if trial.stopped_early else trial.state.value
@@ -304,11 +306,19 @@ def trials_table(sweep: JobSchema, trials: list[TrialSchema]) -> Table:
             str(trial.number),
             f"[{TRIAL_COLOURS[trial.state]}]{state}[/]",
             f"{trial.epoch}/{trial.epochs}",
-            "" if trial.objective is None else f"{trial.objective:.4g}",
+            _objective(trial),
+            *([] if seeds == 1 else [f"{len(trial.values)}/{seeds}"]),
             *(_short(trial.parameters.get(path)) for path in sweep.spec["space"]),
             escape((trial.reason or "")[:80]),
         )
     return table
+
+
+def _objective(trial: TrialSchema) -> str:
+    if trial.objective is None:
+        return ""
+    spread = "" if trial.std is None else f" ± {trial.std:.2g}"
+    return f"{trial.objective:.4g}{spread}"
 
 
 def _trials_finished(sweep: JobSchema) -> str:

@@ -19,6 +19,8 @@ class Assignment(BaseModel):
     """The MLflow run of the job, kept across attempts; the first attempt creates it."""
     encoder_run_id: str | None = None
     """The run with the encoder of an evaluation ``{job: …}``."""
+    extended_run_id: str | None = None
+    """Of a sweep: the run of the one that it extends."""
     resume_from: tuple[str, ...] = ()
     """The jobs whose checkpoints to resume from if this one has none: the one that it retries, the
     one that that one retried, and so on."""
@@ -27,7 +29,7 @@ class Assignment(BaseModel):
     workers: int | None = None
     """Of a pretraining: how many to train with. Default: as many as its spec asks for."""
     concurrency: int = 1
-    """Of a sweep: how many trials to run at once."""
+    """Of a sweep: how many trainings to run at once."""
     warm_start: bool = True
     """Whether its processes may be forks of their nodes' warm processes."""
     tracking_uri: str

@@ -13,7 +13,7 @@ class Importance(BaseModel):
     method: str = "fANOVA"
     """How it was computed: functional ANOVA (Hutter et al. 2014), by Optuna."""
     trials: int
-    """How many trials it was computed from: those trained to their last epoch."""
+    """How many trials it was computed from: those trained to their last epoch, with every seed."""
     items: dict[str, float] = {}
     """The share of the objective's variance that each parameter explains; they sum to 1."""
     reason: str | None = None

@@ -149,6 +149,7 @@ class Attempts:
             needs = self._cluster.capacity().limited(needs)
         with self._jobs.read() as jobs:
             encoder_run_id = jobs.run_of(spec.encoder_job)
+            extended_run_id = jobs.run_of(spec.extended_job)
         assignment = Assignment(
             job_id=job.id,
             attempt=attempt.number,
@@ -157,6 +158,7 @@ class Attempts:
             concurrency=needs.groups,
             run_id=job.run_id,
             encoder_run_id=encoder_run_id,
+            extended_run_id=extended_run_id,
             resume_from=self._retried(job),
             warm_start=self._settings.warm_start,
             tracking_uri=self._settings.mlflow_url,

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from vicreg_platform.clock import Clock
 from vicreg_platform.cluster import Cluster
-from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.dispatch.backoff import Backoff
 from vicreg_platform.dispatch.readings import Readings
 from vicreg_platform.errors import (
@@ -159,11 +158,7 @@ class Closing:
                 logger.info("sweep %s: job %s trains its best", job.id, promoted.id)
             except (InvalidSpec, IllegalTransition, QuotaExceeded) as error:
                 logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)
-        for trial, trial_run, _ in self._tracking.trials(run_id):
-            if trial.state is TrialState.RUNNING:
-                self._tracking.store_trial(
-                    trial_run, trial.model_copy(update={"state": TrialState.CANCELLED})
-                )
+        self._tracking.cancel_trials(run_id)
 
 
 def _line(text: str) -> Iterator[bytes]:

@@ -196,19 +196,53 @@ class JobControl:
             "training.epochs": epochs,
             "training.warmup_epochs": warmup,
             "extends": {"job": job_id, "epochs": trained, "schedule": schedule.value},
-            "start_after": None,
-            "deadline": None,
-            "depends_on": [],
         }
+        stored = self._extended(job, spec, changes, owner)
+        return Extended(job=stored, warnings=_differences(spec, epochs, schedule))
+
+    def add_trials(self, job_id: str, trials: int, owner: str | None = None) -> Extended:
+        """A new sweep that begins with the trials of a succeeded one, and tries more.
+
+        Args:
+            job_id: the sweep.
+            trials: of both, those that are tried already included.
+            owner: of the new job.
+
+        Raises:
+            NotFound: there is no such job.
+            IllegalTransition: it is not a sweep that has succeeded.
+            InvalidSpec: there are not more trials than before.
+        """
+        with self._jobs.read() as jobs:
+            job = jobs.get(job_id)
+        if job.kind != "sweep" or job.state != JobState.SUCCEEDED.value:
+            raise IllegalTransition(
+                f"job {job_id} is a {job.state} {job.kind}: only a sweep that has succeeded is "
+                "given more trials"
+            )
+        spec = _readable(job)
+        assert isinstance(spec, SweepSpec)
+        tried = spec.search.trials
+        if trials <= tried:
+            raise InvalidSpec(
+                [FieldFault("trials", f"must be more than {tried}, which are tried already")]
+            )
+        changes = {"search.trials": trials, "extends": {"job": job_id, "trials": tried}}
+        return Extended(job=self._extended(job, spec, changes, owner), warnings=[])
+
+    def _extended(
+        self, job: Job, spec: AnySpec, changes: dict[str, Any], owner: str | None
+    ) -> JobSchema:
+        """Store the job that extends another."""
+        changes = changes | {"start_after": None, "deadline": None, "depends_on": []}
         resolved, _ = self._service.resolve(overridden(spec.model_dump(mode="json"), changes))
         with self._database.write() as session:
-            stored = self._service.store(
+            return self._service.store(
                 session,
                 resolved,
                 overridden(job.request, changes),
-                Origin(extends=job_id, owner=owner),
+                Origin(extends=job.id, owner=owner),
             )
-        return Extended(job=stored, warnings=_differences(spec, epochs, schedule))
 
     def _changed(self, job: Job, patch: Mapping[str, Any]) -> AnySpec:
         before = _readable(job)

@@ -343,7 +343,7 @@ class ExtensionSchedule(enum.StrEnum):
 
 
 class Extended(Schema):
-    """A pretraining that goes on."""
+    """A pretraining or sweep that goes on."""
 
     job: JobSchema
     """The new job."""

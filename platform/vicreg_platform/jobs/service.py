@@ -50,10 +50,12 @@ from vicreg_platform.specs import (
     Data,
     DigitsData,
     Extends,
+    ExtendsSweep,
     FieldFault,
     ImageFolderData,
     JobSpec,
     PretrainSpec,
+    SweepSpec,
     WebDatasetData,
     parse_spec,
 )
@@ -88,6 +90,8 @@ class Origin:
 ORIGINAL = Origin()
 _SAME = ("method", "backbone", "expander", "branches", "data", "optimizer")
 """What a pretraining and the one that it extends have in common."""
+_SAME_OF_SWEEPS = ("base", "space", "objective")
+"""What a sweep and the one that it extends have in common."""
 MAX_COUNTS = 100
 """How many values of a field are counted."""
 MAX_EVALUATIONS = 1000
@@ -402,6 +406,8 @@ class JobService:
         self._check_encoder(spec, faults)
         if isinstance(spec, PretrainSpec) and spec.extends is not None:
             self._check_extended(spec, spec.extends, faults)
+        if isinstance(spec, SweepSpec) and spec.extends is not None:
+            self._check_extended_sweep(spec, spec.extends, faults)
         if faults:
             raise InvalidSpec(faults)
         return spec, warnings
@@ -497,24 +503,51 @@ class JobService:
     def _check_extended(
         self, spec: PretrainSpec, extends: Extends, faults: list[FieldFault]
     ) -> None:
-        try:
-            with self._jobs.read() as jobs:
-                job = jobs.get(extends.job)
-        except NotFound as error:
-            faults.append(FieldFault("extends.job", str(error)))
+        before = self._extended(extends.job, faults)
+        if before is None:
             return
-        before = read_spec(job.spec, job.spec_version)
-        if not isinstance(before, PretrainSpec) or job.state != JobState.SUCCEEDED.value:
-            text = f"job {job.id} is not a pretraining that has succeeded"
-            faults.append(FieldFault("extends.job", text))
+        if not isinstance(before, PretrainSpec):
+            faults.append(FieldFault("extends.job", f"job {extends.job} is not a pretraining"))
             return
         if extends.epochs != before.training.epochs:
-            text = f"job {job.id} has trained {before.training.epochs}"
+            text = f"job {extends.job} has trained {before.training.epochs}"
             faults.append(FieldFault("extends.epochs", text))
         different = [name for name in _SAME if getattr(spec, name) != getattr(before, name)]
-        faults += [FieldFault(name, f"must be as in job {job.id}") for name in different]
         if spec.training.batch_size != before.training.batch_size:
-            faults.append(FieldFault("training.batch_size", f"must be as in job {job.id}"))
+            different.append("training.batch_size")
+        faults += [FieldFault(name, f"must be as in job {extends.job}") for name in different]
+
+    def _check_extended_sweep(
+        self, spec: SweepSpec, extends: ExtendsSweep, faults: list[FieldFault]
+    ) -> None:
+        before = self._extended(extends.job, faults)
+        if before is None:
+            return
+        if not isinstance(before, SweepSpec):
+            faults.append(FieldFault("extends.job", f"job {extends.job} is not a sweep"))
+            return
+        if extends.trials != before.search.trials:
+            text = f"job {extends.job} was to try {before.search.trials}"
+            faults.append(FieldFault("extends.trials", text))
+        different = [
+            name for name in _SAME_OF_SWEEPS if getattr(spec, name) != getattr(before, name)
+        ]
+        if spec.search != before.search.model_copy(update={"trials": spec.search.trials}):
+            different.append("search")
+        faults += [FieldFault(name, f"must be as in job {extends.job}") for name in different]
+
+    def _extended(self, job_id: str, faults: list[FieldFault]) -> AnySpec | Unreadable | None:
+        """The spec of a job that is extended; None if it cannot be."""
+        try:
+            with self._jobs.read() as jobs:
+                job = jobs.get(job_id)
+        except NotFound as error:
+            faults.append(FieldFault("extends.job", str(error)))
+            return None
+        if job.state != JobState.SUCCEEDED.value:
+            faults.append(FieldFault("extends.job", f"job {job_id} has not succeeded"))
+            return None
+        return read_spec(job.spec, job.spec_version)
 
     def check_priority(self, session: Session, spec: JobSpec, owner: str | None) -> None:
         """Refuse a priority above the limit of an owner's key.

@@ -75,6 +75,7 @@ from vicreg_platform.specs.space import (
 )
 from vicreg_platform.specs.sweep import (
     Asha,
+    ExtendsSweep,
     Fifo,
     Median,
     Objective,
@@ -145,6 +146,7 @@ __all__ = [
     "Expander",
     "ExportProtocol",
     "Extends",
+    "ExtendsSweep",
     "FewShotProtocol",
     "FieldFault",
     "Fifo",

@@ -93,7 +93,7 @@ class JobSpec(SpecModel):
 
     @property
     def extended_job(self) -> str | None:
-        """The pretraining that this one goes on from."""
+        """The pretraining or sweep that this one goes on from."""
         return None
 
     @property

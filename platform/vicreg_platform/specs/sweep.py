@@ -20,7 +20,7 @@ from vicreg_platform.specs.base import (
     overlap,
 )
 from vicreg_platform.specs.data import Data
-from vicreg_platform.specs.job import OF_THE_JOB, WHEN, JobSpec
+from vicreg_platform.specs.job import OF_THE_JOB, WHEN, Identifier, JobSpec
 from vicreg_platform.specs.overrides import overridden, without_values
 from vicreg_platform.specs.pretrain import PretrainSpec, Resources
 from vicreg_platform.specs.space import Choice, Distribution, Grid
@@ -51,7 +51,11 @@ class Search(SpecModel):
     """``grid`` takes the combinations of all grids and choices in order; ``optuna`` is its
     tree-structured Parzen estimator."""
     trials: int = Field(default=16, ge=1, le=10_000)
-    """How many configurations to train; with ``grid``, at most."""
+    """How many configurations to try; with ``grid``, at most. Each is one trial, however many
+    seeds it is trained with: 20 trials of 3 seeds are 60 trainings."""
+    seeds: int = Field(default=1, ge=1, le=10)
+    """How many times each configuration is trained: with the base's ``training.seed``, and with the
+    numbers that follow it. A trial's objective is their mean."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the random choices."""
 
@@ -91,6 +95,15 @@ class Median(SpecModel):
 Scheduler = Annotated[Fifo | Asha | Median, Field(discriminator="name")]
 
 
+class ExtendsSweep(SpecModel):
+    """The sweep whose trials this one begins with: ``POST /v1/jobs/{id}/extend`` fills it in."""
+
+    job: Identifier
+    """It has succeeded, and searched the same space of the same base for the same objective."""
+    trials: int = Field(ge=1, le=10_000)
+    """How many it was to try: this one tries those that are left of its own."""
+
+
 class SweepSpec(JobSpec):
     """A sweep: many pretrainings, each with one configuration from the space."""
 
@@ -107,9 +120,10 @@ class SweepSpec(JobSpec):
     search: Search = Search()
     scheduler: Scheduler = Asha(name="asha")
     concurrency: int = Field(default=1, ge=1, le=1000)
-    """Trials at once, at most; fewer if the empty cluster cannot hold as many."""
+    """Trainings at once, at most; fewer if the empty cluster cannot hold as many."""
     promote: bool = False
     """Train the best configuration afterwards, as a job of its own with the base's evaluations."""
+    extends: ExtendsSweep | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -146,12 +160,13 @@ class SweepSpec(JobSpec):
         return self
 
     def needs(self) -> Needs:
-        """See ``JobSpec.needs``; as many trials at once as the sweep asks for."""
-        trials = min(self.concurrency, self.search.trials)
+        """See ``JobSpec.needs``; as many trainings at once as the sweep asks for."""
+        trials = self.search.trials - (self.extends.trials if self.extends else 0)
+        trainings = min(self.concurrency, trials * self.search.seeds)
         resources = self.trial_resources()
         assert isinstance(resources.workers, int), "trials are not elastic"
         bundle = Bundle(resources.cpus_per_worker, resources.gpus_per_worker)
-        return Needs(bundle, count=resources.workers, groups=trials)
+        return Needs(bundle, count=resources.workers, groups=trainings)
 
     def datasets(self) -> dict[str, Data]:
         """See ``JobSpec.datasets``; none if the base is complete only with values of the space."""
@@ -183,6 +198,11 @@ class SweepSpec(JobSpec):
         except ValidationError:
             return None
 
+    @property
+    def extended_job(self) -> str | None:
+        """See ``JobSpec.extended_job``."""
+        return self.extends.job if self.extends is not None else None
+
     def runs_in_driver(self, workers: int) -> bool:
         """See ``JobSpec.runs_in_driver``: the trials are processes of their own."""
         return False
@@ -192,13 +212,20 @@ class SweepSpec(JobSpec):
         listed = [each for each in self.space.values() if isinstance(each, (Grid, Choice))]
         return itertools.product(*(each.values() for each in listed))
 
-    def trial_spec(self, parameters: dict[str, Any]) -> PretrainSpec:
-        """The pretraining of one configuration.
+    def trial_spec(self, parameters: dict[str, Any], seed: int = 0) -> PretrainSpec:
+        """A pretraining of one configuration.
+
+        Args:
+            parameters: the configuration.
+            seed: which of the trial's seeds, from 0.
 
         Raises:
             pydantic.ValidationError: its fields do not fit together.
         """
-        return PretrainSpec.model_validate(overridden(self.base, parameters))
+        spec = PretrainSpec.model_validate(overridden(self.base, parameters))
+        training = spec.training
+        following = training.model_copy(update={"seed": (training.seed + seed) % 2**32})
+        return spec.model_copy(update={"training": following})
 
     def trial_resources(self) -> Resources:
         """The resources of the largest trial of the space."""
@@ -262,7 +289,13 @@ class SweepSpec(JobSpec):
         return []
 
     def _search_faults(self) -> list[tuple[tuple[str, ...], str]]:
+        if self.extends is not None and self.search.trials <= self.extends.trials:
+            text = f"must be more than the {self.extends.trials} that are tried already"
+            return [(("search.trials", "extends.trials"), text)]
         grids = [path for path, each in self.space.items() if isinstance(each, Grid)]
+        if self.search.seeds > 1 and "training.seed" in self.space:
+            text = "search.seeds trains every configuration with the same seeds"
+            return [(("space.training.seed", "search.seeds"), text)]
         if self.search.algorithm == "grid":
             others = [
                 path for path, each in self.space.items() if not isinstance(each, (Grid, Choice))

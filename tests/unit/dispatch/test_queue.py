@@ -403,6 +403,43 @@ def test_a_running_sweep_is_given_more_trials(world: World, control: JobControl)
     assert world.job(sweep).attempts[0].outcome == "resized"
 
 
+def test_a_succeeded_sweep_is_given_more_trials(world: World, control: JobControl) -> None:  # noqa: F811
+    request = {
+        "kind": "sweep",
+        "base": {"data": {"source": "digits"}},
+        "space": {"optimizer.base_lr": {"uniform": [0.1, 1.0]}},
+        "search": {"trials": 4, "seeds": 2},
+    }
+    sweep = world.jobs.submit(request)[0].id
+    world.round()
+    world.drives(sweep)
+    world.round()
+    with pytest.raises(IllegalTransition, match="is a running sweep: only a sweep that has succ"):
+        control.add_trials(sweep, 9)
+    world.ends(f"{sweep}-1", 0)
+    world.round()
+    with pytest.raises(InvalidSpec, match="must be more than 4"):
+        control.add_trials(sweep, 4)
+    with pytest.raises(IllegalTransition, match="a succeeded sweep: only a pretraining"):
+        control.extend(sweep, 9, ExtensionSchedule.ANNEAL)
+    made = control.add_trials(sweep, 9).job
+    assert (made.extends, made.parent, made.state) == (sweep, sweep, JobState.QUEUED)
+    assert made.spec["extends"] == {"job": sweep, "trials": 4}
+    assert made.spec["search"]["trials"] == 9
+    world.round()
+    told = assignment(world, f"{made.id}-1")
+    assert told.extended_run_id == world.job(sweep).mlflow.run_id  # type: ignore[union-attr]
+    world.cluster.set(f"{made.id}-1", SubmissionState.RUNNING)
+    for changes, field in (
+        ({"objective": {"metric": "train/loss", "mode": "min"}}, "objective"),
+        ({"search": {"trials": 9, "seeds": 3}}, "search"),
+        ({"extends": {"job": sweep, "trials": 5}}, "extends.trials"),
+    ):
+        with pytest.raises(InvalidSpec) as refused:
+            world.jobs.submit(made.spec | changes)
+        assert [fault.field for fault in refused.value.faults] == [field]
+
+
 def test_a_succeeded_pretraining_is_extended(world: World, control: JobControl) -> None:  # noqa: F811
     job, submission = started(world, training={"epochs": 40}, name="short")
     with pytest.raises(IllegalTransition, match="running"):

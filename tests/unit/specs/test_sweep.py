@@ -160,3 +160,33 @@ def test_values_that_no_tag_holds_are_refused() -> None:
     ((fields, text),) = spec.model_copy(update={"space": longer})._size_faults()
     assert fields == ("space.training.seed",)
     assert "exceed 6000 characters" in text
+
+
+def test_the_trainings_of_a_trial_differ_in_their_seed_alone() -> None:
+    spec = sweep(base=BASE | {"training": {"epochs": 4, "seed": 7}}, search={"seeds": 3})
+    trained = [spec.trial_spec({"optimizer.base_lr": 0.1}, seed) for seed in range(3)]
+    assert [each.training.seed for each in trained] == [7, 8, 9]
+    dumps = [each.model_dump(exclude={"training": {"seed"}}) for each in trained]
+    assert dumps[0] == dumps[1] == dumps[2]
+
+
+def test_a_sweep_runs_as_many_trainings_at_once_as_its_trials_have_seeds() -> None:
+    assert sweep(search={"trials": 2, "seeds": 3}, concurrency=8).needs().groups == 6
+    assert sweep(search={"trials": 2, "seeds": 3}, concurrency=4).needs().groups == 4
+
+
+def test_a_sweep_of_several_seeds_does_not_search_the_seed() -> None:
+    space = {"training.seed": {"randint": [0, 9]}}
+    assert sweep(space=space).search.seeds == 1
+    found = faults(space=space, search={"seeds": 2})
+    assert "with the same seeds" in found["space.training.seed"]
+    assert "search.seeds" in faults(search={"seeds": 11})
+
+
+def test_a_sweep_that_extends_another_tries_more() -> None:
+    extends = {"job": "before", "trials": 16}
+    refused = faults(extends=extends)
+    assert "more than the 16 that are tried already" in refused["search.trials"]
+    more = sweep(extends=extends, search={"trials": 18, "seeds": 2}, concurrency=8)
+    assert more.needs().groups == 4
+    assert more.extended_job == "before"

@@ -35,7 +35,7 @@ from vicreg_workers.ray_connection import connect
 from vicreg_workers.stop_signal import StopSignal, on_sigterm
 from vicreg_workers.storage import Folder
 from vicreg_workers.sweep.early_stopping import build_early_stopping
-from vicreg_workers.sweep.ledger import Entry, Ledger
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
 from vicreg_workers.sweep.reporter import Reporter
 from vicreg_workers.sweep.search import build_search, next_trial
 from vicreg_workers.sweep.trial import run_trial
@@ -54,12 +54,14 @@ def sweep(assignment: Assignment, timeline: Timeline) -> None:
         timeline: what it has reached so far.
 
     Raises:
-        JobFailure: no trial has reported the objective, trials could not be run, or no
-            configuration can be drawn.
+        JobFailure: no trial has reported the objective, trials could not be run, no configuration
+            can be drawn, or the trials of the sweep that this one extends are lost.
     """
     spec = assignment.spec
     assert isinstance(spec, SweepSpec)
     connect(assignment.warm_start)
+    if spec.extends is not None:
+        inherit(assignment.storage, assignment.job_id, spec.extends.job)
     ledger = Ledger(assignment.storage, assignment.job_id, spec.objective)
     on_sigterm(lambda: _stop(assignment, ledger))
     with Reporter(assignment, spec, ledger, timeline) as reporter:
@@ -70,35 +72,35 @@ def sweep(assignment: Assignment, timeline: Timeline) -> None:
             if trials.error is not None or not ledger.open():
                 break
             # Tune drops a trial if it cannot get a process for it, and does not say so.
-            logger.warning("Ray Tune dropped %d trials: resuming them", len(ledger.open()))
+            logger.warning("Ray Tune dropped %d trainings: resuming them", len(ledger.open()))
             trials = Trials(assignment, spec, ledger, reporter)
             _fit(assignment, spec, trials)
         if trials.error is not None:
             raise trials.error
     if ledger.open():
-        raise InfrastructureFailure(f"{len(ledger.open())} trials could not be run")
-    if not any(entry.objective is not None for entry in ledger):
-        failed = [entry for entry in ledger if entry.reason]
+        raise InfrastructureFailure(f"{len(ledger.open())} trainings could not be run")
+    if not any(trial.objective is not None for trial in ledger):
+        failed = [trial for trial in ledger if trial.reason]
         reason = f"; the first: {failed[0].reason}" if failed else ""
         raise UserFailure(f"none of {len(ledger)} trials reported {spec.objective.metric}{reason}")
 
 
 def _stop(assignment: Assignment, ledger: Ledger) -> None:
-    """Let all trials save the step that they are at, and end this process."""
+    """Let all trainings save the step that they are at, and end this process."""
     signals = [
         StopSignal(
             assignment.storage,
-            job_id_of_trial(assignment.job_id, entry.number),
+            job_id_of_trial(assignment.job_id, entry.number, entry.seed),
             assignment.attempt,
         )
         for entry in ledger.open()
     ]
     training = [signal for signal in signals if signal.is_training()]
-    logger.warning("told to stop: %d trials save their state", len(training))
+    logger.warning("told to stop: %d trainings save their state", len(training))
     for signal in training:
         signal.request()
     deadline = time.monotonic() + SAVING_SECONDS
-    # A trial removes its marks when it has ended. Tune may start it again: that is ended with
+    # A training removes its marks when it has ended. Tune may start it again: that is ended with
     # this process, and loses what it has done since.
     while any(signal.is_training() for signal in training) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -142,7 +144,7 @@ def _resources(spec: SweepSpec, parameters: dict[str, Any]) -> tune.PlacementGro
 
 
 class Trials:
-    """The trials of a Tune run: those that have not ended, then new ones.
+    """The trainings of a Tune run: those that have not ended, then those of new trials.
 
     Args:
         assignment: the attempt of the sweep.
@@ -165,24 +167,28 @@ class Trials:
         """Why no further configuration can be drawn."""
 
     def left(self) -> int:
-        """The number of trials to run."""
-        return len(self._unfinished) + max(0, self._spec.search.trials - len(self._ledger))
+        """The number of trainings to run, at most."""
+        search = self._spec.search
+        return len(self._unfinished) + max(0, search.trials - len(self._ledger)) * search.seeds
 
     def start(self) -> Entry | None:
-        """Start the next trial. None if there is none left."""
-        entry = self._unfinished.popleft() if self._unfinished else self._draw()
-        if entry is None:
-            return None
-        self._ledger.started(entry.number)
-        self._reporter.changed(entry)
-        logger.info("trial %d: %s", entry.number, entry.parameters)
-        return entry
+        """Start the next training. None if there is none left."""
+        while self._unfinished or self._draw():
+            entry = self._unfinished.popleft()
+            if self._ledger.decided(entry.number):
+                self.end(entry)
+                continue
+            self._ledger.started(entry)
+            self._reporter.changed(entry)
+            logger.info("%s: %s", self._name(entry), entry.parameters)
+            return entry
+        return None
 
-    def report(self, number: int, result: dict[str, Any]) -> bool:
-        """Record a trial's end-of-epoch report; return False if it failed or stops early."""
+    def report(self, entry: Entry, result: dict[str, Any]) -> bool:
+        """Record a training's end-of-epoch report; return False if it failed or stops early."""
         if "failure" in result:
             self._ledger.end(
-                number,
+                entry,
                 TrialState.FAILED,
                 failure=result["failure"],
                 reason=result["reason"],
@@ -192,86 +198,104 @@ class Trials:
         epoch = result["epoch"]
         if not math.isfinite(result["objective"]):
             self._ledger.end(
-                number,
+                entry,
                 TrialState.FAILED,
                 failure=FailureClass.DIVERGED.value,
                 reason=f"its objective was {result['objective']} after epoch {epoch}",
                 run_id=result["run_id"],
             )
             return False
-        self._ledger.report(number, epoch, result["objective"], result["run_id"])
-        entry = self._ledger[number]
+        self._ledger.report(entry, epoch, result["objective"], result["run_id"])
         self._reporter.changed(entry)
+        if epoch >= entry.epochs:
+            return True  # it ends by itself
+        if self._ledger.decided(entry.number):
+            return False
         return not self._early_stopping.stops(entry, epoch)
 
-    def lost(self, number: int, reason: str) -> None:
-        """Record why Tune has given up a trial."""
+    def lost(self, entry: Entry, reason: str) -> None:
+        """Record why Tune has given up a training."""
         self._ledger.end(
-            number,
+            entry,
             TrialState.FAILED,
             failure=FailureClass.INFRASTRUCTURE.value,
             reason=reason,
         )
-        self._reporter.changed(self._ledger[number])
+        self._reporter.changed(entry)
 
-    def end(self, number: int) -> None:
-        """Record the end of a trial, and remove its checkpoints."""
-        entry = self._ledger[number]
+    def end(self, entry: Entry) -> None:
+        """Record the end of a training, and remove its checkpoints."""
         if entry.state is TrialState.RUNNING:
             whole = entry.epoch >= entry.epochs
-            self._ledger.end(number, TrialState.SUCCEEDED if whole else TrialState.STOPPED)
-        self._search.tell(entry)
-        trial = job_id_of_trial(self._assignment.job_id, number)
-        Folder.of_job(self._assignment.storage, trial).remove()
+            self._ledger.end(entry, TrialState.SUCCEEDED if whole else TrialState.STOPPED)
+        training = job_id_of_trial(self._assignment.job_id, entry.number, entry.seed)
+        Folder.of_job(self._assignment.storage, training).remove()
+        trial = self._ledger[entry.number]
+        if trial.state is not TrialState.RUNNING:
+            self._search.tell(trial)
         self._reporter.changed(entry)
         logger.info(
-            "trial %d %s after epoch %d of %d: %s",
-            number,
+            "%s %s after epoch %d of %d: %s",
+            self._name(entry),
             entry.state.value,
             entry.epoch,
             entry.epochs,
-            entry.objective,
+            trial.objective,
         )
+
+    def entry_of(self, trial: Any) -> Entry:
+        """The training that a trial of Tune's is."""
+        return self._ledger.entry(trial.config["number"], trial.config["seed"])
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Tune pickles all it is given so that it could restore its run, which never happens here.
         return type(None), ()
 
-    def _draw(self) -> Entry | None:
+    def _draw(self) -> bool:
+        """Draw the next trial; return False if there is none left."""
+        if len(self._ledger) >= self._spec.search.trials:
+            return False
         try:
             entry = next_trial(self._search, self._spec, len(self._ledger))
         except UserFailure as error:
             self.error = error
-            return None
-        if entry is not None:
-            self._ledger.add(entry)
-        return entry
+            return False
+        if entry is None:
+            return False
+        self._ledger.add(entry, self._spec.search.seeds)
+        self._unfinished.extend(self._ledger.entries(entry.number))
+        return True
+
+    def _name(self, entry: Entry) -> str:
+        seeds = self._spec.search.seeds
+        seed = f", seed {entry.seed + 1} of {seeds}" if seeds > 1 else ""
+        return f"trial {entry.number}{seed}"
 
 
 class Proposals(Searcher):  # type: ignore[misc]
-    """Tune's search algorithm: hands out the trials."""
+    """Tune's search algorithm: hands out the trainings."""
 
     def __init__(self, trials: Trials) -> None:
         super().__init__()
         self._trials = trials
-        self._numbers: dict[str, int] = {}
+        self._entries: dict[str, Entry] = {}
 
     def suggest(self, trial_id: str) -> Any:
         """See ``Searcher``."""
         entry = self._trials.start()
         if entry is None:
             return Searcher.FINISHED
-        self._numbers[trial_id] = entry.number
-        return {"number": entry.number, "parameters": entry.parameters}
+        self._entries[trial_id] = entry
+        return {"number": entry.number, "seed": entry.seed, "parameters": entry.parameters}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """See ``Searcher``."""
-        number = self._numbers[trial_id]
+        entry = self._entries[trial_id]
         if error:
-            self._trials.lost(number, "Ray Tune lost the trial")
-        self._trials.end(number)
+            self._trials.lost(entry, "Ray Tune lost the trial")
+        self._trials.end(entry)
 
     def save(self, checkpoint_path: str) -> None:
         """Do nothing: the ledger is saved already."""
@@ -281,7 +305,7 @@ class Proposals(Searcher):  # type: ignore[misc]
 
 
 class Reports(FIFOScheduler):  # type: ignore[misc]
-    """Tune's scheduler: passes on what trials report, and stops those that are to stop."""
+    """Tune's scheduler: passes on what trainings report, and stops those that are to stop."""
 
     def __init__(self, trials: Trials) -> None:
         super().__init__()
@@ -289,12 +313,12 @@ class Reports(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """See ``TrialScheduler``."""
-        continues = self._trials.report(trial.config["number"], result)
+        continues = self._trials.report(self._trials.entry_of(trial), result)
         return str(TrialScheduler.CONTINUE if continues else TrialScheduler.STOP)
 
 
 class Errors(tune.Callback):  # type: ignore[misc]
-    """Tune's callback: passes on why Tune gave up a trial."""
+    """Tune's callback: passes on why Tune gave up a training."""
 
     def __init__(self, trials: Trials) -> None:
         self._trials = trials
@@ -303,4 +327,5 @@ class Errors(tune.Callback):  # type: ignore[misc]
         """See ``tune.Callback``."""
         error = trial.get_error()
         lines = str(error).strip().splitlines() or ["Ray Tune lost the trial"]
-        self._trials.lost(trial.config["number"], f"{type(error).__name__}: {lines[-1][:300]}")
+        entry = self._trials.entry_of(trial)
+        self._trials.lost(entry, f"{type(error).__name__}: {lines[-1][:300]}")

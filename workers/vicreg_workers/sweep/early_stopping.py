@@ -1,5 +1,8 @@
 """Which trials stop early, judged by the curves in the ledger.
 
+A trial of several seeds is judged whenever one of them has trained an epoch, by the mean of those
+that have come as far, and stops with all of them.
+
 The ledger outlives the driver, so a new driver judges as the one before would have. The rules are
 those of Ray Tune's ``AsyncHyperBandScheduler`` and ``MedianStoppingRule``. Optuna's pruners of the
 same names differ: its successive halving keeps one in ``reduction_factor`` of those seen so far,
@@ -21,7 +24,10 @@ class EarlyStopping(Protocol):
     """A rule by which trials stop early."""
 
     def stops(self, entry: Entry, epoch: int) -> bool:
-        """Whether a trial stops after ``epoch``, which the ledger holds already."""
+        """Whether a trial stops after ``epoch`` of one of its trainings.
+
+        The ledger holds the objective of that epoch already.
+        """
 
 
 def build_early_stopping(spec: SweepSpec, ledger: Ledger) -> EarlyStopping:
@@ -68,12 +74,14 @@ class SuccessiveHalving:
         others = [
             value
             for other in self._ledger
-            if other is not entry and (value := self._value_at(other, rung)) is not None
+            if other.number != entry.number
+            and (value := self._value_at(other.number, rung)) is not None
         ]
-        if not others:
+        own = self._value_at(entry.number, rung)
+        if not others or own is None:
             return False
         cutoff = np.nanpercentile(others, (1 - 1 / self._spec.reduction_factor) * 100)
-        return bool(self._sign * self._ledger.scores(entry)[epoch] < cutoff)
+        return bool(own < cutoff)
 
     def _rung(self, epoch: int) -> int | None:
         """The highest rung at or below ``epoch``."""
@@ -83,12 +91,11 @@ class SuccessiveHalving:
             rung, following = following, following * self._spec.reduction_factor
         return rung
 
-    def _value_at(self, entry: Entry, rung: int) -> float | None:
+    def _value_at(self, number: int, rung: int) -> float | None:
         """The objective of a trial when it reached the rung, larger being better."""
-        if entry.epoch < rung:
-            return None
-        scores = self._ledger.scores(entry)
-        return self._sign * next(value for epoch, value in scores.items() if epoch >= rung)
+        scores = self._ledger.scores(number)
+        reached = (self._sign * value for epoch, value in scores.items() if epoch >= rung)
+        return next(reached, None)
 
 
 class MedianStopping:
@@ -115,23 +122,25 @@ class MedianStopping:
         means = [
             mean
             for other in self._ledger
-            if other is not entry
-            and other.epoch >= epoch
-            and math.isfinite(mean := self._running_mean(other, epoch))
+            if other.number != entry.number
+            and math.isfinite(mean := self._running_mean(other.number, epoch))
         ]
         if len(means) < self._spec.min_trials:
             return False
-        best = max(self._values(entry, 1, epoch))
+        best = max(self._values(entry.number, 1, epoch))
         return bool(np.median(means) > best)
 
-    def _running_mean(self, entry: Entry, epoch: int) -> float:
-        values = self._values(entry, self._spec.grace_epochs, epoch)
+    def _running_mean(self, number: int, epoch: int) -> float:
+        """The mean of a trial's objective until ``epoch``; not a number if it is not as far."""
+        if max(self._ledger.scores(number), default=0) < epoch:
+            return math.nan
+        values = self._values(number, self._spec.grace_epochs, epoch)
         return float(np.mean(values)) if values else math.nan
 
-    def _values(self, entry: Entry, first: int, last: int) -> list[float]:
-        """The objective at the epochs from ``first`` to ``last``, larger being better."""
+    def _values(self, number: int, first: int, last: int) -> list[float]:
+        """A trial's objective at the epochs from ``first`` to ``last``, larger being better."""
         return [
             self._sign * value
-            for epoch, value in self._ledger.scores(entry).items()
+            for epoch, value in self._ledger.scores(number).items()
             if first <= epoch <= last
         ]

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from vicreg_platform.contract.importance import Importance
-from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.specs import Choice, Distribution, Grid, LogUniform, SweepSpec
-from vicreg_workers.sweep.ledger import Entry
 
 FEWEST = 8
 """Fewer trials say nothing: the forest would explain noise."""
 
 
-def importance(spec: SweepSpec, entries: Sequence[Entry]) -> Importance:
+def importance(spec: SweepSpec, trials: Sequence[Trial]) -> Importance:
     """The importance of each parameter by functional ANOVA (Hutter et al. 2014), as Optuna has it.
 
     Only trials that were trained to their last epoch count: the objective of one that was stopped
@@ -24,26 +23,27 @@ def importance(spec: SweepSpec, entries: Sequence[Entry]) -> Importance:
     import optuna
 
     whole = [
-        entry
-        for entry in entries
-        if entry.state is TrialState.SUCCEEDED
-        and entry.objective is not None
-        and math.isfinite(entry.objective)
+        trial
+        for trial in trials
+        if trial.state is TrialState.SUCCEEDED
+        and trial.objective is not None
+        and math.isfinite(trial.objective)
     ]
     if len(whole) < FEWEST:
         return Importance(
             trials=len(whole),
             reason=f"{len(whole)} trials were trained to their last epoch; it takes {FEWEST}",
         )
-    if len({entry.objective for entry in whole}) == 1:
+    if len({trial.objective for trial in whole}) == 1:
         return Importance(trials=len(whole), reason="all trials have the same objective")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler())
     space = {path: _distribution(each) for path, each in spec.space.items()}
-    for entry in whole:
-        coded = {path: _coded(spec.space[path], entry.parameters[path]) for path in space}
-        trial = optuna.trial.create_trial(params=coded, distributions=space, value=entry.objective)
-        study.add_trial(trial)
+    for trial in whole:
+        coded = {path: _coded(spec.space[path], trial.parameters[path]) for path in space}
+        study.add_trial(
+            optuna.trial.create_trial(params=coded, distributions=space, value=trial.objective)
+        )
     found = optuna.importance.get_param_importances(
         study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
     )

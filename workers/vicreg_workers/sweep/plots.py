@@ -5,31 +5,34 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from vicreg_platform.contract.trial import Trial
 from vicreg_platform.specs import Choice, Grid, LogUniform, SweepSpec
-from vicreg_workers.sweep.ledger import Entry
+from vicreg_workers.sweep.ledger import Ledger
 
 DOTS_PER_INCH = 110
 
 
-def parallel_coordinates(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
+def parallel_coordinates(spec: SweepSpec, trials: Sequence[Trial]) -> bytes:
     """Plot a line per trial over the values of its parameters, coloured by its objective.
 
     Args:
         spec: the sweep's.
-        entries: the trials; those without a value of the objective are left out.
+        trials: those without a value of the objective are left out.
     """
-    shown = [entry for entry in entries if entry.objective is not None]
-    shown.sort(key=lambda entry: entry.objective or 0.0, reverse=spec.objective.mode == "min")
+    shown = [trial for trial in trials if trial.objective is not None]
+    shown.sort(key=lambda trial: trial.objective or 0.0, reverse=spec.objective.mode == "min")
     paths = list(spec.space)
     heights, ticks = zip(*(_axis(spec, path, shown) for path in paths), strict=True)
-    scores = np.array([entry.objective for entry in shown], dtype=float)
+    scores = np.array([trial.objective for trial in shown], dtype=float)
     heights = (*heights, _scaled(scores))
     ticks = (*ticks, _number_ticks(scores))
     figure = Figure(figsize=(1.9 * len(heights) + 1, 4.2))
@@ -52,22 +55,33 @@ def parallel_coordinates(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
     return _png(figure)
 
 
-def objective(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
-    """Plot every trial's objective by epoch, and the best so far by all epochs trained."""
+def objective(spec: SweepSpec, ledger: Ledger) -> bytes:
+    """Plot every trial's objective by epoch, and the best so far by all epochs trained.
+
+    A curve is the mean of the seeds that have come as far, with their standard deviation.
+    """
     figure = Figure(figsize=(9, 3.6))
     curves = figure.add_axes((0.07, 0.15, 0.41, 0.74))
     best = figure.add_axes((0.56, 0.15, 0.41, 0.74))
     leader = max if spec.objective.mode == "max" else min
     trained, steps, leading = 0, [0], [math.nan]
-    for entry in entries:
-        epochs = sorted(entry.curve)
-        if not epochs:
+    for trial in ledger:
+        entries = ledger.entries(trial.number)
+        values: dict[int, list[float]] = defaultdict(list)
+        for entry in entries:
+            for epoch, value in entry.curve.items():
+                values[epoch].append(value)
+        epochs = sorted(values)
+        means = [fmean(values[epoch]) for epoch in epochs]
+        bars = [stdev(values[epoch]) if len(values[epoch]) > 1 else 0.0 for epoch in epochs]
+        yerr = bars if len(entries) > 1 else None
+        curves.errorbar(epochs, means, yerr, marker="o", markersize=3, capsize=2, alpha=0.8)
+        if trial.objective is None:
             continue
-        curves.plot(epochs, [entry.curve[e] for e in epochs], marker="o", markersize=3, alpha=0.8)
-        trained += entry.epoch
-        value = leader(entry.curve.values())
+        trained += sum(entry.epoch for entry in entries)
         steps.append(trained)
-        leading.append(value if math.isnan(leading[-1]) else leader(leading[-1], value))
+        known = trial.objective
+        leading.append(known if math.isnan(leading[-1]) else leader(leading[-1], known))
     curves.set(xlabel="epoch", ylabel=spec.objective.metric, title="trials")
     best.step(steps, leading, where="post", color="#3b6ea5")
     best.set(xlabel="epochs trained, over trials in order", title="best so far")
@@ -77,10 +91,10 @@ def objective(spec: SweepSpec, entries: Sequence[Entry]) -> bytes:
 
 
 def _axis(
-    spec: SweepSpec, path: str, entries: Sequence[Entry]
+    spec: SweepSpec, path: str, trials: Sequence[Trial]
 ) -> tuple[np.ndarray[Any, Any], list[tuple[float, str]]]:
     """The heights of the trials' values, in [0, 1], and the ticks of the axis."""
-    values = [entry.parameters[path] for entry in entries]
+    values = [trial.parameters[path] for trial in trials]
     distribution = spec.space[path]
     if isinstance(distribution, (Choice, Grid)):
         names = [_text(value) for value in values]

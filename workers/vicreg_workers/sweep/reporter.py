@@ -1,4 +1,4 @@
-"""Reports a sweep to MLflow: its own run, and each trial's state on the trial's run."""
+"""Reports a sweep to MLflow: its own run, and each trial's state on the run of its first seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
-from vicreg_platform.contract.tags import ATTEMPT_TAG, IMPORTANCE_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG, EXTENDS_TAG, IMPORTANCE_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.contract.trial import Trial, TrialState, job_id_of_trial
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
@@ -52,18 +52,20 @@ class Reporter:
         self._spec = spec
         self._ledger = ledger
         self._started = time.monotonic()
-        self._ended_before = sum(entry.state is not TrialState.RUNNING for entry in ledger)
+        self._ended_before = len(ledger.entries()) - len(ledger.open())
         self._outbox = Outbox(
             assignment.tracking_uri,
             run_of(assignment),
             resumed=True,
             timeline=AttemptTimeline(attempt=assignment.attempt, timeline=timeline),
         )
+        extends = {EXTENDS_TAG: assignment.extended_run_id} if assignment.extended_run_id else {}
         self._outbox.tags(
-            environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)}
+            environment_tags(torch.device("cpu")) | {ATTEMPT_TAG: str(assignment.attempt)} | extends
         )
         self._reported = -1
-        self._waiting: dict[int, Entry] = {}
+        self._waiting: dict[int, tuple[Trial, list[Entry]]] = {}
+        """By number: trials that MLflow does not show as they are, and their trainings."""
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._send_all, name="reporter", daemon=True)
@@ -71,7 +73,7 @@ class Reporter:
     def __enter__(self) -> Reporter:
         self._outbox.__enter__()
         self._thread.start()
-        for entry in self._ledger:  # what the driver before had no time to send
+        for entry in self._ledger.entries():  # what the driver before had no time to send
             self.changed(entry)
         return self
 
@@ -87,40 +89,43 @@ class Reporter:
         self._outbox.__exit__(kind, *others)
 
     def changed(self, entry: Entry) -> None:
-        """Report a trial that has started, reached the end of an epoch, or ended."""
+        """Report a training that has started, reached the end of an epoch, or ended."""
+        entries = [each.model_copy(deep=True) for each in self._ledger.entries(entry.number)]
         with self._changed:
-            self._waiting[entry.number] = entry.model_copy(deep=True)
+            self._waiting[entry.number] = self._ledger[entry.number], entries
             self._changed.notify()
         self._report_sweep(entry)
 
     def _report_sweep(self, entry: Entry) -> None:
         """Report the whole sweep on its own run."""
-        entries = list(self._ledger)
+        trials, entries = list(self._ledger), self._ledger.entries()
+        trials_ended = sum(trial.state is not TrialState.RUNNING for trial in trials)
         ended = sum(each.state is not TrialState.RUNNING for each in entries)
         trained = sum(each.epoch for each in entries)
         best = self._ledger.best()
-        # Grows by one with every epoch trained and every trial ended, whichever driver counts.
+        # Grows by one with every epoch trained and every training ended, whichever driver counts.
         events = trained + ended
         if events <= self._reported:
             return
         self._reported = events
         metrics = {
-            "sweep/trials": float(len(entries)),
-            "sweep/trials_ended": float(ended),
+            "sweep/trials": float(len(trials)),
+            "sweep/trials_ended": float(trials_ended),
             "sweep/epochs": float(trained),
             "sweep/refused": float(sum(each.refused for each in entries)),
         }
         if best is not None and best.objective is not None:
             metrics["sweep/best"] = best.objective
         self._outbox.metrics(metrics, events)
-        wanted = self._spec.search.trials
+        search = self._spec.search
+        wanted = search.trials * search.seeds
         here = ended - self._ended_before
         spent = time.monotonic() - self._started
         longest = max((each.epochs for each in entries), default=0)
         self._outbox.progress(
             Progress(
-                epoch=ended,
-                epochs=wanted,
+                epoch=trials_ended,
+                epochs=search.trials,
                 step=trained,
                 steps=wanted * longest,
                 images_per_second=0.0,
@@ -129,15 +134,21 @@ class Reporter:
         )
         if entry.state is TrialState.RUNNING or best is None:
             return
-        found = {"trial": best.number, "objective": best.objective, "parameters": best.parameters}
-        spec = self._spec.trial_spec(best.parameters).model_dump(mode="json")
-        self._outbox.file("sweep/best.json", json.dumps(found | {"spec": spec}, indent=1).encode())
+        found = {
+            "trial": best.number,
+            "objective": best.objective,
+            "std": best.std,
+            "values": best.values,
+            "parameters": best.parameters,
+            "spec": self._spec.trial_spec(best.parameters).model_dump(mode="json"),
+        }
+        self._outbox.file("sweep/best.json", json.dumps(found, indent=1).encode())
         self._outbox.file(
             "sweep/parallel_coordinates.png",
-            plots.parallel_coordinates(self._spec, entries),
+            plots.parallel_coordinates(self._spec, trials),
         )
-        self._outbox.file("sweep/objective.png", plots.objective(self._spec, entries))
-        self._outbox.tags({IMPORTANCE_TAG: importance(self._spec, entries).model_dump_json()})
+        self._outbox.file("sweep/objective.png", plots.objective(self._spec, self._ledger))
+        self._outbox.tags({IMPORTANCE_TAG: importance(self._spec, trials).model_dump_json()})
 
     def _send_all(self) -> None:
         tracking = Tracking(self._assignment.tracking_uri)
@@ -149,30 +160,33 @@ class Reporter:
                 if not self._waiting:
                     return
                 number = next(iter(self._waiting))
-                entry = self._waiting.pop(number)
+                trial, entries = self._waiting.pop(number)
             try:
-                self._send(tracking, entry)
+                self._send(tracking, trial, entries)
                 failing = False
             except TrackingUnavailable as error:
                 if not failing:
                     logger.warning("MLflow is unreachable; the sweep continues: %s", error)
                 failing = True
                 with self._changed:
-                    self._waiting.setdefault(number, entry)
+                    self._waiting.setdefault(number, (trial, entries))
                 time.sleep(RETRY_SECONDS)
             except (TrackingRefused, NotFound) as error:
                 logger.warning("trial %d cannot be reported to MLflow: %s", number, error)
 
-    def _send(self, tracking: Tracking, entry: Entry) -> None:
-        run_id = entry.run_id
-        if run_id is None:
-            if entry.state is TrialState.RUNNING:
-                return  # its own process creates the run and reports its id
-            run = tracking.run_of_job(
-                job_id_of_trial(self._assignment.job_id, entry.number), self._spec.experiment
-            )
-            if run is None:
-                return
-            run_id = run[0]
-        shown = Trial.model_validate(entry.model_dump(include=set(Trial.model_fields)))
-        tracking.store_trial(run_id, shown)
+    def _send(self, tracking: Tracking, trial: Trial, entries: list[Entry]) -> None:
+        for entry in entries:
+            run_id = self._run_of(tracking, entry)
+            if run_id is None:
+                continue
+            if entry.seed == 0:
+                tracking.store_trial(run_id, trial)
+            if entry.state is not TrialState.RUNNING:
+                tracking.end_training(run_id, entry.state)
+
+    def _run_of(self, tracking: Tracking, entry: Entry) -> str | None:
+        if entry.run_id is not None or entry.state is TrialState.RUNNING or not entry.starts:
+            return entry.run_id  # the training's own process creates the run and reports its id
+        training = job_id_of_trial(self._assignment.job_id, entry.number, entry.seed)
+        run = tracking.run_of_job(training, self._spec.experiment)
+        return run and run[0]

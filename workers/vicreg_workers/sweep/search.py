@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.specs import (
     Choice,
     Distribution,
@@ -36,12 +36,14 @@ class Search(Protocol):
         Called again for the same trial if the pretrain spec refuses the configuration.
         """
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, trial: Trial) -> None:
         """Learn from a trial that has ended."""
 
 
 def next_trial(search: Search, spec: SweepSpec, number: int) -> Entry | None:
     """The next trial whose configuration the pretrain spec accepts. None if there is none left.
+
+    It is its training with the first seed.
 
     Raises:
         UserFailure: 1000 configurations in a row were refused.
@@ -90,7 +92,7 @@ class RandomSearch:
             self._generator = random.Random(f"{self._spec.search.seed}/{number}")
         return {path: _draw(each, self._generator) for path, each in self._spec.space.items()}
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, trial: Trial) -> None:
         """Do nothing: results do not matter."""
 
 
@@ -98,7 +100,7 @@ class GridSearch:
     """Every combination once, in order. Those that the spec refuses are skipped."""
 
     def __init__(self, spec: SweepSpec, ledger: Ledger) -> None:
-        used = sum(1 + entry.refused for entry in ledger)
+        used = sum(1 + ledger.entry(trial.number).refused for trial in ledger)
         self._left: Iterator[tuple[Any, ...]] = islice(spec.configurations(), used, None)
         self._paths = list(spec.space)
 
@@ -107,7 +109,7 @@ class GridSearch:
         values = next(self._left, None)
         return None if values is None else dict(zip(self._paths, values, strict=True))
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, trial: Trial) -> None:
         """Do nothing: results do not matter."""
 
 
@@ -134,13 +136,13 @@ class OptunaSearch:
             direction="maximize" if spec.objective.mode == "max" else "minimize",
         )
         self._asked: dict[int, Any] = {}
-        for entry in ledger:
-            if entry.state is TrialState.RUNNING:
+        for trial in ledger:
+            if trial.state is TrialState.RUNNING:
                 continue
-            value = entry.objective if entry.state is not TrialState.FAILED else None
+            value = trial.objective if trial.state is not TrialState.FAILED else None
             self._study.add_trial(
                 optuna.trial.create_trial(
-                    params={p: self._coded(p, v) for p, v in entry.parameters.items()},
+                    params={p: self._coded(p, v) for p, v in trial.parameters.items()},
                     distributions=self._space,
                     value=value,
                     state=self._state(value),
@@ -156,12 +158,12 @@ class OptunaSearch:
         self._asked[number] = asked
         return {path: self._decoded(path, value) for path, value in asked.params.items()}
 
-    def tell(self, entry: Entry) -> None:
+    def tell(self, trial: Trial) -> None:
         """See ``Search``."""
-        asked = self._asked.pop(entry.number, None)
+        asked = self._asked.pop(trial.number, None)
         if asked is None:  # asked for by an earlier driver
             return
-        value = entry.objective if entry.state is not TrialState.FAILED else None
+        value = trial.objective if trial.state is not TrialState.FAILED else None
         self._study.tell(asked, value, state=self._state(value))
 
     def _state(self, value: float | None) -> Any:

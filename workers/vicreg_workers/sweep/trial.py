@@ -1,4 +1,4 @@
-"""One trial of a sweep: the function that Ray Tune calls."""
+"""One training of a sweep: the function that Ray Tune calls."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.contract.timeline import Timeline
-from vicreg_platform.contract.trial import Trial, job_id_of_trial
+from vicreg_platform.contract.trial import Trial, job_id_of_trial, name_of_training
 from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailable
 from vicreg_platform.specs import PretrainSpec, SweepSpec
 from vicreg_platform.tracking import Tracking
@@ -35,20 +35,20 @@ RETRY_SECONDS = 2.0
 
 
 def run_trial(config: dict[str, Any], assignment: str) -> None:
-    """Train one configuration, from its last checkpoint if it has one.
+    """Train one configuration with one seed, from its last checkpoint if it has one.
 
     A failure that would only repeat is reported, and the sweep continues. Any other failure is
     raised, and Ray Tune retries the trial.
 
     Args:
-        config: ``number`` and ``parameters``.
+        config: ``number``, ``seed`` and ``parameters``.
         assignment: the sweep's, as JSON.
     """
     configure_logging()
     sweep = Assignment.model_validate_json(assignment)
     trial: Assignment | None = None
     try:
-        trial = _assignment_of_trial(sweep, config["number"], config["parameters"])
+        trial = _assignment_of_trial(sweep, **config)
         if trial.worker_count == 1:
             _train_here(trial)
         else:
@@ -82,23 +82,24 @@ def _train_here(trial: Assignment) -> None:
     train(trial, reserved_device(spec.resources.gpus_per_worker), Timeline(), tune.report)
 
 
-def _assignment_of_trial(sweep: Assignment, number: int, parameters: dict[str, Any]) -> Assignment:
+def _assignment_of_trial(
+    sweep: Assignment, number: int, seed: int, parameters: dict[str, Any]
+) -> Assignment:
     assert isinstance(sweep.spec, SweepSpec)
-    spec = sweep.spec.trial_spec(parameters)
+    spec = sweep.spec.trial_spec(parameters, seed)
+    begun = Trial(number=number, parameters=parameters, epochs=spec.training.epochs)
     return sweep.model_copy(
         update={
-            "job_id": job_id_of_trial(sweep.job_id, number),
+            "job_id": job_id_of_trial(sweep.job_id, number, seed),
             "spec": spec,
-            "run_id": _run_of_trial(sweep, number, parameters, spec),
+            "run_id": _run_of_training(sweep, begun, seed, spec),
             "objective": sweep.spec.objective.metric,
         }
     )
 
 
-def _run_of_trial(
-    sweep: Assignment, number: int, parameters: dict[str, Any], spec: PretrainSpec
-) -> str:
-    """The MLflow run of a trial, under the sweep's. Waits while MLflow is unreachable.
+def _run_of_training(sweep: Assignment, trial: Trial, seed: int, spec: PretrainSpec) -> str:
+    """The MLflow run of a training, under the sweep's. Waits while MLflow is unreachable.
 
     Raises:
         InfrastructureFailure: MLflow is unreachable for 10 minutes.
@@ -111,14 +112,13 @@ def _run_of_trial(
         try:
             parent = sweep.run_id or _run_of_sweep(tracking, sweep)
             run_id, _ = tracking.ensure_run(
-                job_id_of_trial(sweep.job_id, number),
-                f"{sweep.spec.name}-{number:05d}",
+                job_id_of_trial(sweep.job_id, trial.number, seed),
+                f"{sweep.spec.name}-{name_of_training(trial.number, seed)}",
                 sweep.spec.experiment,
                 spec.model_dump(mode="json") | {"labels": sweep.spec.labels},
                 parent,
             )
-            begun = Trial(number=number, parameters=parameters, epochs=spec.training.epochs)
-            tracking.begin_trial(run_id, begun)
+            tracking.begin_training(run_id, trial, seed)
             return run_id
         except (TrackingRefused, NotFound) as error:
             raise UserFailure(str(error)) from None

@@ -168,3 +168,17 @@ def test_a_second_derivative_is_refused(n: int, d: int, loss: VICRegLoss) -> Non
     x, y = (z.requires_grad_() for z in batches(n, d))
     with pytest.raises(RuntimeError, match="second derivative of the variance and covariance"):
         torch.autograd.grad(loss(x, y), x, create_graph=True)
+
+
+def test_the_coefficients_of_eb_jepa_are_other_multiples_of_the_papers() -> None:
+    """As the recipe ``sweep-narrow-projector`` says: its std 1 is a variance of 2, its covariance
+    100 is 100 / (D - 1)."""
+    x, y = batches(512, 64)
+    outside = ~torch.eye(64, dtype=torch.bool)
+    theirs = functional.mse_loss(x, y)
+    for z in (x, y):
+        # The means over the dimensions and over the D (D - 1) covariances, summed over the views.
+        theirs = theirs + functional.relu(1 - torch.sqrt(z.var(dim=0) + 1e-4)).mean()
+        theirs = theirs + 100 * (torch.cov(z.T)[outside] ** 2).mean()
+    ours = VICRegLoss(invariance=1.0, variance=2.0, covariance=100 / 63)(x, y)
+    assert ours.total.item() == pytest.approx(theirs.item())

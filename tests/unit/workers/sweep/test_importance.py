@@ -4,10 +4,9 @@ import random
 
 import pytest
 
-from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_workers.sweep.importance import FEWEST, importance
-from vicreg_workers.sweep.ledger import Entry
 
 
 @pytest.fixture
@@ -27,7 +26,7 @@ def sweep() -> SweepSpec:
     return spec
 
 
-def trial(number: int, value: float | None, **changes: object) -> Entry:
+def trial(number: int, value: float | None, **changes: object) -> Trial:
     generator = random.Random(number)
     parameters = {
         "optimizer.base_lr": 10 ** generator.uniform(-2, 0),
@@ -35,7 +34,7 @@ def trial(number: int, value: float | None, **changes: object) -> Entry:
         "backbone.stem": generator.choice(["cifar", "imagenet"]),
     }
     given = {"state": TrialState.SUCCEEDED, "epochs": 4, "epoch": 4, "objective": value}
-    return Entry.model_validate({"number": number, "parameters": parameters} | given | changes)
+    return Trial.model_validate({"number": number, "parameters": parameters} | given | changes)
 
 
 def test_what_the_objective_follows_is_what_matters(sweep: SweepSpec) -> None:

@@ -9,8 +9,8 @@ import pytest
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.specs import SweepSpec, parse_spec
 from vicreg_workers.failures import UserFailure
-from vicreg_workers.sweep.ledger import Entry, Ledger
-from vicreg_workers.sweep.search import build_search, next_trial
+from vicreg_workers.sweep.ledger import Entry, Ledger, inherit
+from vicreg_workers.sweep.search import OptunaSearch, build_search, next_trial
 
 SPACE = {
     "optimizer.base_lr": {"loguniform": [0.01, 1.0]},
@@ -46,9 +46,10 @@ def trials(spec: SweepSpec, ledger: Ledger, count: int) -> list[Entry]:
             break
         ledger.add(entry)
         distance = abs(math.log(entry.parameters.get("optimizer.base_lr", 1.0) / 0.05))
-        ledger.report(entry.number, 1, 1.0 - distance / 10, "run")
-        ledger.end(entry.number, TrialState.SUCCEEDED)
-        search.tell(entry)
+        entry = ledger.entry(entry.number)
+        ledger.report(entry, 1, 1.0 - distance / 10, "run")
+        ledger.end(entry, TrialState.SUCCEEDED)
+        search.tell(ledger[entry.number])
         entries.append(entry)
     return entries
 
@@ -118,6 +119,21 @@ def test_optuna_learns_from_the_trials_of_an_earlier_driver(tmp_path: Path) -> N
     assert len(near) >= 9
 
 
+def test_a_search_goes_on_from_the_trials_of_the_sweep_that_it_extends(tmp_path: Path) -> None:
+    spec = sweep(search={"algorithm": "optuna", "seed": 3})
+    before = trials(spec, open_ledger(spec, tmp_path), 5)
+    inherit(str(tmp_path), "more", "sweep")
+    ledger = Ledger(str(tmp_path), "more", spec.objective)
+    search = build_search(spec, ledger)
+    assert isinstance(search, OptunaSearch)
+    known = [trial.value for trial in search._study.trials]
+    assert known == [ledger[entry.number].objective for entry in before]
+    assert len(known) == 5
+    after = next_trial(search, spec, len(ledger))
+    assert after is not None
+    assert after.number == 5
+
+
 def test_a_space_without_valid_configurations_is_a_user_failure(tmp_path: Path) -> None:
     spec = sweep(space={"training.batch_size": {"choice": [17, 19]}})
     with pytest.raises(UserFailure, match="refused by the pretrain spec, such as"):
@@ -129,11 +145,12 @@ def test_a_ledger_is_read_as_it_was_written(tmp_path: Path) -> None:
     ledger = open_ledger(spec, tmp_path)
     ledger.add(Entry(number=0, parameters={"method.variance": 5}, epochs=4))
     ledger.add(Entry(number=1, parameters={"method.variance": 25}, epochs=4))
-    ledger.started(0)
+    ledger.started(ledger.entry(0))
     for epoch, value in ((1, 0.5), (2, 0.4)):
-        ledger.report(0, epoch, value, "run")
+        ledger.report(ledger.entry(0), epoch, value, "run")
         assert ledger[0].objective == 0.5
-    ledger.end(1, TrialState.FAILED, failure="diverged", reason="the loss is nan")
+    failed = ledger.entry(1)
+    ledger.end(failed, TrialState.FAILED, failure="diverged", reason="the loss is nan")
     again = open_ledger(spec, tmp_path)
     assert list(again) == list(ledger)
     assert [entry.number for entry in again.open()] == [0]

@@ -52,7 +52,7 @@ export function Actions({ job }: { job: Job }) {
           Retry
         </Button>
       )}
-      {maySubmit && job.kind === "pretrain" && job.state === "succeeded" && <Extend job={job} />}
+      {maySubmit && job.kind !== "evaluate" && job.state === "succeeded" && <Extend job={job} />}
       {mayChange && job.kind === "pretrain" && job.state === "succeeded" && <Register job={job} />}
       {mayChange && job.kind === "sweep" && ended(job.state) && (
         <Button loading={promote.isPending} onClick={() => promote.mutate()}>

@@ -1,4 +1,4 @@
-// A pretraining that has succeeded, trained on for more epochs by a new job.
+// A pretraining or a sweep that has succeeded, continued by a new job: for more epochs, or more trials.
 import { Alert, Button, Group, Modal, NumberInput, Radio, Stack, Text } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";
@@ -10,20 +10,23 @@ import { number } from "../../compute/format";
 
 export function Extend({ job }: { job: Job }) {
   const client = useQueryClient();
-  const trained = (job.spec as { training?: { epochs?: number } }).training?.epochs ?? 0;
+  const sweep = job.kind === "sweep";
+  const spec = job.spec as { training?: { epochs: number }; search?: { trials: number } };
+  const done = (sweep ? spec.search?.trials : spec.training?.epochs) ?? 0;
   const [open, setOpen] = useState(false);
-  const [epochs, setEpochs] = useState<number | string>(2 * trained);
+  const [total, setTotal] = useState<number | string>(2 * done);
   const [schedule, setSchedule] = useState<"anneal" | "rewarm">("anneal");
   const extend = useMutation({
     mutationFn: () =>
       answered(
         api.POST("/v1/jobs/{job_id}/extend", {
           params: { path: { job_id: job.id } },
-          body: { epochs: Number(epochs), schedule },
+          body: sweep ? { trials: Number(total) } : { epochs: Number(total), schedule },
         }),
       ),
     onSuccess: (made) => refresh(client, [made.job]),
   });
+  const title = sweep ? "Try more" : "Train it on";
   const close = () => {
     setOpen(false);
     extend.reset();
@@ -33,7 +36,7 @@ export function Extend({ job }: { job: Job }) {
       <Button variant="default" onClick={() => setOpen(true)}>
         Extend
       </Button>
-      <Modal opened={open} onClose={close} title={extend.data === undefined ? "Train it on" : "It is trained on"}>
+      <Modal opened={open} onClose={close} title={extend.data === undefined ? title : "It goes on"}>
         {extend.data !== undefined ? (
           <Stack>
             {extend.data.warnings.map((warning) => (
@@ -56,39 +59,43 @@ export function Extend({ job }: { job: Job }) {
           >
             <Stack>
               <Text size="sm">
-                A new job goes on from the last checkpoint of this one. This one stays as it is.
+                {sweep
+                  ? "A new job begins with the trials of this one, and runs none of them again. This one stays as it is."
+                  : "A new job goes on from the last checkpoint of this one. This one stays as it is."}
               </Text>
               {extend.error && <Failure error={extend.error} />}
               <NumberInput
-                label="Epochs of the whole training"
-                description={`${number(trained)} of them are trained already.`}
-                min={trained + 1}
-                max={100_000}
+                label={sweep ? "Trials in all" : "Epochs of the whole training"}
+                description={`${number(done)} of them are ${sweep ? "tried" : "trained"} already.`}
+                min={done + 1}
+                max={sweep ? 10_000 : 100_000}
                 allowDecimal={false}
-                value={epochs}
-                onChange={setEpochs}
+                value={total}
+                onChange={setTotal}
                 data-autofocus
               />
-              <Radio.Group
-                label="The learning rate"
-                value={schedule}
-                onChange={(value) => setSchedule(value as typeof schedule)}
-              >
-                <Stack gap="xs" mt={4}>
-                  <Radio
-                    value="anneal"
-                    label="Anneal"
-                    description="It is what it would be from here on in one run of the whole length, and falls until the last epoch."
-                  />
-                  <Radio
-                    value="rewarm"
-                    label="Rewarm"
-                    description="It rises to its peak once more, and falls over the rest: what is learned moves further, and unsettles first."
-                  />
-                </Stack>
-              </Radio.Group>
-              <Button type="submit" loading={extend.isPending} disabled={epochs === ""}>
-                Train it on
+              {!sweep && (
+                <Radio.Group
+                  label="The learning rate"
+                  value={schedule}
+                  onChange={(value) => setSchedule(value as typeof schedule)}
+                >
+                  <Stack gap="xs" mt={4}>
+                    <Radio
+                      value="anneal"
+                      label="Anneal"
+                      description="It is what it would be from here on in one run of the whole length, and falls until the last epoch."
+                    />
+                    <Radio
+                      value="rewarm"
+                      label="Rewarm"
+                      description="It rises to its peak once more, and falls over the rest: what is learned moves further, and unsettles first."
+                    />
+                  </Stack>
+                </Radio.Group>
+              )}
+              <Button type="submit" loading={extend.isPending} disabled={total === ""}>
+                {title}
               </Button>
             </Stack>
           </form>

@@ -15,6 +15,7 @@ type Sweep = {
   objective: { metric: string; mode: string };
   scheduler: { name: string; grace_epochs?: number; reduction_factor?: number };
   space: Record<string, unknown>;
+  search: { seeds?: number };
 };
 
 const TONES: Record<Trial["state"], Tone> = {
@@ -31,6 +32,7 @@ export default function Trials({ job }: { job: Job }) {
   const [brushed, setBrushed] = useState<number[] | null>(null);
   const sweep = job.spec as unknown as Sweep;
   const { objective, scheduler } = sweep;
+  const seeds = sweep.search.seeds ?? 1;
   const parameters = useMemo(() => Object.keys(sweep.space).sort(), [sweep.space]);
   const ranked = useMemo(() => trials ?? [], [trials]);
   const lines = useMemo(
@@ -88,6 +90,7 @@ export default function Trials({ job }: { job: Job }) {
               <Table.Th>Trial</Table.Th>
               <Table.Th>State</Table.Th>
               <Table.Th ta="right">{objective.metric}</Table.Th>
+              {seeds > 1 && <Table.Th ta="right">Seeds</Table.Th>}
               <Table.Th ta="right">Epochs</Table.Th>
               {parameters.map((name) => (
                 <Table.Th key={name} ta="right">
@@ -109,7 +112,15 @@ export default function Trials({ job }: { job: Job }) {
                 <Table.Td>
                   <Tag tone={TONES[trial.state]}>{trial.state}</Tag>
                 </Table.Td>
-                <Table.Td ta="right">{metric(objective.metric, trial.objective)}</Table.Td>
+                <Table.Td ta="right">
+                  {metric(objective.metric, trial.objective)}
+                  {trial.std != null && ` ± ${metric(objective.metric, trial.std)}`}
+                </Table.Td>
+                {seeds > 1 && (
+                  <Table.Td ta="right" title={trial.values.map((value) => metric(objective.metric, value)).join(", ")}>
+                    {trial.values.length} of {seeds}
+                  </Table.Td>
+                )}
                 <Table.Td ta="right">
                   {trial.epoch} of {trial.epochs}
                 </Table.Td>

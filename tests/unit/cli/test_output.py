@@ -1,0 +1,42 @@
+"""What tables show."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vicreg_platform.cli.output import trials_table
+from vicreg_platform.contract.trial import TrialState
+from vicreg_platform.jobs.schemas import RunSchema, TrialSchema
+from vicreg_platform.jobs.states import JobState
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_leaderboard_shows_mean_and_deviation_of_several_seeds(seeds: int) -> None:
+    sweep: Any = SimpleNamespace(
+        name="search",
+        state=JobState.SUCCEEDED,
+        progress=None,
+        spec={
+            "objective": {"metric": "knn/top1"},
+            "space": {"method.variance": {}},
+            "search": {"trials": 2, "seeds": seeds},
+        },
+    )
+    values = (0.6, 0.7, 0.8)[:seeds]
+    best = TrialSchema(
+        number=1, state=TrialState.SUCCEEDED, parameters={"method.variance": 5.0}, objective=0.7,
+        values=values, std=0.1 if seeds > 1 else None, epoch=4, epochs=4, rank=1,
+        stopped_early=False, mlflow=RunSchema.of("", "run", "1"),
+    )  # fmt: skip
+    stopped = best.model_copy(
+        update={"objective": 0.25, "values": (0.25,), "std": None, "rank": 2, "number": 0}
+    )
+    table = trials_table(sweep, [best, stopped])
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    if seeds == 1:
+        assert columns["knn/top1"] == ["0.7", "0.25"]
+        assert "SEEDS" not in columns
+    else:
+        assert columns["knn/top1"] == ["0.7 ± 0.1", "0.25"]
+        assert columns["SEEDS"] == ["3/3", "1/3"]
