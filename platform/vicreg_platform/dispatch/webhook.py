@@ -156,7 +156,7 @@ class Webhook:
                 status = answer.status_code
         except httpx.HTTPError as error:
             reason = f"{type(error).__name__}: {error}".removesuffix(": ")
-            raise NotDelivered(f"the receiver is unreachable ({reason})") from None
+            raise NotDelivered(f"the receiver does not answer ({reason})") from None
         if not httpx.codes.is_success(status):
             raise NotDelivered(f"the receiver answers {status} instead of 2xx")
 

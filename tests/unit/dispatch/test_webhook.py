@@ -209,7 +209,7 @@ def test_a_receiver_that_is_down_is_told_when_it_is_up(
     told.dispatcher = told.new_dispatcher()
     job = cancelled(told)
     told.round(after_seconds=60)  # the lease of the first has expired
-    assert "the receiver is unreachable (ConnectError" in caplog.text
+    assert "the receiver does not answer (ConnectError" in caplog.text
     told.settings = down.model_copy(update={"webhook_url": url})
     told.dispatcher = told.new_dispatcher()
     told.round(after_seconds=60)
