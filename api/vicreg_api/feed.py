@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from anyio.to_thread import run_sync
 
 from vicreg_platform.errors import Unavailable
+from vicreg_platform.jobs.event_cursor import EventCursor
 from vicreg_platform.jobs.schemas import JobEvent, JobProgress
 from vicreg_platform.jobs.service import JobService
 
@@ -29,43 +30,8 @@ BATCH = 500
 """Events that are read at once."""
 BACKLOG = 1000
 """Messages that wait for a browser; one that is further behind is cut off, and comes back."""
-LATE_SECONDS = 60.0
-"""How long a transaction may take: PostgreSQL numbers events before they are committed."""
 PERMITTED_SECONDS = 30.0
 """How often a browser must show that it may still listen."""
-
-
-class EventCursor:
-    """The events that have been seen, though some become visible after later ones.
-
-    Args:
-        start: events up to this id are not new.
-    """
-
-    def __init__(self, start: int) -> None:
-        self.complete = start
-        """No event with an id up to this one is still to come."""
-        self._seen: dict[int, float] = {}
-
-    def new(self, events: list[JobEvent], now: float) -> list[JobEvent]:
-        """Those of ``events`` that are new.
-
-        Args:
-            events: with ids above ``complete``.
-            now: a monotonic clock, in seconds.
-        """
-        fresh = [event for event in events if event.id not in self._seen]
-        self._seen |= {event.id: now for event in fresh}
-        while self._seen:
-            following = self.complete + 1
-            if following not in self._seen:
-                # A number that was never committed, or is still to come.
-                following = min(self._seen)
-                if now - self._seen[following] < LATE_SECONDS:
-                    break
-            self.complete = following
-            del self._seen[following]
-        return fresh
 
 
 class Subscriber:
@@ -167,8 +133,9 @@ class Feed:
         told_alive = 0.0
         while self._subscribers:
             try:
-                for event in cursor.new(await self._after(cursor.complete), time.monotonic()):
-                    self._send(_event(event, cursor.complete))
+                events = {event.id: event for event in await self._after(cursor.complete)}
+                for event_id in cursor.new(list(events), time.monotonic()):
+                    self._send(_event(events[event_id], cursor.complete))
                 now = {each.job_id: each for each in await run_sync(self._jobs.on_cluster)}
                 for job_id, progress in now.items():
                     if known.get(job_id) != progress:

@@ -25,6 +25,7 @@
     │   └── TrackingUnavailable    503  tracking_unavailable
     ├── LeaseLost                  (dispatcher only)
     ├── SubmissionRefused          (dispatcher only)
+    ├── NotDelivered               (dispatcher only)
     ├── InvalidSettings            (at the start of a process)
     ├── DatabaseTooNew             (at the start of a process)
     └── LocalPlatformError         (``vicreg up`` only)
@@ -216,6 +217,10 @@ class LeaseLost(PlatformError):
 
 class SubmissionRefused(PlatformError):
     """Ray does not accept a submission."""
+
+
+class NotDelivered(PlatformError):
+    """The receiver of the webhook has not taken an event."""
 
 
 class InvalidSettings(PlatformError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -23,6 +24,16 @@ def _names(value: object) -> object:
     if not isinstance(value, str):
         return value
     return tuple(name.strip().lower() for name in value.split(",") if name.strip())
+
+
+def _http_url(value: str | None) -> str | None:
+    if value is None:
+        return None
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not value.isprintable():
+        raise ValueError("Input should be a URL such as https://host/path")
+    _ = parts.port  # raises if it is none
+    return value
 
 
 class Settings(BaseSettings):
@@ -72,6 +83,11 @@ class Settings(BaseSettings):
     """How many POSTs per minute an API key may make."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """The port on which the dispatcher serves Prometheus metrics. Default: none."""
+    webhook_url: Annotated[str | None, AfterValidator(_http_url)] = Field(default=None, repr=False)
+    """Where the dispatcher tells that jobs have ended and what is found to be wrong with trainings,
+    by HTTP. Default: nowhere."""
+    webhook_secret: str | None = Field(default=None, repr=False)
+    """The key with which the dispatcher signs what it tells there."""
     warm_start: bool = True
     """Whether drivers, workers and trials are forks of a process that each Ray node keeps, which
     has imported torch and MLflow before: they start seconds sooner. It takes 600 MB of memory on
@@ -107,14 +123,17 @@ class Settings(BaseSettings):
             return cls(**given)
         except ValidationError as error:
             fault = error.errors(include_url=False)[0]
-            name = f"{PREFIX}{fault['loc'][0]}".upper()
+            field = str(fault["loc"][0])
+            name = f"{PREFIX}{field}".upper()
             # Pydantic's "Input should be a valid integer, unable to parse …", without its reason.
             message = fault["msg"].removeprefix("Value error, ").partition(", unable")[0]
             if message.startswith("Input should"):
                 text = message.replace("Input", "it", 1)
             else:
                 text = f"it is not valid: {message}"
-            raise InvalidSettings(f"{name} is '{fault['input']}': {text}") from None
+            # A secret is not shown.
+            shown = f" is '{fault['input']}'" if cls.model_fields[field].repr else ""
+            raise InvalidSettings(f"{name}{shown}: {text}") from None
 
     def environment(self) -> dict[str, str]:
         """All variables that give a child process these settings."""

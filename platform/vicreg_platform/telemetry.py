@@ -36,6 +36,7 @@ CALL_SECONDS = Histogram(
     "vicreg_call_seconds", "Calls to Ray and MLflow.", ["service"], buckets=_CALL_SECONDS
 )
 CALL_FAILURES = Counter("vicreg_call_failures", "Calls without an answer.", ["service"])
+DELIVERIES = Counter("vicreg_webhook_deliveries", "Events for the webhook.", ["outcome"])
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,26 @@ def test_a_bad_value_is_one_sentence_that_names_the_variable(
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    "value", ["hooks.example/hidden", "ftp://hidden", "https://", "http://hidden:99999/"]
+)
+def test_a_bad_address_of_the_webhook_is_said_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("VICREG_WEBHOOK_URL", value)
+    with pytest.raises(InvalidSettings, match=r"^VICREG_WEBHOOK_URL: it (should be a|is)") as said:
+        Settings.from_environment()
+    assert "hidden" not in str(said.value)
+
+
 def test_every_setting_reaches_a_child_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICREG_RAY_NODES", "2x4,1x16x1")
     monkeypatch.setenv("VICREG_POSTS_PER_MINUTE", "7")
     monkeypatch.setenv("VICREG_METRICS_PORT", "9100")
     monkeypatch.setenv("VICREG_RETRY_BACKOFF_SECONDS", "0.5")
     monkeypatch.setenv("VICREG_API_KEY", "secret")
+    monkeypatch.setenv("VICREG_WEBHOOK_URL", "https://hooks.example/services/T0/B0")
+    monkeypatch.setenv("VICREG_WEBHOOK_SECRET", "secret")
     settings = Settings.from_environment()
     environment = settings.environment()
     assert set(environment) == {f"VICREG_{name.upper()}" for name in Settings.model_fields}
@@ -70,6 +84,8 @@ def test_every_setting_reaches_a_child_process(monkeypatch: pytest.MonkeyPatch) 
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICREG_API_KEY", "hidden-key")
     monkeypatch.setenv("VICREG_RAY_TOKEN", "hidden-token")
+    monkeypatch.setenv("VICREG_WEBHOOK_URL", "https://hidden.example/token")
+    monkeypatch.setenv("VICREG_WEBHOOK_SECRET", "hidden-secret")
     assert "hidden" not in repr(Settings.from_environment())
 
 

@@ -1,9 +1,9 @@
 """The reconcile loops: compare the wanted state with the actual state, and act on the difference.
 
 Three loops run side by side, so that a neighbour that hangs delays only what needs it: *clock*
-needs the database alone, *cluster* also Ray, *runs* also MLflow. They keep nothing in memory that
-matters: the dispatcher can be killed at any line and restarted, and a second one on the same
-database waits until the first one's lease ends.
+needs the database alone, *cluster* also Ray, *runs* also MLflow. A fourth, *webhook*, runs if there
+is one to be told. They keep nothing in memory that matters: the dispatcher can be killed at any
+line and restarted, and a second one on the same database waits until the first one's lease ends.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from vicreg_platform.dispatch.closing import Closing
 from vicreg_platform.dispatch.lease import HEARTBEAT_SECONDS, Lease
 from vicreg_platform.dispatch.queue import Queue
 from vicreg_platform.dispatch.readings import Readings
+from vicreg_platform.dispatch.webhook import Webhook
 from vicreg_platform.errors import LeaseLost, Unavailable
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.service import JobService
@@ -57,7 +58,7 @@ class Dispatcher:
         database: holds the wanted state.
         cluster: runs the attempts.
         tracking: where runs are read and closed.
-        settings: what drivers are told.
+        settings: what drivers are told, and where the webhook is.
         now: the clock.
     """
 
@@ -79,12 +80,15 @@ class Dispatcher:
         closing = Closing(jobs, cluster, tracking, readings, service, now)
         attempts = Attempts(fenced, cluster, settings, now, self._note_change)
         queue = Queue(fenced, cluster, attempts, settings, now)
-        self._loops = (
+        self._loops: tuple[Loop, ...] = (
             Loop("clock", (schedules.tick, queue.fail_overdue)),
             Loop("cluster", (attempts.follow, queue.release, queue.start)),
             # Uploads of logs may take long, and nobody waits for them.
             Loop("runs", (readings.follow, closing.close, closing.archive), vital=False),
         )
+        if settings.webhook_url is not None:
+            webhook = Webhook(fenced, settings.webhook_url, settings.webhook_secret, now)
+            self._loops += (Loop("webhook", (webhook.tell,), vital=False),)
         self._changed = {loop.name: threading.Event() for loop in self._loops}
         self._ended = dict.fromkeys((loop.name for loop in self._loops), time.monotonic())
 

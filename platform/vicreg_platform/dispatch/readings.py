@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vicreg_platform.clock import Clock
+from vicreg_platform.contract.progress import read_progress
 from vicreg_platform.contract.timeline import Timeline
 from vicreg_platform.dispatch.backoff import Backoff
 from vicreg_platform.errors import NotFound, TrackingRefused
@@ -50,6 +51,8 @@ class Readings:
     def copy(self, job: Job, known: Timeline | None = None) -> None:
         """Copy the progress, the timeline and the metrics of a job, unless its run is gone.
 
+        A finding that the stored progress does not have becomes an event.
+
         Args:
             job: the job.
             known: what is stored of its latest attempt's timeline.
@@ -68,8 +71,13 @@ class Readings:
         if news is None and progress == job.progress and reading.metrics == job.summary:
             return
         seen = job.progress_at if progress == job.progress else self._now()
+        before = read_progress(job.progress)
+        known_findings = {finding.name for finding in before.findings} if before else set()
         with self._jobs.write() as jobs:
             jobs.set_reading(job.id, progress, reading.metrics, seen)
+            for finding in reading.progress.findings if reading.progress else ():
+                if finding.name not in known_findings:
+                    jobs.note(job.id, finding.text, finding.name)
             if news is not None:
                 jobs.set_timeline(job.id, news.attempt, news.timeline)
         if job.kind == "pretrain" and not _steps(job.progress) and _steps(progress):

@@ -288,10 +288,17 @@ class JobRepository:
         """Let the job run with this number of workers, and no other."""
         self._update(job_id, workers=workers, worker_sizes=None)
 
-    def note(self, job_id: str, message: str) -> None:
-        """Record something that has happened to a job whose state stays as it is."""
+    def note(self, job_id: str, message: str, finding: str | None = None) -> None:
+        """Record something that has happened to a job whose state stays as it is.
+
+        Args:
+            job_id: the job.
+            message: what, in words for its user.
+            finding: the name of the finding, if it is one.
+        """
         state = JobState(self._session.scalars(select(Job.state).where(Job.id == job_id)).one())
-        self._record(job_id, state, state, None, printable(message))
+        name = None if finding is None else printable(finding)
+        self._record(job_id, state, state, None, printable(message), finding=name)
 
     def lock(self, job_id: str) -> None:
         """Lock the job's row until the transaction ends."""
@@ -816,6 +823,7 @@ class JobRepository:
         attempt: int | None,
         message: str | None,
         at: datetime | None = None,
+        finding: str | None = None,
     ) -> None:
         self._session.execute(
             insert(Event).values(
@@ -825,6 +833,7 @@ class JobRepository:
                 after=after.value,
                 attempt=attempt,
                 message=message,
+                finding=finding,
             )
         )
         announce(self._session)

@@ -274,7 +274,7 @@ class TrialSchema(Trial):
 
 
 class EventSchema(Schema):
-    """One change of a job's state, or a moment that its attempt has reached.
+    """One change of a job's state, a moment that its attempt has reached, or a finding.
 
     The state before such a moment is the one after it.
     """

@@ -206,7 +206,7 @@ class Attempt(Base):
 
 
 class Event(Base):
-    """One change of a job's state, or a moment that its attempt has reached.
+    """One change of a job's state, a moment that its attempt has reached, or a finding.
 
     The state before such a moment is the one after it. Rows are only ever added.
     """
@@ -222,6 +222,8 @@ class Event(Base):
     after: Mapped[str] = mapped_column(String(16))
     attempt: Mapped[int | None] = mapped_column(Integer)
     message: Mapped[str | None] = mapped_column(Text)
+    finding: Mapped[str | None] = mapped_column(Text)
+    """The name of what is newly wrong with a training; the message is its text."""
 
     __table_args__ = (Index("ix_events_job", "job_id", "id"),)
 
