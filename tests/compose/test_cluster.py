@@ -20,6 +20,8 @@ from vicreg_platform.jobs.states import JobState
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(900)]
 EPOCHS = 16
+MORE_EPOCHS = 8
+"""For each further fault of a training."""
 AWAY_SECONDS = 20.0
 CUT_OFF_SECONDS = 60.0
 
@@ -130,15 +132,19 @@ class Fault:
 
 
 FAULTS = [
-    Fault("ray-worker killed", kill("ray-worker"), attempts=2),
-    Fault("dispatcher killed", kill("dispatcher")),
-    Fault("api killed", kill("api")),
-    Fault("mlflow unreachable for 20 s", kill_for_a_while("mlflow")),
-    Fault("postgres unreachable for 20 s", kill_for_a_while("postgres")),
-    Fault("ray-head killed", kill("ray-head"), attempts=2),
-    Fault("ray-worker cut off for 60 s", cut_off, attempts=2),
-    Fault("down and up", down_and_up, attempts=2),
+    (Fault("ray-worker killed", kill("ray-worker"), attempts=2),),
+    (
+        # What stops no training: one after the other, in one training.
+        Fault("dispatcher killed", kill("dispatcher")),
+        Fault("api killed", kill("api")),
+        Fault("mlflow unreachable for 20 s", kill_for_a_while("mlflow")),
+        Fault("postgres unreachable for 20 s", kill_for_a_while("postgres")),
+    ),
+    (Fault("ray-head killed", kill("ray-head"), attempts=2),),
+    (Fault("ray-worker cut off for 60 s", cut_off, attempts=2),),
+    (Fault("down and up", down_and_up, attempts=2),),
 ]
+"""By training."""
 
 
 @pytest.fixture(scope="module")
@@ -150,17 +156,39 @@ def table() -> Iterator[list[str]]:
     print("|---|---|---|---|", *rows, sep="\n")
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what.replace(" ", "-"))
-def test_training_resumes_after(cluster: Cluster, fault: Fault, table: list[str]) -> None:
+@pytest.mark.parametrize("faults", FAULTS, ids=lambda some: some[0].what.replace(" ", "-"))
+def test_training_resumes_after(
+    cluster: Cluster, faults: tuple[Fault, ...], table: list[str]
+) -> None:
     """Every step is logged once, by one live attempt at a time, whatever fails."""
-    job = cluster.submit(name=fault.what, training={"epochs": EPOCHS, "batch_size": 128})
+    epochs = EPOCHS + MORE_EPOCHS * (len(faults) - 1)
+    job = cluster.submit(name=faults[0].what, training={"epochs": epochs, "batch_size": 128})
     cluster.until(job.id, lambda view: view.progress and view.progress.epoch >= 2)
-    before = cluster.client.get(job.id)
+    measured = [(fault, *injected(cluster, job.id, fault)) for fault in faults]
+    ended = cluster.client.wait(job.id, timeout=420)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None), cluster.client.logs(job.id)
+    assert len(ended.attempts) <= max(fault.attempts for fault in faults)
+    assert all(attempt.ended_at is not None for attempt in ended.attempts)
+    points = [int(point["step"]) for point in cluster.client.metrics(job.id)["train/loss"]]
+    assert points == logged_steps(epochs)
+    resumed = re.findall(r"from the checkpoint after step (\d+)", logs(cluster, ended))
+    for fault, at, seconds in measured:
+        again = max(0, at - int(resumed[-1])) if resumed else 0
+        table.append(f"| {fault.what} | {len(ended.attempts)} | {again} | {seconds:.0f} |")
+
+
+def injected(cluster: Cluster, job_id: str, fault: Fault) -> tuple[int, float]:
+    """Inject a fault into a running job.
+
+    Returns:
+        The step at which it was, and the seconds until it was an epoch further.
+    """
+    before = cluster.client.get(job_id)
     assert before.progress is not None
     at, since = before.progress.step, time.monotonic()
     unavailable: list[int] = []
     watching = threading.Event()
-    watcher = threading.Thread(target=watch, args=(cluster, job.id, watching, unavailable))
+    watcher = threading.Thread(target=watch, args=(cluster, job_id, watching, unavailable))
     watcher.start()
     try:
         fault.do(cluster)
@@ -169,22 +197,14 @@ def test_training_resumes_after(cluster: Cluster, fault: Fault, table: list[str]
         watcher.join()
     # From an epoch that was not trained yet when the fault was injected.
     after = cluster.until(
-        job.id, lambda view: view.progress and view.progress.step > at + STEPS_PER_EPOCH
+        job_id, lambda view: view.progress and view.progress.step > at + STEPS_PER_EPOCH
     )
     seconds = time.monotonic() - since
     live = [attempt for attempt in after.attempts if attempt.ended_at is None]
     assert len(live) == (0 if after.ended else 1)
-    ended = cluster.client.wait(job.id, timeout=420)
-    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None), cluster.client.logs(job.id)
-    assert len(ended.attempts) <= fault.attempts
-    assert all(attempt.ended_at is not None for attempt in ended.attempts)
-    points = [int(point["step"]) for point in cluster.client.metrics(job.id)["train/loss"]]
-    assert points == logged_steps(EPOCHS)
     if "postgres" in fault.what:
         assert 503 in unavailable
-    resumed = re.findall(r"from the checkpoint after step (\d+)", logs(cluster, ended))
-    again = max(0, at - int(resumed[-1])) if resumed else 0
-    table.append(f"| {fault.what} | {len(ended.attempts)} | {again} | {seconds:.0f} |")
+    return at, seconds
 
 
 def test_every_secret_can_be_rotated(cluster: Cluster) -> None:
