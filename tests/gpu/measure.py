@@ -132,8 +132,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.file.write_text(json.dumps(results, indent=1))
     print(tables(results))
     failed = [name for name, result in results["parts"].items() if "error" in result]
-    if failed or results["parts"]["tests"]["failed"]:
-        raise SystemExit(1)
+    if failed:
+        raise SystemExit(f"not measured: {', '.join(failed)}")
+    tests = results["parts"]["tests"]
+    if tests["exit_code"] != 0 or not tests["passed"]:
+        raise SystemExit("the tests did not pass")
 
 
 if __name__ == "__main__":

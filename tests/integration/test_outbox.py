@@ -171,6 +171,20 @@ def test_a_run_deleted_while_it_is_written_to_fails_the_job_at_once(
         outbox.close(5)
 
 
+def test_a_file_that_is_not_sent_is_deleted_all_the_same(
+    mlflow_server: MlflowServer, run_id: str, tmp_path: Path
+) -> None:
+    large = tmp_path / "large"
+    large.write_bytes(b"npz")
+    MlflowClient(mlflow_server.url).delete_run(run_id)
+    outbox = Outbox(mlflow_server.url, run_id)
+    outbox.tags({"name": "refused before the file is sent"})
+    outbox.file("features.npz", large)
+    with pytest.raises(UserFailure, match="MLflow refuses"):
+        outbox.__exit__(None)
+    assert not large.exists()
+
+
 def test_the_run_is_created_when_mlflow_is_there(mlflow_server: MlflowServer) -> None:
     tracking = Tracking(mlflow_server.url)
     job, tries = f"job-{time.time_ns()}", []

@@ -327,19 +327,24 @@ def extend(
         int | None, typer.Option(min=1, help="Of a sweep: those tried already included.")
     ] = None,
     schedule: Annotated[
-        ExtensionSchedule,
-        typer.Option(help="How the learning rate goes on: as in one run, or risen once more."),
-    ] = ExtensionSchedule.ANNEAL,
+        ExtensionSchedule | None,
+        typer.Option(
+            help="How a pretraining's learning rate goes on: as in one run (the default), or risen "
+            "once more."
+        ),
+    ] = None,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
     """Train a succeeded pretraining on, or give a succeeded sweep more trials, as a new job."""
     with Client(api) as client:
         if epochs is not None and trials is None:
-            made = client.extend(job_id, epochs, schedule.value)
-        elif trials is not None and epochs is None:
+            made = client.extend(job_id, epochs, (schedule or ExtensionSchedule.ANNEAL).value)
+        elif trials is not None and epochs is None and schedule is None:
             made = client.add_trials(job_id, trials)
         else:
-            raise InvalidRequest("give --epochs for a pretraining, or --trials for a sweep")
+            raise InvalidRequest(
+                "give --epochs, and --schedule, for a pretraining, or --trials for a sweep"
+            )
     for warning in made.warnings:
         errors.print(f"[yellow]warning[/]: {escape(warning)}")
     console.print(made.job.id)

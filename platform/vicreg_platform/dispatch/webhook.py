@@ -2,7 +2,7 @@
 
 What is told are rows of ``events``, in the order of their ids. How far it is stands in the
 database: an event is told again if the dispatcher ends before it has noted that the receiver has
-taken it, and none is left out, but for those that the receiver has not taken for a day.
+taken it, and none is left out, but for those of more than a day ago.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ logger = logging.getLogger(__name__)
 
 SIGNATURE = "X-Vicreg-Signature"
 TIMEOUT_SECONDS = 5.0
+"""To connect, to send, and for each part of the answer."""
 KEPT = timedelta(days=1)
 """How long a receiver is tried with an event."""
 BATCH = 500
 """Events that are read at once."""
-POSTS = 20
-"""Events that are told in one round, at most: it ends before a loop would be said to stand."""
+ROUND_SECONDS = 60.0
+"""After which a round tells no more events: a loop whose round takes long is said to stand."""
 _RECEIVER = "the webhook"
 _ONE_ROW = 1
 _ENDED = {
@@ -90,15 +91,14 @@ class Webhook:
         if self._backoff.skips(_RECEIVER):
             return
         known = told = self._told()
-        posts = too_old = 0
+        too_old, until = 0, time.monotonic() + ROUND_SECONDS
         for event, job in self._after(known):
             if _name(event) is not None:
                 if event.at < self._now() - KEPT:
                     too_old += 1
-                elif posts == POSTS or not self._deliver(event, job):
+                elif time.monotonic() > until or not self._deliver(event, job):
                     break
                 else:
-                    posts += 1
                     known = event.id
                     self._note(known)
             told = event.id
@@ -106,7 +106,9 @@ class Webhook:
             self._note(told)
         if too_old:
             DELIVERIES.labels("left_out").inc(too_old)
-            logger.warning("%s has not taken %d events for a day: left out", _RECEIVER, too_old)
+            logger.warning(
+                "%d events of more than a day ago are not told to %s", too_old, _RECEIVER
+            )
 
     def _told(self) -> int:
         with self._database.read() as session:

@@ -211,7 +211,7 @@ class JobControl:
         Raises:
             NotFound: there is no such job.
             IllegalTransition: it is not a sweep that has succeeded.
-            InvalidSpec: there are not more trials than before.
+            InvalidSpec: there are not more trials than before, or no more in the grid.
         """
         with self._jobs.read() as jobs:
             job = jobs.get(job_id)
@@ -223,6 +223,8 @@ class JobControl:
         spec = _readable(job)
         assert isinstance(spec, SweepSpec)
         tried = spec.search.trials
+        if spec.search.algorithm == "grid" and len(list(spec.configurations())) <= tried:
+            raise InvalidSpec([FieldFault("trials", "the whole grid has been tried already")])
         if trials <= tried:
             raise InvalidSpec(
                 [FieldFault("trials", f"must be more than {tried}, which are tried already")]

@@ -536,7 +536,7 @@ class JobService:
             different.append("search")
         faults += [FieldFault(name, f"must be as in job {extends.job}") for name in different]
 
-    def _extended(self, job_id: str, faults: list[FieldFault]) -> AnySpec | Unreadable | None:
+    def _extended(self, job_id: str, faults: list[FieldFault]) -> AnySpec | None:
         """The spec of a job that is extended; None if it cannot be."""
         try:
             with self._jobs.read() as jobs:
@@ -547,7 +547,11 @@ class JobService:
         if job.state != JobState.SUCCEEDED.value:
             faults.append(FieldFault("extends.job", f"job {job_id} has not succeeded"))
             return None
-        return read_spec(job.spec, job.spec_version)
+        spec = read_spec(job.spec, job.spec_version)
+        if isinstance(spec, Unreadable):
+            faults.append(FieldFault("extends.job", f"the spec of job {job_id}: {spec.reason}"))
+            return None
+        return spec
 
     def check_priority(self, session: Session, spec: JobSpec, owner: str | None) -> None:
         """Refuse a priority above the limit of an owner's key.

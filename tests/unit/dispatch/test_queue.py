@@ -420,6 +420,17 @@ def test_a_succeeded_sweep_is_given_more_trials(world: World, control: JobContro
     world.round()
     with pytest.raises(InvalidSpec, match="must be more than 4"):
         control.add_trials(sweep, 4)
+    grid = request | {
+        "space": {"optimizer.base_lr": {"grid": [0.1, 0.2, 0.3]}},
+        "search": {"algorithm": "grid"},
+    }
+    whole = world.jobs.submit(grid)[0].id
+    world.round()
+    world.drives(whole)
+    world.ends(f"{whole}-1", 0)
+    world.round()
+    with pytest.raises(InvalidSpec, match="the whole grid has been tried"):
+        control.add_trials(whole, 20)
     with pytest.raises(IllegalTransition, match="a succeeded sweep: only a pretraining"):
         control.extend(sweep, 9, ExtensionSchedule.ANNEAL)
     made = control.add_trials(sweep, 9).job

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
+from torch import Tensor
 
 from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.processes import Gloo
@@ -18,6 +20,7 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_workers import replay
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.pretrain.context import RunContext
+from vicreg_workers.selfsup import train
 from vicreg_workers.selfsup.capture import CAPTURE
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.data.training_batches import Batch
@@ -128,6 +131,31 @@ def test_a_batch_that_one_worker_cannot_make_again_is_a_warning(
 ) -> None:
     """The other one does not wait for its part."""
     first, second = two_processes.run(diverge, root, root / "storage", 2, None, Unreadable)
+    assert first == second
+    assert "at step 1 (" in first
+    assert "replay" not in first
+    assert not (root / "storage").exists()
+
+
+class WithoutMemory(Pretraining):
+    """Has no memory for the batch of all workers on the second one."""
+
+    def check(self, losses: Losses) -> bool:
+        if rank() == 0:
+            return super().check(losses)
+        with patch.object(train, "room_for", without_memory):
+            return super().check(losses)
+
+
+def without_memory(part: Tensor) -> Tensor:
+    raise torch.OutOfMemoryError("out of memory")
+
+
+def test_a_batch_that_one_worker_has_no_memory_for_is_a_warning(
+    two_processes: Gloo, root: Path
+) -> None:
+    """The other one does not wait for it."""
+    first, second = two_processes.run(diverge, root, root / "storage", 2, None, WithoutMemory)
     assert first == second
     assert "at step 1 (" in first
     assert "replay" not in first

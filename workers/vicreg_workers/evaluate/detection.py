@@ -69,7 +69,6 @@ def evaluate_detection(evaluation: Evaluation, protocol: DetectionProtocol) -> d
         protocol.masks,
         evaluation.device,
         lambda done: progress.report(trained + done),
-        evaluation.autocast,
     )
     evaluation.leave_out(train, corrupt)
     evaluation.leave_out(test, result.corrupt)

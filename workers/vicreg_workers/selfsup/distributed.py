@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -50,13 +50,40 @@ def gather_with_gradient(x: Tensor) -> Tensor:
     return gathered
 
 
-def gather(x: Tensor) -> Tensor:
-    """The rows ``[N, D]`` of all processes in rank order, without gradient."""
+def gather(x: Tensor, room: Tensor | None = None) -> Tensor:
+    """The rows ``[N, D]`` of all processes in rank order, without gradient.
+
+    Args:
+        x: the rows of this process.
+        room: what ``room_for`` has made for them; None to make it here.
+    """
     if world_size() == 1:
         return x
-    gathered = x.new_empty(world_size() * x.numel())
+    gathered = room_for(x) if room is None else room
     dist.all_gather_into_tensor(gathered, x.contiguous().view(-1))
     return gathered.view(-1, *x.shape[1:])
+
+
+def room_for(x: Tensor) -> Tensor:
+    """Memory for what ``gather`` returns."""
+    return x.new_empty(world_size() * x.numel())
+
+
+def agreed(make: Callable[[], Value]) -> Value:
+    """What ``make`` returns, once it has returned on all processes.
+
+    Raises:
+        Exception: what was raised on one of them, on all of them.
+    """
+    made, problem = None, None
+    try:
+        made = make()
+    except Exception as error:
+        problem = error
+    problems = [each for each in gather_objects(problem) if each is not None]
+    if problems:
+        raise problems[0]
+    return cast(Value, made)
 
 
 def sum_over_processes(x: Tensor) -> Tensor:

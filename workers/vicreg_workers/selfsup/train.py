@@ -21,12 +21,14 @@ from vicreg_workers.selfsup.data.fingerprint import Fingerprint
 from vicreg_workers.selfsup.data.images import Images, unreadable
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 from vicreg_workers.selfsup.distributed import (
+    agreed,
     any_over_processes,
     from_first,
     gather,
     gather_objects,
     mean_over_processes,
     rank,
+    room_for,
     take_from_first,
     world_size,
 )
@@ -217,9 +219,9 @@ class Pretraining:
         parts = [*batch.views, *([] if boxes is None else [boxes])]
         whole = []
         for part in parts:
-            everywhere = gather(part)
-            if rank() == 0:
-                whole.append(everywhere.cpu())
+            # A worker that has no memory left must not leave the others waiting for its part.
+            everywhere = gather(part, agreed(partial(room_for, part)))
+            whole.append(agreed(partial(everywhere.to, "cpu" if rank() == 0 else None)))
         if rank() != 0:
             return None
         return Capture(
@@ -238,16 +240,8 @@ class Pretraining:
 
     def _remade(self, step: int) -> Batch:
         """The batch of a step, from 0, in this process: it depends on nothing that has changed."""
-        batch, problem = None, None
-        try:
-            batch = next(self.batches.epoch(*divmod(step, self.progress.steps_per_epoch)))
-        except Exception as error:
-            problem = error
-        problems = [each for each in gather_objects(problem) if each is not None]
-        if problems:
-            raise problems[0]
-        assert batch is not None
-        return batch
+        place = divmod(step, self.progress.steps_per_epoch)
+        return agreed(lambda: next(self.batches.epoch(*place)))
 
     def _start_from(self, initialise: Callable[[nn.Module], None]) -> None:
         """Give the backbones on every worker the weights of ``init``."""

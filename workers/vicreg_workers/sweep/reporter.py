@@ -66,6 +66,8 @@ class Reporter:
         self._reported = -1
         self._waiting: dict[int, tuple[Trial, list[Entry]]] = {}
         """By number: trials that MLflow does not show as they are, and their trainings."""
+        self._ended: set[str] = set()
+        """Runs whose end MLflow knows: told again, it would be later."""
         self._changed = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._send_all, name="reporter", daemon=True)
@@ -181,8 +183,9 @@ class Reporter:
                 continue
             if entry.seed == 0:
                 tracking.store_trial(run_id, trial)
-            if entry.state is not TrialState.RUNNING:
+            if entry.state is not TrialState.RUNNING and run_id not in self._ended:
                 tracking.end_training(run_id, entry.state)
+                self._ended.add(run_id)
 
     def _run_of(self, tracking: Tracking, entry: Entry) -> str | None:
         if entry.run_id is not None or entry.state is TrialState.RUNNING or not entry.starts:

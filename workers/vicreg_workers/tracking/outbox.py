@@ -115,7 +115,7 @@ class Outbox:
             self._tags |= tags
 
     def file(self, path: str, content: bytes | Path) -> None:
-        """Queue an artifact: its content, or a file of it, which is deleted once it is sent."""
+        """Queue an artifact: its content, or a file of it, which is deleted in the end."""
         with self._lock:
             self._files.append((path, content))
 
@@ -138,12 +138,17 @@ class Outbox:
     def __enter__(self) -> Outbox:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._closing.set()
-            self._thread.join(FAILED_CLOSE_SECONDS)
+    def __exit__(self, kind: type[BaseException] | None, *others: object) -> None:
+        try:
+            if kind is None:
+                self.close()
+            else:
+                self._closing.set()
+                self._thread.join(FAILED_CLOSE_SECONDS)
+        finally:
+            for _, content in self._files:
+                if isinstance(content, Path):
+                    content.unlink(missing_ok=True)
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
         """Send what is left.
@@ -250,7 +255,7 @@ def _upload(client: MlflowClient, run_id: str, path: str, content: bytes | Path)
         with patient_uploads():
             client.log_artifact(run_id, str(file), folder or None)
     if isinstance(content, Path):
-        content.unlink()
+        content.unlink(missing_ok=True)
 
 
 def _steps_on_server(client: MlflowClient, run_id: str) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from tests.unit.selfsup.data.test_sources import under
 from tests.unit.selfsup.drawn_objects import save_coco
@@ -37,6 +39,7 @@ from vicreg_workers.selfsup.evaluation.detection import (
 from vicreg_workers.selfsup.evaluation.detection_picture import SIDE, detection_picture
 from vicreg_workers.selfsup.evaluation.features import calibrate_batchnorm
 from vicreg_workers.selfsup.model.backbones import build_backbone
+from vicreg_workers.selfsup.model.precision import autocast
 
 CPU = torch.device("cpu")
 SIZE = 64
@@ -206,6 +209,31 @@ def untrained(shapes: Shapes) -> nn.Module:
     encoder = build_backbone(Backbone(name="resnet10"), SIZE)
     calibrate_batchnorm(encoder, shapes.train, SIZE, CPU)
     return encoder
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+def test_boxes_are_exact_if_the_network_computes_in_bf16(shapes: Shapes, head: str) -> None:
+    """In bfloat16, which has 8 bits, no corner beyond 256 would be odd, or between two pixels."""
+    how = protocol(epochs=1, head=head)
+    context = partial(autocast, "bf16", CPU)
+    batches = random_boxed_batches(
+        shapes.train, image_size=SIZE, batch_size=4, seed=0, epochs=1, loaders=0,
+        interpolation="bilinear",
+    )  # fmt: skip
+    network, _ = train_detector(untrained(shapes), batches, 8, 2, how, CPU, autocast=context)
+    seen: list[torch.dtype] = []
+    assert isinstance(network, GeneralizedRCNN)
+    for part in (network.backbone, network.roi_heads.box_head):
+        layers = (each for each in part.modules() if isinstance(each, nn.Conv2d | nn.Linear))
+        next(layers).register_forward_hook(lambda *call: seen.append(call[2].dtype))
+    network.roi_heads.score_thresh = 0.0
+    with torch.no_grad():
+        (found,) = network([torch.rand(3, 600, 600, generator=torch.Generator().manual_seed(0))])
+    assert set(seen) == {torch.bfloat16}
+    boxes = found["boxes"]
+    assert boxes.dtype == torch.float32
+    assert (boxes[boxes > 256] % 1 != 0).any()
 
 
 @pytest.mark.usefixtures("small")

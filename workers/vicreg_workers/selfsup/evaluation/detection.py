@@ -18,6 +18,7 @@ from vicreg_platform.specs import DetectionProtocol
 from vicreg_workers.selfsup.data.boxed_batches import BoxedBatch, BoxedView
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Autocast
+from vicreg_workers.selfsup.model.precision import compute_in
 
 MOMENTUM = 0.9
 EXAMPLES = 8
@@ -103,7 +104,8 @@ def train_detector(
         protocol: head, rates, decay, seed.
         device: where the detector will be.
         progress: called with the number of images done.
-        autocast: makes the context in which the network computes.
+        autocast: makes the context in which the backbone and the heads of the boxes compute. The
+            boxes themselves are in float32: bfloat16 would round their corners to even pixels.
 
     Returns:
         The detector, in eval mode; and the indices of the images that could not be read.
@@ -117,6 +119,8 @@ def train_detector(
 
     torch.manual_seed(protocol.seed)
     network = build_detector(backbone, classes, protocol.head, protocol.masks).to(device).train()
+    for part in (network.backbone, network.roi_heads.box_head):
+        compute_in(part, autocast)
     optimizer = torch.optim.SGD(
         _groups(network, protocol.weight_decay),
         lr=protocol.learning_rate,
@@ -134,8 +138,7 @@ def train_detector(
             trained += len(views)
             for group in optimizer.param_groups:
                 group["lr"] = protocol.learning_rate * schedule.factor(step, steps)
-            with autocast():
-                losses = network(_images(views, device), [_target(each, device) for each in views])
+            losses = network(_images(views, device), [_target(each, device) for each in views])
             loss = sum(
                 each * (schedule.proposal_weight if name in PROPOSAL_LOSSES else 1.0)
                 for name, each in losses.items()
@@ -169,7 +172,6 @@ def measure_detection(
     masks: bool,
     device: torch.device,
     progress: Callable[[int], None] = lambda done: None,
-    autocast: Autocast = nullcontext,
 ) -> DetectionResult:
     """Find the objects of the test images.
 
@@ -182,7 +184,6 @@ def measure_detection(
         masks: whether masks are measured too.
         device: where the network is.
         progress: called with the number of images done.
-        autocast: makes the context in which the network computes.
 
     Raises:
         InvalidInput: no image could be read, or none has an object.
@@ -203,8 +204,7 @@ def measure_detection(
         done += len(views) + len(unreadable)
         # One by one: an image's masks, at its own size, take much memory.
         for view in views:
-            with autocast():
-                (found,) = network(_images([view], device))
+            (found,) = network(_images([view], device))
             found = {name: each.cpu() for name, each in found.items()}
             if masks:
                 found["masks"] = found["masks"][:, 0] > MASK_THRESHOLD

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch import nn
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
@@ -13,6 +16,25 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[obj
         return nullcontext()
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return torch.autocast(device.type, dtype)
+
+
+def compute_in(module: nn.Module, context: Callable[[], AbstractContextManager[object]]) -> None:
+    """Let a module compute in a context from now on; what it returns is float32.
+
+    Args:
+        module: returns a tensor, or a mapping of tensors.
+        context: makes it.
+    """
+    forward = module.forward
+
+    def inside(*inputs: Any) -> Any:
+        with context():
+            outputs = forward(*inputs)
+        if isinstance(outputs, Mapping):
+            return {name: each.float() for name, each in outputs.items()}
+        return outputs.float()
+
+    module.forward = inside
 
 
 def set_gpu_arithmetic() -> None:
