@@ -176,13 +176,7 @@ class JobControl:
             IllegalTransition: it is not a pretraining that has succeeded.
             InvalidSpec: there are not more epochs than before.
         """
-        with self._jobs.read() as jobs:
-            job = jobs.get(job_id)
-        if job.kind != "pretrain" or job.state != JobState.SUCCEEDED.value:
-            raise IllegalTransition(
-                f"job {job_id} is a {job.state} {job.kind}: only a pretraining that has succeeded "
-                "is extended"
-            )
+        job = self._succeeded(job_id, "pretrain", "a pretraining that has succeeded is extended")
         spec = _readable(job)
         assert isinstance(spec, PretrainSpec)
         trained, warmup = spec.training.epochs, spec.training.warmup_epochs
@@ -213,17 +207,11 @@ class JobControl:
             IllegalTransition: it is not a sweep that has succeeded.
             InvalidSpec: there are not more trials than before, or no more in the grid.
         """
-        with self._jobs.read() as jobs:
-            job = jobs.get(job_id)
-        if job.kind != "sweep" or job.state != JobState.SUCCEEDED.value:
-            raise IllegalTransition(
-                f"job {job_id} is a {job.state} {job.kind}: only a sweep that has succeeded is "
-                "given more trials"
-            )
+        job = self._succeeded(job_id, "sweep", "a sweep that has succeeded is given more trials")
         spec = _readable(job)
         assert isinstance(spec, SweepSpec)
         tried = spec.search.trials
-        if spec.search.algorithm == "grid" and len(list(spec.configurations())) <= tried:
+        if spec.combinations is not None and spec.combinations <= tried:
             raise InvalidSpec([FieldFault("trials", "the whole grid has been tried already")])
         if trials <= tried:
             raise InvalidSpec(
@@ -231,6 +219,14 @@ class JobControl:
             )
         changes = {"search.trials": trials, "extends": {"job": job_id, "trials": tried}}
         return Extended(job=self._extended(job, spec, changes, owner), warnings=[])
+
+    def _succeeded(self, job_id: str, kind: str, only: str) -> Job:
+        """A job that is extended; ``only`` says, in words, which are."""
+        with self._jobs.read() as jobs:
+            job = jobs.get(job_id)
+        if job.kind != kind or job.state != JobState.SUCCEEDED.value:
+            raise IllegalTransition(f"job {job_id} is a {job.state} {job.kind}: only {only}")
+        return job
 
     def _extended(
         self, job: Job, spec: AnySpec, changes: dict[str, Any], owner: str | None

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -88,6 +88,7 @@ class Origin:
 
 
 ORIGINAL = Origin()
+Spec = TypeVar("Spec", bound=JobSpec)
 _SAME = ("method", "backbone", "expander", "branches", "data", "optimizer")
 """What a pretraining and the one that it extends have in common."""
 _SAME_OF_SWEEPS = ("base", "space", "objective")
@@ -503,11 +504,8 @@ class JobService:
     def _check_extended(
         self, spec: PretrainSpec, extends: Extends, faults: list[FieldFault]
     ) -> None:
-        before = self._extended(extends.job, faults)
+        before = self._extended(extends.job, PretrainSpec, "a pretraining", faults)
         if before is None:
-            return
-        if not isinstance(before, PretrainSpec):
-            faults.append(FieldFault("extends.job", f"job {extends.job} is not a pretraining"))
             return
         if extends.epochs != before.training.epochs:
             text = f"job {extends.job} has trained {before.training.epochs}"
@@ -520,11 +518,8 @@ class JobService:
     def _check_extended_sweep(
         self, spec: SweepSpec, extends: ExtendsSweep, faults: list[FieldFault]
     ) -> None:
-        before = self._extended(extends.job, faults)
+        before = self._extended(extends.job, SweepSpec, "a sweep", faults)
         if before is None:
-            return
-        if not isinstance(before, SweepSpec):
-            faults.append(FieldFault("extends.job", f"job {extends.job} is not a sweep"))
             return
         if extends.trials != before.search.trials:
             text = f"job {extends.job} was to try {before.search.trials}"
@@ -536,8 +531,10 @@ class JobService:
             different.append("search")
         faults += [FieldFault(name, f"must be as in job {extends.job}") for name in different]
 
-    def _extended(self, job_id: str, faults: list[FieldFault]) -> AnySpec | None:
-        """The spec of a job that is extended; None if it cannot be."""
+    def _extended(
+        self, job_id: str, kind: type[Spec], what: str, faults: list[FieldFault]
+    ) -> Spec | None:
+        """The spec of a job that is extended; None if it cannot be, or is not of the kind."""
         try:
             with self._jobs.read() as jobs:
                 job = jobs.get(job_id)
@@ -550,6 +547,9 @@ class JobService:
         spec = read_spec(job.spec, job.spec_version)
         if isinstance(spec, Unreadable):
             faults.append(FieldFault("extends.job", f"the spec of job {job_id}: {spec.reason}"))
+            return None
+        if not isinstance(spec, kind):
+            faults.append(FieldFault("extends.job", f"job {job_id} is not {what}"))
             return None
         return spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -161,7 +162,7 @@ class SweepSpec(JobSpec):
 
     def needs(self) -> Needs:
         """See ``JobSpec.needs``; as many trainings at once as the sweep asks for."""
-        trials = self.search.trials - (self.extends.trials if self.extends else 0)
+        trials = self.trials - (self.extends.trials if self.extends else 0)
         trainings = min(self.concurrency, trials * self.search.seeds)
         resources = self.trial_resources()
         assert isinstance(resources.workers, int), "trials are not elastic"
@@ -206,6 +207,19 @@ class SweepSpec(JobSpec):
     def runs_in_driver(self, workers: int) -> bool:
         """See ``JobSpec.runs_in_driver``: the trials are processes of their own."""
         return False
+
+    @property
+    def combinations(self) -> int | None:
+        """How many configurations a grid has; None without one."""
+        if self.search.algorithm != "grid":
+            return None
+        listed = (each for each in self.space.values() if isinstance(each, (Grid, Choice)))
+        return math.prod(len(each.values()) for each in listed)
+
+    @property
+    def trials(self) -> int:
+        """How many trials there are: ``search.trials``, or all of a smaller grid."""
+        return min(self.search.trials, self.combinations or self.search.trials)
 
     def configurations(self) -> Iterator[tuple[Any, ...]]:
         """Every combination of a space of grids and choices; the last path changes fastest."""
@@ -289,7 +303,7 @@ class SweepSpec(JobSpec):
         return []
 
     def _search_faults(self) -> list[tuple[tuple[str, ...], str]]:
-        if self.extends is not None and self.search.trials <= self.extends.trials:
+        if self.extends is not None and self.trials <= self.extends.trials:
             text = f"must be more than the {self.extends.trials} that are tried already"
             return [(("search.trials", "extends.trials"), text)]
         grids = [path for path, each in self.space.items() if isinstance(each, Grid)]

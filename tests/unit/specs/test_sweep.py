@@ -190,3 +190,16 @@ def test_a_sweep_that_extends_another_tries_more() -> None:
     more = sweep(extends=extends, search={"trials": 18, "seeds": 2}, concurrency=8)
     assert more.needs().groups == 4
     assert more.extended_job == "before"
+
+
+def test_a_grid_has_no_more_trials_than_combinations() -> None:
+    space = {
+        "optimizer.base_lr": {"grid": [0.1, 0.2, 0.3]},
+        "expander.layers": {"choice": [[8], [16]]},
+    }
+    whole = sweep(space=space, search={"algorithm": "grid"}, concurrency=8)
+    assert (whole.combinations, whole.trials, whole.needs().groups) == (6, 6, 6)
+    part = sweep(space=space, search={"algorithm": "grid", "trials": 4}, concurrency=8)
+    assert (part.combinations, part.trials, part.needs().groups) == (6, 4, 4)
+    drawn = sweep(search={"trials": 4})
+    assert (drawn.combinations, drawn.trials) == (None, 4)

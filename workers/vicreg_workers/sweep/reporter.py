@@ -120,14 +120,14 @@ class Reporter:
             metrics["sweep/best"] = best.objective
         self._outbox.metrics(metrics, events)
         search = self._spec.search
-        wanted = search.trials * search.seeds
+        wanted = self._spec.trials * search.seeds
         here = ended - self._ended_before
         spent = time.monotonic() - self._started
         longest = max((each.epochs for each in entries), default=0)
         self._outbox.progress(
             Progress(
                 epoch=trials_ended,
-                epochs=search.trials,
+                epochs=self._spec.trials,
                 step=trained,
                 steps=wanted * longest,
                 images_per_second=0.0,
