@@ -322,8 +322,9 @@ def _objective(trial: TrialSchema) -> str:
 
 
 def _trials_finished(sweep: JobSchema) -> str:
-    ended = sweep.progress.epoch if sweep.progress else 0
-    return f"{ended} of {sweep.spec['search']['trials']} trials finished"
+    if sweep.progress is None:
+        return "no trials finished yet"
+    return f"{sweep.progress.epoch} of {sweep.progress.epochs} trials finished"
 
 
 def _short(value: object) -> str:
