@@ -98,6 +98,8 @@ def test_it_says_when_it_is_ready_has_its_home_alone_and_leaves_nothing(tmp_path
         _ray_is_restarted_when_its_node_ends_itself(process.pid, api)
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) > 4
+        # MLflow runs no jobs of its own beside its server.
+        assert [each for each in children if "huey" in " ".join(each.cmdline())] == []
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from vicreg_platform.cli.local import Child, free_ports
+from vicreg_platform.cli.local import MLFLOW_ENVIRONMENT, Child, free_ports
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -31,7 +31,7 @@ class MlflowServer:
             "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
             "--artifacts-destination", str(home / "artifacts"), "--serve-artifacts",
         ]  # fmt: skip
-        self._child = Child("mlflow", command, {}, home / "mlflow.log")
+        self._child = Child("mlflow", command, MLFLOW_ENVIRONMENT, home / "mlflow.log")
 
     def start(self) -> None:
         self._child.start()

@@ -62,6 +62,16 @@ sys.exit(7)
 """
 
 
+GREEDY = """
+import resource, sys
+
+resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30))
+kept = []
+while True:
+    kept.append(bytearray(1 << 26))
+"""
+
+
 class Driver:
     """A driver or worker, as the process that has started it knows it."""
 
@@ -134,10 +144,10 @@ class Node:
         )
         return self._run("main", assignment.model_dump_json(), sources=sources)
 
-    def start_worker(self, *arguments: str) -> Driver:
+    def start_worker(self, *arguments: str, text: str = WORKER) -> Driver:
         """Start a worker as Ray does, with a script in place of Ray's."""
-        script = self.folder / "worker.py"
-        script.write_text(WORKER)
+        script = self.folder / ("worker.py" if text == WORKER else "other.py")
+        script.write_text(text)
         return self._run("ray_worker", str(script), *arguments)
 
     def _run(self, module: str, *arguments: str, sources: Path = ROOT) -> Driver:
@@ -299,6 +309,22 @@ def test_the_workers_that_ray_starts_are_forks_too(node: Node) -> None:
     warm.wait(10)
     assert last.is_running()
     assert -signal.SIGKILL in (lost.code, left.code)
+
+
+def test_one_that_runs_out_of_memory_leaves_the_others(node: Node) -> None:
+    assert node.start_worker("0").wait() == 7
+    warm = node.warm_one()
+    other = node.start_worker("1000")
+    wait_until(lambda: other.pid and other.said())
+    (of_other,) = forks_of(warm)
+    greedy = node.start_worker(text=GREEDY)
+    assert greedy.wait() == 1
+    assert "MemoryError" in greedy.said()
+    assert forks_of(warm) == [of_other]
+    assert other.code is None
+    # What it took is free again, and no limit of its own is left.
+    again = node.start_worker("0")
+    assert again.wait() == 7, again.said()
 
 
 def test_a_node_is_warm_before_its_first_job(node: Node) -> None:

@@ -217,7 +217,7 @@ class LocalPlatform:
                 # those of them that have ended.
                 ends_with_parent_by=signal.SIGKILL,
             ),
-            self._child("mlflow", _mlflow_command(home, options.mlflow_port), {}),
+            self._child("mlflow", _mlflow_command(home, options.mlflow_port), MLFLOW_ENVIRONMENT),
             self._child(
                 "api",
                 [sys.executable, "-m", "vicreg_api", "--port", str(options.api_port)],
@@ -365,6 +365,12 @@ def _ray_command(home: Path, cpus: int | None, ports: list[int]) -> list[str]:
         f"--temp-dir={folder}",
         "--disable-usage-stats",
     ]  # fmt: skip
+
+
+MLFLOW_ENVIRONMENT = {
+    # MLflow's own jobs (scorers of language models): eight processes, 1 GB and seconds of its start.
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 
 
 def _mlflow_command(home: Path, port: int) -> list[str]:

@@ -127,7 +127,7 @@ class Pretraining:
         # Taken without waiting for the device: of a GPU's generator, the host holds the state.
         self._random_before: deque[dict[str, Any]] = deque(maxlen=RECORD_EVERY)
         self.forward: Forward
-        self._accumulation: Accumulation | None
+        self._accumulation: Accumulation | None = None
         self._prepare(frozen=spec.training.freeze_epochs > 0)
         self._schedule = SaveSchedule(spec.checkpoint)
         self._stepped = False
@@ -254,10 +254,6 @@ class Pretraining:
         """Freeze or thaw the backbones, and make the forward pass that trains the rest."""
         spec, device = self._spec, self._context.device
         self.network.freeze(frozen)
-        # What was made before must be gone: it would act on the new gradients too.
-        self._accumulation = None
-        self.forward = self.network
-        gc.collect()
         model = _parallel(self.network, device)
         self.forward = model
         self.network.train()
@@ -297,6 +293,10 @@ class Pretraining:
     def _train_epoch(self) -> None:
         frozen = self.progress.epochs_ended < self._spec.training.freeze_epochs
         if frozen != self.network.frozen:
+            # What was made before must be gone: it would act on the new gradients too.
+            self._accumulation = None
+            self.forward = self.network
+            gc.collect()
             self._prepare(frozen)
         self.network.train()
         self.progress.restart_clock()
