@@ -84,6 +84,12 @@ class Waits:
 
     def round(self) -> None:
         """Wait for everything once."""
+        self.starts()
+        self._fault()
+        self._sweep()
+
+    def starts(self) -> None:
+        """Wait once for bare Ray's first step, for trainings and for an evaluation."""
         self.waits["bare Ray, two workers: submission to first step"].append(self._bare())
         two = self._training("two workers", TWO_WORKERS)
         moments = list(two.attempts[0].moments().items())
@@ -93,8 +99,6 @@ class Waits:
         since = time.time()
         ended = self._ended(self._client.submit(EVALUATION))
         self.waits["evaluation (kNN): POST to succeeded"].append(_age(since, ended.finished_at))
-        self._fault()
-        self._sweep()
 
     def _bare(self) -> float:
         file = self._home / "first-step"

@@ -14,7 +14,7 @@ from vicreg_platform.client import Client
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.states import JobState
 
-EPOCHS = 8
+EPOCHS = 6
 TRAINED: dict[str, Any] = {
     "training": {"epochs": EPOCHS, "batch_size": 128},
     # Training amplifies what is rounded in another order, as it does a change of 1e-7 in a weight:
@@ -98,7 +98,7 @@ def test_a_run_paused_twice_goes_on_with_other_numbers_of_workers(
     running: Running, undisturbed: JobSchema
 ) -> None:
     job = running.submit(name="paused", resources={"workers": 2}, **TRAINED)
-    for step, workers in ((20, 1), (50, 2)):
+    for step, workers in ((20, 1), (40, 2)):
         until_step(running, job, step)
         assert running.client.pause(job.id).state is JobState.STOPPING
         running.until(job, lambda view: view.state is JobState.PAUSED)

@@ -8,7 +8,7 @@ from tests.e2e.conftest import Running
 
 def test_a_platform_that_is_up_is_sooner_at_the_first_step_than_bare_ray(running: Running) -> None:
     waits = Waits(running.platform, running.client)
-    waits.round()
+    waits.starts()
     seconds = {name: times[0] for name, times in waits.waits.items()}
     assert seconds["two workers: POST to first step"] < seconds.pop(
         "bare Ray, two workers: submission to first step"

@@ -15,7 +15,7 @@ from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.schemas import JobSchema, TrialSchema
 from vicreg_platform.jobs.states import JobState
 
-OUTAGE_SECONDS = 30.0
+OUTAGE_SECONDS = 15.0
 OVERFLOWS = 100.0
 """A learning rate, the largest that the field takes, whose first epoch ends at an infinity."""
 

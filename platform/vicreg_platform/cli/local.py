@@ -368,7 +368,7 @@ def _ray_command(home: Path, cpus: int | None, ports: list[int]) -> list[str]:
 
 
 MLFLOW_ENVIRONMENT = {
-    # MLflow's own jobs (scorers of language models): eight processes, 1 GB and seconds of its start.
+    # MLflow's own jobs, of language models: eight processes, 1 GB and seconds of its start.
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 
