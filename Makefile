@@ -45,11 +45,13 @@ $(MODULES): api/console/package-lock.json | $(INSTALLED)
 	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
 	@touch $@
 
-# Unit tests share nothing and run side by side; the others share one Ray cluster.
+# Unit tests share nothing and run side by side; the files of integration tests share servers only
+# within a process; the others share one Ray cluster.
 test: install $(MODULES)
 	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm test --silent
 	$(BIN)/python -m pytest -n auto --dist load tests/unit
-	$(BIN)/python -m pytest tests/integration tests/e2e tests/console tests/docs tests/gpu
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/integration
+	$(BIN)/python -m pytest tests/e2e tests/console tests/docs tests/gpu
 
 # Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly
