@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.console.browser import Watched, new_page
 from tests.e2e.conftest import Running, small
+from tests.integration.conftest import wait_until
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.tracking import Tracking
 
@@ -20,6 +23,16 @@ FIRST_LOAD = 250 * 1024
 """Bytes of compressed script before the first screen shows."""
 HOSTILE = "<img src=x onerror=alert(1)>\"'`{{7*7}} \u202e\u05e9\u05dc\u05d5\u05dd " + "W" * 150
 LOG_LINES = 150_000
+SHIFTS = """() => {
+  window.shifted = 0;
+  window.lastShift = performance.now();
+  const add = (list) => list.getEntries().forEach((each) => {
+    if (each.hadRecentInput) return;
+    window.shifted += each.value;
+    window.lastShift = performance.now();
+  });
+  new PerformanceObserver(add).observe({type: "layout-shift", buffered: true});
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +138,31 @@ def test_nothing_serious_stands_in_anyone_s_way(
     watched.page.context.close()
     assert not found, "\n".join(found)
     watched.check()
+
+
+def test_nothing_moves_under_a_reader(browser: Browser, running: Running) -> None:
+    """Layout shifts as Chromium counts them; the load of a page is good up to 0.1."""
+    live = running.submit(name="live", training={"epochs": 4000, "batch_size": 128})
+    running.until_epoch(live, 2)
+    key = running.platform.settings.api_key
+    assert key is not None
+    for width in (1280, 390):
+        watched = new_page(browser, running.platform.api_url, width=width)
+        watched.sign_in(key)
+        for path in ("/", "/jobs", "/queue", f"/jobs/{live.id}", f"/jobs/{live.id}?tab=curves"):
+            page = watched.open(path)
+            page.evaluate(SHIFTS)
+            page.get_by_text(re.compile("^live$")).first.wait_for()
+            wait_until(partial(page.evaluate, "performance.now() - window.lastShift > 1000"))
+            loaded = page.evaluate("window.shifted")
+            assert loaded <= 0.1, (path, width)
+            if live.id in path:
+                progress = page.get_by_text(re.compile(r"\d+ of 4,?000 epochs")).first
+                expect(progress).not_to_have_text(progress.inner_text(), timeout=60_000)
+                assert page.evaluate("window.shifted") - loaded <= 0.005, (path, width)
+        watched.page.context.close()
+        watched.check()
+    running.client.cancel(live.id)
 
 
 def test_text_that_means_harm_is_text(console: Watched, job: JobSchema, hostile_log: str) -> None:

@@ -10,17 +10,22 @@ import { Time, useNow } from "../../components/Time";
 import { course, type Span, ticks } from "../../compute/course";
 import { duration } from "../../compute/format";
 
+/** In pixels, of a job in its first attempt. */
+const HEIGHT = 170;
+
 export function Course({ job }: { job: Job }) {
   const { data: events, error } = useQuery(queries.jobEvents(job.id));
   const now = useNow();
   if (error) return <Failure error={error} />;
-  const spans = course(job, events ?? [], now);
-  if (events === undefined || spans.length === 0) return null;
+  // Its place is kept: what is below must not move when it is there.
+  if (events === undefined) return <section className="card" style={{ minHeight: HEIGHT }} />;
+  const spans = course(job, events, now);
+  if (spans.length === 0) return null;
   const from = Math.min(...spans.map((span) => span.from));
   const whole = Math.max(1, ...spans.map((span) => span.until - from));
   const share = (milliseconds: number) => `${(100 * milliseconds) / whole}%`;
   return (
-    <section className="card">
+    <section className="card" style={{ minHeight: HEIGHT }}>
       <Title order={2}>Timeline</Title>
       <div className="course" aria-hidden>
         {spans.map((span, index) => (

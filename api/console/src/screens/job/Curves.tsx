@@ -18,6 +18,7 @@ export default function Curves({ job }: { job: Job }) {
   const names = Object.keys(job.summary).sort();
   const { data, error } = useQuery(queries.curves([job.id], names.slice(0, 20), 1000));
   const rest = useQuery(queries.curves(names.length > 20 ? [job.id] : [], names.slice(20, 40), 1000));
+  const read = data !== undefined && (names.length <= 20 || rest.data !== undefined);
   const perEpoch = stepsPerEpoch(job);
   const found = useMemo(
     () => ({ ...data?.[job.id], ...rest.data?.[job.id] }),
@@ -43,7 +44,8 @@ export default function Curves({ job }: { job: Job }) {
           <Chart key={title} title={title} curves={curves} xLabel={axisLabel(axis)} log={log} group={job.id} />
         ))}
       </div>
-      <Pictures job={job} />
+      {/* They would be pushed down by the charts. */}
+      {read && <Pictures job={job} />}
     </Stack>
   );
 }
