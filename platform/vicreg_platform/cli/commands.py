@@ -143,6 +143,8 @@ def submit(
                     errors.print(f"[yellow]warning[/]: {warning}")
                 console.print_json(data=check.spec)
                 errors.print(output.start_line(check))
+                if check.spec["kind"] == "pretrain":
+                    errors.print(escape(output.cost_line(check)))
             return
         jobs = [
             _naming_faults(file, document, partial(client.submit, spec))

@@ -19,6 +19,7 @@ from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 from vicreg_platform.jobs.schemas import (
     AttemptSchema,
+    CostBasis,
     DryRun,
     EventSchema,
     JobSchema,
@@ -185,6 +186,23 @@ def start_line(check: DryRun) -> str:
     return f"{place}; expected to start {expected}" if expected else place
 
 
+def cost_line(check: DryRun) -> str:
+    """What a pretraining would take, in one line."""
+    cost = check.cost
+    if cost is None:
+        return "would train for: unknown (no run is known whose steps cost the same)"
+    span = f"{cost.seconds:.0f} s" if cost.seconds < 60 else _hours(round(cost.seconds / 60))
+    without = "queue and start"
+    if cost.basis is CostBasis.RATE:
+        without = "queue, start, measurements and checkpoints"
+    memory = "" if cost.peak_memory is None else f", {cost.peak_memory / 2**30:.1f} GiB each"
+    return (
+        f"would train for {span} (without {without}) with {cost.workers} "
+        f"worker{'' if cost.workers == 1 else 's'}{memory}, at {cost.images_per_second:,.0f} "
+        f"img/s: measured in job {cost.job}{f', on {cost.device}' if cost.device else ''}"
+    )
+
+
 def _expected(place: QueuePlace) -> str:
     if place.start is None:
         return ""
@@ -193,8 +211,12 @@ def _expected(place: QueuePlace) -> str:
 
 def _until(at: datetime) -> str:
     minutes = max(0, round((at - datetime.now(UTC)).total_seconds() / 60))
+    return f"in {_hours(minutes)}"
+
+
+def _hours(minutes: int) -> str:
     hours, minutes = divmod(minutes, 60)
-    return f"in {hours} h {minutes:02} min" if hours else f"in {minutes} min"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
 def keys_table(keys: list[KeySchema]) -> Table:

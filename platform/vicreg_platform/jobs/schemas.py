@@ -371,12 +371,47 @@ class Registered(Schema):
     """Its page in MLflow."""
 
 
+class CostBasis(enum.StrEnum):
+    """What the time of a training is reckoned from."""
+
+    RUN = "run"
+    """A whole run, from its first step to its last, with its measurements and checkpoints."""
+    RATE = "rate"
+    """The last images per second of a run: measurements and checkpoints take more."""
+
+
+class TrainingCost(Schema):
+    """What a pretraining would take, as measured in a run whose steps cost the same.
+
+    Network, images, views, batch, precision, optimizer and workers are the same there.
+    """
+
+    seconds: float
+    """From the first step to the last: without the wait in the queue and the start."""
+    basis: CostBasis
+    images_per_second: float
+    """Over all workers; the two views of an image count once."""
+    workers: int
+    device: str | None
+    """What they trained on: the name of the GPU, or `CPU`; null if the run does not say."""
+    peak_memory: int | None
+    """The most memory, in bytes, that a worker took: of its GPU; on a CPU, of its process. Null if
+    the run does not say."""
+    job: str
+    """The run."""
+    name: str
+    """Its job's."""
+
+
 class DryRun(Schema):
     """What a POST would do."""
 
     spec: dict[str, Any]
     """Fully resolved."""
     warnings: list[str]
+    cost: TrainingCost | None = None
+    """What the training would take; null if no run is known whose steps cost the same, or if the
+    job is no pretraining."""
     reason: str | None = None
     """Why it would not start at once; null if it would, or if nobody can know."""
     queue: QueuePlace | None = None

@@ -14,6 +14,7 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Finding, Progress
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.device import name_of, peak_memory
 from vicreg_workers.encoder import encoder_files
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.capture import CAPTURE, Capture
@@ -85,6 +86,8 @@ class RunContext:
                     **asdict(progress),
                     saved_at=self._checkpoints.saved_at,
                     kept_epoch=self._kept_epoch,
+                    device=name_of(self.device),
+                    peak_memory=peak_memory(self.device),
                     findings=tuple(self._findings.values()),
                 )
             )
