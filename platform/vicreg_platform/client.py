@@ -18,6 +18,7 @@ from vicreg_platform.cluster.schemas import ClusterSchema
 from vicreg_platform.errors import InvalidRequest, PlatformError
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 from vicreg_platform.jobs.schemas import (
+    CheckpointsSchema,
     DryRun,
     EventSchema,
     Extended,
@@ -166,6 +167,11 @@ class Client:
         return Page[TrialSchema].model_validate(
             self._call("GET", f"/v1/jobs/{_segment(job_id)}/trials", params=options)
         )
+
+    def checkpoints(self, job_id: str) -> CheckpointsSchema:
+        """The checkpoints of a pretraining, newest first."""
+        answer = self._call("GET", f"/v1/jobs/{_segment(job_id)}/checkpoints")
+        return CheckpointsSchema.model_validate(answer)
 
     def promote(self, job_id: str) -> JobSchema:
         """The job that trains the best configuration of an ended sweep."""

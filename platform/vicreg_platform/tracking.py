@@ -20,10 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from vicreg_platform.contract.checkpoint import (
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    MOST_TOLD,
+    CheckpointReport,
+    read_checkpoint_report,
+)
 from vicreg_platform.contract.importance import Importance, read_importance
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    CHECKPOINTS_TAG,
     EXTENDS_TAG,
     IMPORTANCE_TAG,
     JOB_TAG,
@@ -337,6 +345,24 @@ class Tracking:
             (each for each in found if not each.path.startswith("logs/")),
             key=lambda each: each.path,
         )
+
+    def checkpoints(self, run_id: str) -> tuple[CheckpointReport | None, dict[str, int]]:
+        """The checkpoints of a run.
+
+        Returns:
+            Those that its workers say are in the storage, None if they have not said; and the sizes
+            in bytes of those that are artifacts, by name.
+        """
+        with self._answering():
+            tags = self._client.get_run(run_id).data.tags
+            folders = self._client.list_artifacts(run_id, CHECKPOINTS)
+            names = {folder.path: folder.path.rpartition("/")[2] for folder in folders}
+            uploaded = {
+                name: sum(file.file_size or 0 for file in self._client.list_artifacts(run_id, path))
+                for path, name in sorted(names.items())[-MOST_TOLD:]
+                if CHECKPOINT_NAME.fullmatch(name)
+            }
+        return read_checkpoint_report(tags.get(CHECKPOINTS_TAG)), uploaded
 
     def artifact(self, run_id: str, path: str) -> tuple[Iterator[bytes], int | None]:
         """An artifact, in pieces as the server sends it, and its size if the server says it.

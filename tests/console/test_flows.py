@@ -83,6 +83,9 @@ def test_a_job_is_corrected_submitted_and_watched_to_its_end(
     )
     assert page.evaluate("window.neverReloaded") is True
     page.get_by_role("tab", name="Files").click()
+    last = page.get_by_role("region", name="Checkpoints").get_by_role("row", name=re.compile("^22"))
+    expect(last).to_contain_text(str(running.storage))
+    expect(last).to_contain_text("checkpoints/step-00000022")
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("safetensors$")).first.click()
     assert download.value.path().stat().st_size > 100_000

@@ -21,10 +21,12 @@ from vicreg_api.services import InjectedServices
 from vicreg_api.threads import NEIGHBOURS, in_thread
 from vicreg_platform.contract.importance import Importance
 from vicreg_platform.errors import InvalidRequest, NotFound, PlatformError
+from vicreg_platform.jobs.checkpoints import checkpoints_of
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.registration import Registration, register
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import (
+    CheckpointsSchema,
     Counts,
     DryRun,
     EventSchema,
@@ -377,6 +379,18 @@ async def artifacts(services: InjectedServices, job_id: Identifier) -> Page[Arti
     run_id = job.mlflow.run_id
     found = await in_thread(NEIGHBOURS, lambda: services.tracking.artifacts(run_id))
     return Page(items=[ArtifactSchema(path=each.path, size=each.size) for each in found])
+
+
+@router.get("/{job_id}/checkpoints")
+async def checkpoints(services: InjectedServices, job_id: Identifier) -> CheckpointsSchema:
+    """The checkpoints of a pretraining: those in the storage, and the one among its files.
+
+    What is in the storage is what the workers have said when they last saved, or started; where
+    the API sees the storage, `present` says whether it is still there.
+    """
+    job = await run_sync(services.jobs.get, job_id)
+    tracking, storage = services.tracking, services.storage
+    return await in_thread(NEIGHBOURS, lambda: checkpoints_of(tracking, storage, job))
 
 
 @router.get(

@@ -228,6 +228,13 @@ def trials(
 
 
 @app.command()
+def checkpoints(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """List the checkpoints of a pretraining, newest first."""
+    with Client(api) as client:
+        console.print(output.checkpoints_table(client.checkpoints(job_id)))
+
+
+@app.command()
 def promote(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
     """Train the best configuration of a finished sweep, with its base's evaluations."""
     with Client(api) as client:

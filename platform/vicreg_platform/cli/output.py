@@ -19,6 +19,8 @@ from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 from vicreg_platform.jobs.schemas import (
     AttemptSchema,
+    CheckpointSchema,
+    CheckpointsSchema,
     CostBasis,
     DryRun,
     EventSchema,
@@ -423,6 +425,30 @@ def events_table(events: list[EventSchema]) -> Table:
             escape(event.message or ""),
         )
     return table
+
+
+def checkpoints_table(checkpoints: CheckpointsSchema) -> Table:
+    """The checkpoints of a job, one per row, and where each is."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("STEP", "EPOCH", "SAVED (UTC)", "SIZE", "WHERE"):
+        table.add_column(column, overflow="fold")
+    for each in checkpoints.items:
+        table.add_row(
+            str(each.step),
+            "" if each.epoch is None else f"{each.epoch:.4g}",
+            "" if each.saved_at is None else f"{each.saved_at:%Y-%m-%d %H:%M:%S}",
+            "" if each.size is None else _megabytes(each.size),
+            "\n".join(map(escape, _places(each))),
+        )
+    return table
+
+
+def _places(checkpoint: CheckpointSchema) -> Iterator[str]:
+    if checkpoint.storage is not None:
+        aside = {True: "", False: " (gone)", None: " (as the workers said last)"}
+        yield checkpoint.storage + aside[checkpoint.present]
+    if checkpoint.artifact is not None:
+        yield f"MLflow: {checkpoint.artifact}"
 
 
 def metrics_table(curves: dict[str, list[dict[str, float]]]) -> Table:

@@ -18,6 +18,8 @@ SCORE_PREFIX = "score."
 # Set by the workers; the dispatcher marks the open trials of an ended sweep as cancelled.
 PROGRESS_TAG = "vicreg.progress"
 """How far the run is: a ``Progress`` as JSON."""
+CHECKPOINTS_TAG = "vicreg.checkpoints"
+"""Of a pretraining: which checkpoints there are, a ``CheckpointReport`` as JSON."""
 TIMELINE_TAG = "vicreg.timeline"
 """When the latest attempt reached what: an ``AttemptTimeline`` as JSON."""
 TRIAL_TAG = "vicreg.trial"

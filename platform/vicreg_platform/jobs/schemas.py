@@ -273,6 +273,39 @@ class TrialSchema(Trial):
     mlflow: RunSchema
 
 
+class CheckpointSchema(Schema):
+    """A checkpoint of a pretraining: the state after a step, from which it can go on."""
+
+    step: int
+    epoch: float | None = None
+    """Epochs trained, not whole after a stop; null if the job does not say how many steps one
+    has."""
+    saved_at: datetime | None = None
+    """By the clock of the node; null if the workers have not said."""
+    size: int | None = None
+    """In bytes, of all its files."""
+    workers: int | None = None
+    """By how many it was saved; null if the workers have not said."""
+    storage: str | None = None
+    """Where it is in the storage, as the workers see it; null if they have not said that it is
+    there."""
+    present: bool | None = None
+    """Whether it is there now. Null if the API does not see the storage: then it was there when
+    the workers last saved or started."""
+    artifact: str | None = None
+    """Where it is among the job's files; null if it is not: only the last one is uploaded, when the
+    training has succeeded."""
+
+
+class CheckpointsSchema(Schema):
+    """The checkpoints of a pretraining."""
+
+    items: list[CheckpointSchema]
+    """The newest 20, newest first."""
+    total: int
+    """How many there are."""
+
+
 class EventSchema(Schema):
     """One change of a job's state, a moment that its attempt has reached, or a finding.
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from vicreg_platform.cli.output import cost_line, trials_table
+from vicreg_platform.cli.output import checkpoints_table, cost_line, trials_table
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.schemas import (
+    CheckpointSchema,
+    CheckpointsSchema,
     CostBasis,
     DryRun,
     RunSchema,
@@ -65,3 +67,21 @@ def test_a_dry_run_says_what_a_training_would_take_or_that_nobody_knows() -> Non
         "at 2,500 img/s: measured in job a, on NVIDIA H100"
     )
     assert "unknown (no run is known" in cost_line(DryRun(spec={}, warnings=[]))
+
+
+def test_a_checkpoint_says_where_it_is_and_whether_it_still_is_there() -> None:
+    first = CheckpointSchema(step=33, epoch=3.0, size=2_500_000, storage="/s/a", present=False)
+    items = [
+        first.model_copy(update={"step": 44, "storage": "s3://b/a", "present": None}),
+        first,
+        CheckpointSchema(step=22, storage="/s/b", present=True, artifact="checkpoints/b"),
+    ]
+    table = checkpoints_table(CheckpointsSchema(items=items, total=3))
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    assert columns["STEP"] == ["44", "33", "22"]
+    assert columns["SIZE"] == ["2.5 MB", "2.5 MB", ""]
+    assert columns["WHERE"] == [
+        "s3://b/a (as the workers said last)",
+        "/s/a (gone)",
+        "/s/b\nMLflow: checkpoints/b",
+    ]

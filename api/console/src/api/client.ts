@@ -9,6 +9,7 @@ export type JobState = Schemas["JobState"];
 export type JobEvent = Schemas["JobEvent"];
 export type EventOfJob = Schemas["EventSchema"];
 export type JobProgress = Pick<Job, "state" | "progress" | "summary"> & { job_id: string };
+export type Checkpoint = Schemas["CheckpointSchema"];
 export type Trial = Schemas["TrialSchema"];
 export type Schedule = Schemas["ScheduleSchema"];
 export type Node = Schemas["NodeSchema"];

@@ -76,6 +76,17 @@ export const artifacts = (id: string) =>
       ),
   });
 
+export const checkpoints = (id: string) =>
+  queryOptions({
+    queryKey: ["job", id, "checkpoints"],
+    queryFn: ({ signal }) =>
+      answered(
+        api.GET("/v1/jobs/{job_id}/checkpoints", { params: { path: { job_id: id } }, signal }),
+      ),
+    // One that is saved is no event.
+    refetchInterval: 10_000,
+  });
+
 export const trials = (id: string) =>
   queryOptions({
     queryKey: ["job", id, "trials"],
