@@ -24,6 +24,7 @@ from vicreg_platform.jobs.schemas import (
     Extended,
     JobSchema,
     Registered,
+    TrialDetail,
     TrialSchema,
 )
 from vicreg_platform.keys.schemas import KeySchema, NewKey
@@ -167,6 +168,11 @@ class Client:
         return Page[TrialSchema].model_validate(
             self._call("GET", f"/v1/jobs/{_segment(job_id)}/trials", params=options)
         )
+
+    def trial(self, job_id: str, number: int) -> TrialDetail:
+        """A trial of a sweep, with its training for each of its seeds."""
+        answer = self._call("GET", f"/v1/jobs/{_segment(job_id)}/trials/{number}")
+        return TrialDetail.model_validate(answer)
 
     def checkpoints(self, job_id: str) -> CheckpointsSchema:
         """The checkpoints of a pretraining, newest first."""

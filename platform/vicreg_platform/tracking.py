@@ -76,6 +76,8 @@ MAX_ARTIFACTS = 1000
 """How many of a run's artifacts are listed."""
 _importing = threading.Lock()
 _TRANSIENT = (429, 500, 502, 503, 504)
+SEED_PARAM = "training.seed"
+"""The parameter of a run that is its seed."""
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
 
@@ -88,6 +90,18 @@ class RunReading:
     timeline: AttemptTimeline | None
     metrics: dict[str, float]
     """The latest value of each; non-finite values are left out, because JSON has none."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the run of one of a trial's trainings says of itself."""
+
+    run_id: str
+    experiment_id: str
+    seed: int
+    status: str
+    """MLflow's: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    reading: RunReading
 
 
 @dataclass(frozen=True)
@@ -236,13 +250,7 @@ class Tracking:
     def read(self, run_id: str) -> RunReading:
         """The progress and timeline of a run, and the latest value of each of its metrics."""
         with self._answering():
-            data = self._client.get_run(run_id).data
-        metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
-        return RunReading(
-            read_progress(data.tags.get(PROGRESS_TAG)),
-            read_timeline(data.tags.get(TIMELINE_TAG)),
-            metrics,
-        )
+            return _reading(self._client.get_run(run_id))
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         """The trials of a sweep, each with the ids of the run of its first seed and experiment.
@@ -264,6 +272,32 @@ class Tracking:
                 found += self.trials(extended)
         return found
 
+    def trainings(self, run_id: str, number: int) -> list[Training]:
+        """The trainings of a sweep's trial, the first seed's first; none if there is no such trial.
+
+        Args:
+            run_id: the sweep's run. The trial may be one of the sweep that it extends.
+            number: the trial's.
+        """
+        with self._answering():
+            parent = self._client.get_run(run_id)
+            found = self._children(parent, f"tags.`{TRIAL_NUMBER_TAG}` = '{number}'")
+        extended = parent.data.tags.get(EXTENDS_TAG)
+        if not found and extended is not None:
+            with suppress(NotFound):
+                return self.trainings(extended, number)
+        found.sort(key=lambda run: str(run.data.tags.get(JOB_TAG)))
+        return [
+            Training(
+                run.info.run_id,
+                run.info.experiment_id,
+                _number(run.data.params.get(SEED_PARAM), default=place),
+                run.info.status,
+                _reading(run),
+            )
+            for place, run in enumerate(found)
+        ]
+
     def cancel_trials(self, run_id: str) -> None:
         """Show the open trials of an ended sweep as cancelled, and close their runs."""
         for trial, trial_run, _ in self.trials(run_id):
@@ -276,14 +310,15 @@ class Tracking:
         for run in open_runs:
             self.end_training(run.info.run_id, TrialState.CANCELLED)
 
-    def _children(self, parent: Run) -> list[Run]:
-        """The runs under a run."""
+    def _children(self, parent: Run, condition: str = "") -> list[Run]:
+        """The runs under a run, those for which a condition of MLflow's search holds."""
+        under = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
         children: list[Run] = []
         token: str | None = None
         while True:
             page = self._client.search_runs(
                 [parent.info.experiment_id],
-                f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'",
+                f"{under} AND {condition}" if condition else under,
                 max_results=1000,
                 page_token=token,
             )
@@ -594,6 +629,19 @@ def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+def _reading(run: Run) -> RunReading:
+    metrics = {name: value for name, value in run.data.metrics.items() if math.isfinite(value)}
+    return RunReading(
+        read_progress(run.data.tags.get(PROGRESS_TAG)),
+        read_timeline(run.data.tags.get(TIMELINE_TAG)),
+        metrics,
+    )
+
+
+def _number(written: str | None, default: int) -> int:
+    return int(written) if written is not None and written.isdecimal() else default
 
 
 def _pieces(answer: requests.Response) -> Iterator[bytes]:

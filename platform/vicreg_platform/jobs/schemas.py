@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.timeline import Timeline
-from vicreg_platform.contract.trial import Trial
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.jobs.states import TERMINAL, JobState, StopCause
 from vicreg_platform.schema import Schema
 
@@ -271,6 +271,24 @@ class TrialSchema(Trial):
     """1 for the best; null before the first value of the objective."""
     stopped_early: bool
     mlflow: RunSchema
+
+
+class TrainingSchema(Schema):
+    """A training of a trial: its configuration with one seed."""
+
+    seed: int
+    state: TrialState
+    progress: Progress | None
+    summary: dict[str, float]
+    """The latest value of each metric."""
+    mlflow: RunSchema
+
+
+class TrialDetail(TrialSchema):
+    """A trial and its trainings."""
+
+    trainings: list[TrainingSchema]
+    """One for each seed that has begun, the first seed's first."""
 
 
 class CheckpointSchema(Schema):

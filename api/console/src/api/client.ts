@@ -11,6 +11,7 @@ export type EventOfJob = Schemas["EventSchema"];
 export type JobProgress = Pick<Job, "state" | "progress" | "summary"> & { job_id: string };
 export type Checkpoint = Schemas["CheckpointSchema"];
 export type Trial = Schemas["TrialSchema"];
+export type TrialDetail = Schemas["TrialDetail"];
 export type Schedule = Schemas["ScheduleSchema"];
 export type Node = Schemas["NodeSchema"];
 export type Key = Schemas["KeySchema"];

@@ -108,6 +108,33 @@ export const trials = (id: string) =>
     },
   });
 
+export const trial = (id: string, number: string) =>
+  queryOptions({
+    queryKey: ["job", id, "trials", number],
+    queryFn: ({ signal }) =>
+      answered(
+        api.GET("/v1/jobs/{job_id}/trials/{number}", {
+          params: { path: { job_id: id, number: Number(number) } },
+          signal,
+        }),
+      ),
+    // What a training measures is no event.
+    refetchInterval: (query) => (query.state.data?.state === "running" ? 5_000 : false),
+  });
+
+export const trialCurves = (id: string, number: number, seed: number, keys: string[], points: number) =>
+  queryOptions({
+    queryKey: ["job", id, "trials", String(number), "curves", seed, keys, points],
+    queryFn: ({ signal }) =>
+      answered(
+        api.GET("/v1/jobs/{job_id}/trials/{number}/metrics", {
+          params: { path: { job_id: id, number }, query: { seed, key: keys, points } },
+          signal,
+        }),
+      ).then((found) => found.items),
+    placeholderData: (before) => before,
+  });
+
 export const importance = (id: string) =>
   queryOptions({
     queryKey: ["job", id, "importance"],
