@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -246,6 +246,20 @@ class Tracking:
         if parent is not None:
             tags[PARENT_TAG] = parent
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
+
+    def set_labels(self, run_id: str, labels: Mapping[str, str]) -> None:
+        """Give a run these labels of its job, and no others."""
+        wanted = {f"{LABEL_PREFIX}{key}": value for key, value in labels.items()}
+        with self._answering():
+            from mlflow.entities import RunTag
+
+            tags = self._client.get_run(run_id).data.tags
+            for name in tags:
+                if name.startswith(LABEL_PREFIX) and name not in wanted:
+                    self._client.delete_tag(run_id, name)
+            changed = [RunTag(name, value) for name, value in wanted.items()]
+            if changed:
+                self._client.log_batch(run_id, tags=changed)
 
     def read(self, run_id: str) -> RunReading:
         """The progress and timeline of a run, and the latest value of each of its metrics."""

@@ -106,7 +106,7 @@ def test_a_database_in_use_keeps_its_rows_when_it_is_migrated(database_url: str)
     database.dispose()
 
 
-REVISIONS = ["0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011", "0012"]
+REVISIONS = [f"{number:04}" for number in range(2, 14)]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)

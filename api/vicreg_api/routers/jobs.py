@@ -361,7 +361,7 @@ def change(
     """Change a job's priority, labels, `preemptible`, `max_runtime` or `deadline`.
 
     Of a sweep, also `search.trials` (more) and `concurrency`: one that runs is restarted for it,
-    and its trials go on at their step. The labels of its MLflow run stay as they are.
+    and its trials go on at their step. The tags of its MLflow run get changed labels soon after.
     """
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     changes = patch.model_dump(exclude_unset=True)

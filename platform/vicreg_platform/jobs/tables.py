@@ -79,6 +79,8 @@ class Job(Base):
     run_id: Mapped[str | None] = mapped_column(String(64))
     """The MLflow run, one for all attempts."""
     experiment_id: Mapped[str | None] = mapped_column(String(64))
+    relabelled_at: Mapped[datetime | None]
+    """When its labels were changed; null if the run has them."""
     run_closed_at: Mapped[datetime | None]
     """When the run of the finished job was given its final status."""
     progress: Mapped[dict[str, Any] | None]
@@ -124,6 +126,11 @@ class Job(Base):
             "finished_at",
             "id",
             "name",
+        ),
+        partial_index(
+            "ix_jobs_relabelled",
+            "relabelled_at",
+            "relabelled_at IS NOT NULL AND run_id IS NOT NULL",
         ),
         partial_index(
             "ix_jobs_unclosed", "finished_at", "run_closed_at IS NULL AND run_id IS NOT NULL"
