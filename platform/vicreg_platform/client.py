@@ -19,6 +19,7 @@ from vicreg_platform.errors import InvalidRequest, PlatformError
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 from vicreg_platform.jobs.schemas import (
     CheckpointsSchema,
+    Counts,
     DryRun,
     EventSchema,
     Extended,
@@ -120,6 +121,10 @@ class Client:
     def find(self, **filters: Any) -> Page[JobSchema]:
         """A page of jobs, newest first; filters as in the API: state, kind, experiment, label."""
         return Page[JobSchema].model_validate(self._call("GET", "/v1/jobs", params=filters))
+
+    def counts(self, **filters: Any) -> Counts:
+        """How many jobs there are, by state; filters as of ``find``, and ``by`` another field."""
+        return Counts.model_validate(self._call("GET", "/v1/jobs/counts", params=filters))
 
     def find_all(self, **filters: Any) -> Iterator[JobSchema]:
         """All jobs, newest first, page by page."""

@@ -172,6 +172,9 @@ def jobs(
     experiment: Annotated[str | None, typer.Option()] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value, one or more.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="How many there are of each state, instead.")
+    ] = False,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
     """List jobs, newest first."""
@@ -180,11 +183,13 @@ def jobs(
         "kind": kind,
         "experiment": experiment,
         "label": label or [],
-        "limit": limit,
     }
+    given = {name: value for name, value in filters.items() if value}
     with Client(api) as client:
-        page = client.find(**{name: value for name, value in filters.items() if value})
-    console.print(output.jobs_table(page.items))
+        if counts:
+            console.print(output.counts_table(client.counts(**given)))
+        else:
+            console.print(output.jobs_table(client.find(**given, limit=limit).items))
 
 
 @app.command()

@@ -22,6 +22,7 @@ from vicreg_platform.jobs.schemas import (
     CheckpointSchema,
     CheckpointsSchema,
     CostBasis,
+    Counts,
     DryRun,
     EventSchema,
     JobSchema,
@@ -138,6 +139,17 @@ def jobs_table(jobs: list[JobSchema]) -> Table:
             "" if job.kind == "evaluate" else progress,
             escape((job.reason or "")[:80]),
         )
+    return table
+
+
+def counts_table(counts: Counts) -> Table:
+    """How many jobs there are of each state, and in all."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("STATE")
+    table.add_column("JOBS", justify="right")
+    for each in counts.items:
+        table.add_row(escape(each.value or ""), f"{each.count:,}")
+    table.add_row("all", f"{counts.total:,}")
     return table
 
 
