@@ -33,7 +33,7 @@ from vicreg_workers.selfsup.context import State
 
 PROGRESS = Progress(
     epoch=4, epochs=4, step=44, steps=44, images_per_second=900.0, eta_seconds=0.0,
-    device="CPU", peak_memory=2**30,
+    resumed_at=0, device="CPU", peak_memory=2**30,
 )  # fmt: skip
 KNN = {
     "kind": "evaluate",

@@ -426,7 +426,7 @@ class CostBasis(enum.StrEnum):
     """What the time of a training is reckoned from."""
 
     RUN = "run"
-    """A whole run, from its first step to its last, with its measurements and checkpoints."""
+    """An epoch or more of a run, up to its last step, with its measurements and checkpoints."""
     RATE = "rate"
     """The last images per second of a run: measurements and checkpoints take more."""
 

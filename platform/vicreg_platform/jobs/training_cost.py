@@ -58,12 +58,12 @@ class MeasuredRun:
     batch_size: int
     """Images per step, over all workers."""
     steps_per_epoch: float
-    epochs: int
-    """Those that it trains itself, not those of a job that it extends."""
     images_per_second: float
     """By its last reading, of a few steps."""
-    seconds: float | None = None
-    """From its first step to its last, if one attempt has trained them all."""
+    steps: int = 0
+    """Those that its last processes have trained to the end of the training; 0 if it goes on."""
+    seconds: float = 0.0
+    """From the first of these steps to the last."""
     device: str | None = None
     peak_memory: int | None = None
     """In bytes, of one worker."""
@@ -77,24 +77,27 @@ class MeasuredRun:
             return None
         if progress.epochs < 1 or progress.steps < 1 or progress.images_per_second <= 0:
             return None
+        seconds = _seconds(job)
+        counted = seconds > 0 and progress.resumed_at is not None
         return cls(
             job=job.id,
             name=job.name,
             workers=job.workers,
             batch_size=spec.training.batch_size,
             steps_per_epoch=progress.steps / progress.epochs,
-            epochs=epochs_of(spec),
             images_per_second=progress.images_per_second,
-            seconds=_seconds(job),
+            steps=progress.step - (progress.resumed_at or 0) if counted else 0,
+            seconds=seconds,
             device=progress.device,
             peak_memory=progress.peak_memory,
         )
 
     @property
     def pace(self) -> float | None:
-        """Images per second over the whole run, with what was done between its steps."""
-        images = (self.epochs * self.steps_per_epoch - 1) * self.batch_size
-        return images / self.seconds if self.seconds and images > 0 else None
+        """Images per second, with what was done between the steps; None if for under an epoch."""
+        if self.steps < max(2.0, self.steps_per_epoch):
+            return None
+        return (self.steps - 1) * self.batch_size / self.seconds
 
 
 def epochs_of(spec: PretrainSpec) -> int:
@@ -107,8 +110,8 @@ def training_cost(epochs: int, runs: Iterable[MeasuredRun]) -> TrainingCost | No
 
     Args:
         epochs: those to train.
-        runs: whose steps cost the same, the one to be trusted most first. One that was measured
-            as a whole is preferred to all others.
+        runs: whose steps cost the same, the one to be trusted most first. One whose pace is known
+            is preferred to all others.
     """
     found = list(runs)
     run = next((each for each in found if each.pace is not None), next(iter(found), None))
@@ -127,11 +130,8 @@ def training_cost(epochs: int, runs: Iterable[MeasuredRun]) -> TrainingCost | No
     )
 
 
-def _seconds(job: Job) -> float | None:
-    if len(job.attempts) != 1 or job.retry_of is not None:
-        return None
-    timeline = stored_timeline(job.attempts[0])
+def _seconds(job: Job) -> float:
+    timeline = stored_timeline(job.attempts[-1]) if job.attempts else None
     if timeline is None or timeline.first_step is None or timeline.last_step is None:
-        return None
-    seconds = (timeline.last_step - timeline.first_step).total_seconds()
-    return seconds if seconds > 0 else None
+        return 0.0
+    return (timeline.last_step - timeline.first_step).total_seconds()

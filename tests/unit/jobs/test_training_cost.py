@@ -22,13 +22,13 @@ WHOLE = MeasuredRun(
     workers=2,
     batch_size=100,
     steps_per_epoch=10,
-    epochs=5,
     images_per_second=9_000.0,
+    steps=50,
     seconds=49.0,
     device="CPU",
     peak_memory=2**30,
 )
-RUNNING = replace(WHOLE, job="running", images_per_second=200.0, seconds=None)
+RUNNING = replace(WHOLE, job="running", images_per_second=200.0, steps=0, seconds=0.0)
 
 
 def spec(**changes: Any) -> PretrainSpec:
@@ -96,6 +96,16 @@ def test_a_run_that_goes_on_counts_by_its_rate() -> None:
     cost = training_cost(20, [RUNNING])
     assert cost is not None
     assert (cost.seconds, cost.basis, cost.job) == (100.0, CostBasis.RATE, "running")
+
+
+def test_the_few_steps_after_a_stop_are_no_measure() -> None:
+    resumed = replace(WHOLE, job="resumed", steps=9, seconds=1.0)
+    cost = training_cost(20, [resumed, WHOLE])
+    assert cost is not None
+    assert cost.job == "whole"
+    cost = training_cost(20, [replace(resumed, steps=10, seconds=9.0), WHOLE])
+    assert cost is not None
+    assert (cost.job, cost.images_per_second) == ("resumed", 100.0)
 
 
 def test_without_a_run_nothing_is_guessed() -> None:

@@ -69,6 +69,7 @@ class RunContext:
         self._known: set[str] = set()
         self._findings: dict[str, Finding] = {}
         self._kept_epoch: int | None = None
+        self._resumed_at = 0
         self._progress: TrainingProgress | None = None
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -86,6 +87,7 @@ class RunContext:
                     **asdict(progress),
                     saved_at=self._checkpoints.saved_at,
                     kept_epoch=self._kept_epoch,
+                    resumed_at=self._resumed_at,
                     device=name_of(self.device),
                     peak_memory=peak_memory(self.device),
                     findings=tuple(self._findings.values()),
@@ -187,6 +189,7 @@ class RunContext:
                 own = {name: value for name, value in state.own.items() if name != UNSENT}
                 state = replace(state, own=own)
                 self._checkpoints.save(state)
+        self._resumed_at = 0 if state is None else state.step
         if state is not None and rank() == 0:
             logger.info("resuming from the checkpoint after step %d", state.step)
             self._find_kept()

@@ -96,26 +96,28 @@ function Trainings({ sweep, trial }: { sweep: Job; trial: TrialDetail }) {
   return (
     <section className="card" aria-label="Seeds">
       <Title order={2}>{asked > 1 ? `Seeds: ${trial.trainings.length} of ${asked} have begun` : "Training"}</Title>
-      <Table withRowBorders={false} verticalSpacing={2}>
-        <Columns names={["Seed", "State", "Epochs", `${objective.metric}, latest`, "Run"]} />
-        <Table.Tbody>
-          {trial.trainings.map((training) => (
-            <Table.Tr key={training.mlflow.run_id}>
-              <Table.Td>{training.seed}</Table.Td>
-              <Table.Td>
-                <TrialBadge state={training.state} />
-              </Table.Td>
-              <Table.Td>{training.progress === null ? "–" : `${training.progress.epoch} of ${training.progress.epochs}`}</Table.Td>
-              <Table.Td>{metric(objective.metric, training.summary[objective.metric])}</Table.Td>
-              <Table.Td>
-                <Anchor size="sm" href={training.mlflow.url} target="_blank" rel="noreferrer">
-                  MLflow ↗
-                </Anchor>
-              </Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
+      <div className="scroll" tabIndex={0}>
+        <Table withRowBorders={false} verticalSpacing={2}>
+          <Columns names={["Seed", "State", "Epochs", `${objective.metric}, latest`, "Run"]} />
+          <Table.Tbody>
+            {trial.trainings.map((training) => (
+              <Table.Tr key={training.mlflow.run_id}>
+                <Table.Td>{training.seed}</Table.Td>
+                <Table.Td>
+                  <TrialBadge state={training.state} />
+                </Table.Td>
+                <Table.Td>{training.progress === null ? "–" : `${training.progress.epoch} of ${training.progress.epochs}`}</Table.Td>
+                <Table.Td>{metric(objective.metric, training.summary[objective.metric])}</Table.Td>
+                <Table.Td>
+                  <Anchor size="sm" href={training.mlflow.url} target="_blank" rel="noreferrer">
+                    MLflow ↗
+                  </Anchor>
+                </Table.Td>
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+      </div>
     </section>
   );
 }

@@ -73,6 +73,9 @@ class Outgoing:
     def unsent(self) -> list[tuple[Any, ...]]:
         return []
 
+    def restore_unsent(self, points: list[Any]) -> None:
+        """There is nothing to send again."""
+
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing is sent."""
 
@@ -107,6 +110,34 @@ def test_the_state_counts_as_saved_when_it_was_taken_and_only_once_it_is_complet
     running.progress(HALF)
     assert outgoing.last.saved_at is not None
     assert outgoing.last.saved_at <= taken
+
+
+def test_progress_says_from_which_step_on_what_and_with_how_much_memory(tmp_path: Path) -> None:
+    def attempt(job: str, *resume_from: str) -> tuple[RunContext, Outgoing]:
+        outgoing = Outgoing()
+        assignment = assigned(str(tmp_path), job, *resume_from)
+        checkpoints = Checkpoints(str(tmp_path), job, keep=2)
+        return RunContext(
+            assignment, checkpoints, cast(Outbox, outgoing), CPU, 0, lambda: False
+        ), outgoing
+
+    def told(context: RunContext, outgoing: Outgoing) -> Progress:
+        context.restore()
+        context.progress(HALF)
+        assert outgoing.last is not None
+        return outgoing.last
+
+    first, outgoing = attempt("a")
+    begun = told(first, outgoing)
+    assert (begun.resumed_at, begun.device) == (0, "CPU")
+    assert begun.peak_memory is not None
+    assert begun.peak_memory > 2**20
+    first.save(State(3, {"weights": torch.ones(2)}, {}))
+    first.finish_saving()
+    assert told(*attempt("a")).resumed_at == 3
+    retry, outgoing = attempt("b", "a")
+    assert told(retry, outgoing).resumed_at == 3
+    retry.finish_saving()
 
 
 def test_what_a_trial_has_saved_is_complete_when_it_reports(tmp_path: Path) -> None:
