@@ -73,9 +73,6 @@ class Outgoing:
     def unsent(self) -> list[tuple[Any, ...]]:
         return []
 
-    def restore_unsent(self, points: list[Any]) -> None:
-        """There is nothing to send again."""
-
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
         """Nothing is sent."""
 
@@ -113,30 +110,30 @@ def test_the_state_counts_as_saved_when_it_was_taken_and_only_once_it_is_complet
 
 
 def test_progress_says_from_which_step_on_what_and_with_how_much_memory(tmp_path: Path) -> None:
-    def attempt(job: str, *resume_from: str) -> tuple[RunContext, Outgoing]:
-        outgoing = Outgoing()
+    def attempt(job: str, *resume_from: str) -> tuple[RunContext, FakeOutbox]:
+        outbox = FakeOutbox()
         assignment = assigned(str(tmp_path), job, *resume_from)
         checkpoints = Checkpoints(str(tmp_path), job, keep=2)
         return RunContext(
-            assignment, checkpoints, cast(Outbox, outgoing), CPU, 0, lambda: False
-        ), outgoing
+            assignment, checkpoints, cast(Outbox, outbox), CPU, 0, lambda: False
+        ), outbox
 
-    def told(context: RunContext, outgoing: Outgoing) -> Progress:
+    def told(context: RunContext, outbox: FakeOutbox) -> Progress:
         context.restore()
         context.progress(HALF)
-        assert outgoing.last is not None
-        return outgoing.last
+        assert outbox.last is not None
+        return outbox.last
 
-    first, outgoing = attempt("a")
-    begun = told(first, outgoing)
+    first, outbox = attempt("a")
+    begun = told(first, outbox)
     assert (begun.resumed_at, begun.device) == (0, "CPU")
     assert begun.peak_memory is not None
     assert begun.peak_memory > 2**20
     first.save(State(3, {"weights": torch.ones(2)}, {}))
     first.finish_saving()
     assert told(*attempt("a")).resumed_at == 3
-    retry, outgoing = attempt("b", "a")
-    assert told(retry, outgoing).resumed_at == 3
+    retry, outbox = attempt("b", "a")
+    assert told(retry, outbox).resumed_at == 3
     retry.finish_saving()
 
 
