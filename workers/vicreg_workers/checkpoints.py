@@ -281,6 +281,8 @@ class Checkpoints:
         complete = self.names()
         kept = complete[-self._keep :]
         self._prune(complete, kept[0])
+        # It may replace a damaged one of the same step.
+        self._known.pop(name_of_checkpoint(saving.state.step), None)
         self._tell(kept)
 
     def _prune(self, complete: list[str], oldest: str) -> None:

@@ -161,6 +161,20 @@ def test_it_is_told_which_checkpoints_there_are(tmp_path: Path) -> None:
     assert (told[-1].checkpoints, told[-1].total) == ((), 0)
 
 
+def test_a_checkpoint_that_replaces_a_damaged_one_is_told_anew(tmp_path: Path) -> None:
+    told: list[CheckpointReport] = []
+    save(Checkpoints(str(tmp_path), "job", keep=2), 1, 2)
+    damage(folder_of(tmp_path, 2) / "shared.pt")
+    resumed = Checkpoints(str(tmp_path), "job", keep=2, tell=told.append)
+    assert resumed.load().step == 1  # type: ignore[union-attr]
+    save(resumed, 2)
+    before, after = (report.checkpoints[-1] for report in told)
+    assert (before.step, after.step) == (2, 2)
+    assert before.saved_at is not None
+    assert after.saved_at is not None
+    assert before.saved_at < after.saved_at
+
+
 def test_of_many_checkpoints_the_newest_are_told(tmp_path: Path) -> None:
     told: list[CheckpointReport] = []
     checkpoints = Checkpoints(str(tmp_path), "job", keep=1000, tell=told.append)
