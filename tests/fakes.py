@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -128,6 +128,8 @@ class FakeTracking(Tracking):
         """Of every run."""
         self.progress: dict[str, Progress] = {}
         """By run."""
+        self.labels: dict[str, dict[str, str]] = {}
+        """By run, as they were last set."""
         self.tried: dict[str, Trial] = {}
         """Trials by their run; one whose run has no parent is of every sweep."""
 
@@ -152,6 +154,10 @@ class FakeTracking(Tracking):
     def read(self, run_id: str) -> RunReading:
         self._check(run_id)
         return RunReading(self.progress.get(run_id), self.timeline, dict(self.metrics))
+
+    def set_labels(self, run_id: str, labels: Mapping[str, str]) -> None:
+        self._check(run_id)
+        self.labels[run_id] = dict(labels)
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         self._check(run_id)

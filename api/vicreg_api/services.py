@@ -31,6 +31,8 @@ class Services:
     queue: QueueService
     schedules: ScheduleService
     keys: KeyService
+    storage: str
+    """The workers'."""
 
     @classmethod
     def of(cls, settings: Settings) -> Services:
@@ -46,6 +48,7 @@ class Services:
             queue=QueueService(database, settings),
             schedules=ScheduleService(database, jobs),
             keys=KeyService(database),
+            storage=settings.storage,
         )
 
 

@@ -18,11 +18,14 @@ from vicreg_platform.cluster.schemas import ClusterSchema
 from vicreg_platform.errors import InvalidRequest, PlatformError
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 from vicreg_platform.jobs.schemas import (
+    CheckpointsSchema,
+    Counts,
     DryRun,
     EventSchema,
     Extended,
     JobSchema,
     Registered,
+    TrialDetail,
     TrialSchema,
 )
 from vicreg_platform.keys.schemas import KeySchema, NewKey
@@ -119,6 +122,10 @@ class Client:
         """A page of jobs, newest first; filters as in the API: state, kind, experiment, label."""
         return Page[JobSchema].model_validate(self._call("GET", "/v1/jobs", params=filters))
 
+    def counts(self, **filters: Any) -> Counts:
+        """How many jobs there are, by state; filters as of ``find``, and ``by`` another field."""
+        return Counts.model_validate(self._call("GET", "/v1/jobs/counts", params=filters))
+
     def find_all(self, **filters: Any) -> Iterator[JobSchema]:
         """All jobs, newest first, page by page."""
         cursor: str | None = None
@@ -166,6 +173,16 @@ class Client:
         return Page[TrialSchema].model_validate(
             self._call("GET", f"/v1/jobs/{_segment(job_id)}/trials", params=options)
         )
+
+    def trial(self, job_id: str, number: int) -> TrialDetail:
+        """A trial of a sweep, with its training for each of its seeds."""
+        answer = self._call("GET", f"/v1/jobs/{_segment(job_id)}/trials/{number}")
+        return TrialDetail.model_validate(answer)
+
+    def checkpoints(self, job_id: str) -> CheckpointsSchema:
+        """The checkpoints of a pretraining, newest first."""
+        answer = self._call("GET", f"/v1/jobs/{_segment(job_id)}/checkpoints")
+        return CheckpointsSchema.model_validate(answer)
 
     def promote(self, job_id: str) -> JobSchema:
         """The job that trains the best configuration of an ended sweep."""

@@ -10,7 +10,7 @@ import math
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,10 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 
+from vicreg_platform.contract.checkpoint import (
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    MOST_TOLD,
+    CheckpointReport,
+    read_checkpoint_report,
+)
 from vicreg_platform.contract.importance import Importance, read_importance
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.tags import (
     ATTEMPT_TAG,
+    CHECKPOINTS_TAG,
     EXTENDS_TAG,
     IMPORTANCE_TAG,
     JOB_TAG,
@@ -68,6 +76,8 @@ MAX_ARTIFACTS = 1000
 """How many of a run's artifacts are listed."""
 _importing = threading.Lock()
 _TRANSIENT = (429, 500, 502, 503, 504)
+SEED_PARAM = "training.seed"
+"""The parameter of a run that is its seed."""
 PARAM_LENGTH = 6000
 """MLflow's limit on a parameter's value."""
 
@@ -80,6 +90,18 @@ class RunReading:
     timeline: AttemptTimeline | None
     metrics: dict[str, float]
     """The latest value of each; non-finite values are left out, because JSON has none."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the run of one of a trial's trainings says of itself."""
+
+    run_id: str
+    experiment_id: str
+    seed: int
+    status: str
+    """MLflow's: ``RUNNING``, ``FINISHED``, ``FAILED`` or ``KILLED``."""
+    reading: RunReading
 
 
 @dataclass(frozen=True)
@@ -225,16 +247,24 @@ class Tracking:
             tags[PARENT_TAG] = parent
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
+    def set_labels(self, run_id: str, labels: Mapping[str, str]) -> None:
+        """Give a run these labels of its job, and no others."""
+        wanted = {f"{LABEL_PREFIX}{key}": value for key, value in labels.items()}
+        with self._answering():
+            from mlflow.entities import RunTag
+
+            tags = self._client.get_run(run_id).data.tags
+            for name in tags:
+                if name.startswith(LABEL_PREFIX) and name not in wanted:
+                    self._client.delete_tag(run_id, name)
+            changed = [RunTag(name, value) for name, value in wanted.items()]
+            if changed:
+                self._client.log_batch(run_id, tags=changed)
+
     def read(self, run_id: str) -> RunReading:
         """The progress and timeline of a run, and the latest value of each of its metrics."""
         with self._answering():
-            data = self._client.get_run(run_id).data
-        metrics = {name: value for name, value in data.metrics.items() if math.isfinite(value)}
-        return RunReading(
-            read_progress(data.tags.get(PROGRESS_TAG)),
-            read_timeline(data.tags.get(TIMELINE_TAG)),
-            metrics,
-        )
+            return _reading(self._client.get_run(run_id))
 
     def trials(self, run_id: str) -> list[tuple[Trial, str, str]]:
         """The trials of a sweep, each with the ids of the run of its first seed and experiment.
@@ -256,6 +286,32 @@ class Tracking:
                 found += self.trials(extended)
         return found
 
+    def trainings(self, run_id: str, number: int) -> list[Training]:
+        """The trainings of a sweep's trial, the first seed's first; none if there is no such trial.
+
+        Args:
+            run_id: the sweep's run. The trial may be one of the sweep that it extends.
+            number: the trial's.
+        """
+        with self._answering():
+            parent = self._client.get_run(run_id)
+            found = self._children(parent, f"tags.`{TRIAL_NUMBER_TAG}` = '{number}'")
+        extended = parent.data.tags.get(EXTENDS_TAG)
+        if not found and extended is not None:
+            with suppress(NotFound):
+                return self.trainings(extended, number)
+        found.sort(key=lambda run: str(run.data.tags.get(JOB_TAG)))
+        return [
+            Training(
+                run.info.run_id,
+                run.info.experiment_id,
+                _number(run.data.params.get(SEED_PARAM), default=place),
+                run.info.status,
+                _reading(run),
+            )
+            for place, run in enumerate(found)
+        ]
+
     def cancel_trials(self, run_id: str) -> None:
         """Show the open trials of an ended sweep as cancelled, and close their runs."""
         for trial, trial_run, _ in self.trials(run_id):
@@ -268,14 +324,15 @@ class Tracking:
         for run in open_runs:
             self.end_training(run.info.run_id, TrialState.CANCELLED)
 
-    def _children(self, parent: Run) -> list[Run]:
-        """The runs under a run."""
+    def _children(self, parent: Run, condition: str = "") -> list[Run]:
+        """The runs under a run, those for which a condition of MLflow's search holds."""
+        under = f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'"
         children: list[Run] = []
         token: str | None = None
         while True:
             page = self._client.search_runs(
                 [parent.info.experiment_id],
-                f"tags.`{PARENT_TAG}` = '{parent.info.run_id}'",
+                f"{under} AND {condition}" if condition else under,
                 max_results=1000,
                 page_token=token,
             )
@@ -337,6 +394,24 @@ class Tracking:
             (each for each in found if not each.path.startswith("logs/")),
             key=lambda each: each.path,
         )
+
+    def checkpoints(self, run_id: str) -> tuple[CheckpointReport | None, dict[str, int]]:
+        """The checkpoints of a run.
+
+        Returns:
+            Those that its workers say are in the storage, None if they have not said; and the sizes
+            in bytes of those that are artifacts, by name.
+        """
+        with self._answering():
+            tags = self._client.get_run(run_id).data.tags
+            folders = self._client.list_artifacts(run_id, CHECKPOINTS)
+            names = {folder.path: folder.path.rpartition("/")[2] for folder in folders}
+            uploaded = {
+                name: sum(file.file_size or 0 for file in self._client.list_artifacts(run_id, path))
+                for path, name in sorted(names.items())[-MOST_TOLD:]
+                if CHECKPOINT_NAME.fullmatch(name)
+            }
+        return read_checkpoint_report(tags.get(CHECKPOINTS_TAG)), uploaded
 
     def artifact(self, run_id: str, path: str) -> tuple[Iterator[bytes], int | None]:
         """An artifact, in pieces as the server sends it, and its size if the server says it.
@@ -568,6 +643,19 @@ def flatten(spec: dict[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             flat[name] = value if isinstance(value, str) else json.dumps(value)
     return flat
+
+
+def _reading(run: Run) -> RunReading:
+    metrics = {name: value for name, value in run.data.metrics.items() if math.isfinite(value)}
+    return RunReading(
+        read_progress(run.data.tags.get(PROGRESS_TAG)),
+        read_timeline(run.data.tags.get(TIMELINE_TAG)),
+        metrics,
+    )
+
+
+def _number(written: str | None, default: int) -> int:
+    return int(written) if written is not None and written.isdecimal() else default
 
 
 def _pieces(answer: requests.Response) -> Iterator[bytes]:

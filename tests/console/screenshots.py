@@ -96,7 +96,9 @@ def screens(client: Client) -> dict[str, str]:
         "cluster": "/cluster",
         "keys": "/keys",
     }
-    found |= {"sweep": f"/jobs/{sweep[0].id}?tab=trials"} if sweep else {}
+    if sweep:
+        found |= {"sweep": f"/jobs/{sweep[0].id}?tab=trials"}
+        found |= {"trial": f"/jobs/{sweep[0].id}/trials/0"}
     found |= {"failed": f"/jobs/{failed[0].id}"} if failed else {}
     found |= {"running": f"/jobs/{running[0].id}?tab=curves"} if running else {}
     found |= {"schedule": f"/schedules/{schedules[0].id}"} if schedules else {}

@@ -12,6 +12,8 @@ from playwright.sync_api import Browser, Page, expect
 from tests.console.browser import Watched, new_page
 from tests.e2e.conftest import Running, small
 
+OWN = {"layers": [48, 48]}
+"""An expander that no other test trains."""
 LONG = 120_000.0
 """Milliseconds that a job may take."""
 
@@ -51,9 +53,13 @@ def test_a_job_is_corrected_submitted_and_watched_to_its_end(
     write(
         page,
         "Spec",
-        yaml.safe_dump(small(name="watched", evaluations=[{"protocol": {"name": "knn"}}])),
+        yaml.safe_dump(
+            small(name="watched", expander=OWN, evaluations=[{"protocol": {"name": "knn"}}])
+        ),
     )
     expect(page.get_by_text("The spec is valid.")).to_be_visible()
+    cost = page.get_by_role("note", name="What it would take")
+    expect(cost).to_contain_text("no run is known with the same network")
     expect(page.get_by_label("Resolved spec")).to_contain_text("kind: pretrain")
     page.get_by_role("button", name="Submit").click()
     page.wait_for_url(re.compile("/jobs/[0-9a-f]{20}"))
@@ -77,11 +83,20 @@ def test_a_job_is_corrected_submitted_and_watched_to_its_end(
     )
     assert page.evaluate("window.neverReloaded") is True
     page.get_by_role("tab", name="Files").click()
+    last = page.get_by_role("region", name="Checkpoints").get_by_role("row", name=re.compile("^22"))
+    expect(last).to_contain_text(str(running.storage))
+    expect(last).to_contain_text("checkpoints/step-00000022")
     with page.expect_download() as download:
         page.get_by_role("link", name=re.compile("safetensors$")).first.click()
     assert download.value.path().stat().st_size > 100_000
     page.get_by_role("link", name="Models").click()
     expect(page.get_by_role("row", name=re.compile("watched"))).to_contain_text("%")
+    # What it has taken is what another would take.
+    page.get_by_role("link", name="New job").click()
+    write(page, "Spec", yaml.safe_dump(small(name="again", expander=OWN)))
+    expect(cost).to_contain_text(re.compile("Training would take .* Each takes up to .* MiB|GiB"))
+    cost.get_by_role("link", name="watched").click()
+    expect(heading).to_be_visible()
 
 
 def test_logs_are_read_live_searched_and_by_attempt(console: Watched) -> None:

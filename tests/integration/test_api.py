@@ -90,6 +90,7 @@ def platform(database_url: str, tmp_path: Path, mlflow_server: MlflowServer) -> 
         queue=QueueService(database, settings),
         schedules=ScheduleService(database, jobs),
         keys=KeyService(database),
+        storage=settings.storage,
     )
     app = create_app(services)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning"))

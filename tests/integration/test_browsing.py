@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import torch
 from sqlalchemy import event as sql_event
 
-from tests.integration.conftest import wait_until
+from tests.integration.conftest import MlflowServer, wait_until
 from tests.integration.test_api import DIGITS, Platform, ended_sweep, platform  # noqa: F401
 from tests.integration.test_keys import Holder, admin, holder  # noqa: F401
-from vicreg_platform.tracking import MetricPoint, thinned
+from vicreg_platform.cluster import SubmissionState
+from vicreg_platform.contract.checkpoint import CheckpointReport
+from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.tags import CHECKPOINTS_TAG, PROGRESS_TAG, TIMELINE_TAG
+from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
+from vicreg_platform.tracking import MetricPoint, mlflow_client, thinned
+from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.selfsup.context import State
 
+PROGRESS = Progress(
+    epoch=4, epochs=4, step=44, steps=44, images_per_second=900.0, eta_seconds=0.0,
+    resumed_at=0, device="CPU", peak_memory=2**30,
+)  # fmt: skip
 KNN = {
     "kind": "evaluate",
     "protocol": {"name": "knn"},
@@ -81,6 +96,98 @@ def test_counts_are_of_all_pages(platform: Platform) -> None:  # noqa: F811
     by_experiment = platform.http.get("/v1/jobs/counts", params={"by": "experiment"}).json()
     assert {each["value"]: each["count"] for each in by_experiment["items"]} == {"one": 3, "two": 3}
     assert platform.http.get("/v1/jobs/counts", params={"state": "failed"}).json()["total"] == 0
+
+
+def test_a_dry_run_says_what_the_training_would_take_as_measured_before(
+    platform: Platform,  # noqa: F811
+    mlflow_server: MlflowServer,
+) -> None:
+    def cost(**changes: Any) -> Any:
+        answer = platform.http.post("/v1/jobs", params={"dry_run": True}, json=DIGITS | changes)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["cost"]
+
+    assert cost() is None
+    job = platform.submit(name="first", training={"epochs": 4})
+    platform.starts(job)
+    first_step = datetime(2026, 1, 1, tzinfo=UTC)
+    last_step = first_step + timedelta(seconds=43)
+    timeline = Timeline(first_step=first_step, last_step=last_step, published=last_step)
+    run = platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]["run_id"]
+    told = AttemptTimeline(attempt=1, timeline=timeline).model_dump_json(exclude_none=True)
+    client = mlflow_client(mlflow_server.url)
+    client.set_tag(run, PROGRESS_TAG, PROGRESS.model_dump_json())
+    client.set_tag(run, TIMELINE_TAG, told)
+    platform.dispatcher.round()
+    # While it runs, its rate counts; at its end, all that it did.
+    assert cost(training={"epochs": 100})["job"] == job
+    platform.cluster.set(f"{job}-1", SubmissionState.SUCCEEDED, 0)
+    platform.dispatcher.round()
+    assert platform.http.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    assert cost(name="second", training={"epochs": 100, "seed": 5}) == {
+        "seconds": 1100.0,  # 100 epochs of 11 steps, each of a second
+        "basis": "run",
+        "images_per_second": 256.0,
+        "workers": 1,
+        "device": "CPU",
+        "peak_memory": 2**30,
+        "job": job,
+        "name": "first",
+    }
+    assert cost(resources={"workers": 2}) is None
+    assert cost(training={"batch_size": 128}) is None
+    assert platform.http.post("/v1/jobs", params={"dry_run": True}, json=KNN | {
+        "encoder": {"job": job}
+    }).json()["cost"] is None  # fmt: skip
+
+
+def test_the_checkpoints_that_there_are_say_where_and_those_that_are_gone_say_so(
+    platform: Platform,  # noqa: F811
+    mlflow_server: MlflowServer,
+    tmp_path: Path,
+) -> None:
+    job = platform.submit(training={"epochs": 4})
+    path = f"/v1/jobs/{job}/checkpoints"
+    assert platform.http.get(path).json() == {"items": [], "total": 0}
+    platform.starts(job)
+    assert platform.http.get(path).json() == {"items": [], "total": 0}
+    run = platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]["run_id"]
+    client = mlflow_client(mlflow_server.url)
+
+    def tell(report: CheckpointReport) -> None:
+        client.set_tag(run, CHECKPOINTS_TAG, report.model_dump_json())
+
+    # As the workers do, in the storage that this API sees.
+    checkpoints = Checkpoints(str(tmp_path), job, keep=2, tell=tell)
+    for step in (22, 33, 44):
+        checkpoints.save(State(step, {"weights": torch.ones(3)}, {}))
+    checkpoints.finish()
+    client.set_tag(run, PROGRESS_TAG, PROGRESS.model_dump_json())
+    last = folder(tmp_path, job, 44)
+    client.log_artifact(run, str(last / "shared.pt"), f"checkpoints/{last.name}")
+    platform.dispatcher.round()
+    answer = platform.http.get(path).json()
+    assert answer["total"] == 2
+    newest, oldest = answer["items"]
+    assert (newest["step"], newest["epoch"], newest["workers"]) == (44, 4.0, 1)
+    assert (newest["storage"], newest["present"]) == (str(last), True)
+    assert newest["artifact"] == "checkpoints/step-00000044"
+    assert newest["size"] > 0
+    assert newest["saved_at"] is not None
+    assert (oldest["step"], oldest["epoch"], oldest["artifact"]) == (33, 3.0, None)
+    # Someone clears the storage up.
+    shutil.rmtree(tmp_path / job)
+    answer = platform.http.get(path).json()
+    assert [each["present"] for each in answer["items"]] == [False, False]
+    # A run of a version before says nothing of the storage.
+    client.delete_tag(run, CHECKPOINTS_TAG)
+    (only,) = platform.http.get(path).json()["items"]
+    assert (only["step"], only["storage"], only["present"]) == (44, None, None)
+    assert only["artifact"] == "checkpoints/step-00000044"
+
+
+def folder(storage: Path, job: str, step: int) -> Path:
+    return storage / job / "checkpoints" / f"step-{step:08d}"
 
 
 def test_one_request_changes_many_jobs_and_one_failure_stops_none(

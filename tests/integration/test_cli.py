@@ -79,6 +79,22 @@ def test_an_encoder_is_evaluated_on_the_data_of_its_training(
     assert "is not a pretraining" in vicreg("evaluate", linear.strip(), code=1)
 
 
+def test_jobs_are_counted_by_state_beyond_what_a_list_shows(
+    platform: Platform,  # noqa: F811
+    vicreg: Vicreg,
+) -> None:
+    def counted(*filters: str) -> list[list[str]]:
+        return [line.split() for line in vicreg("jobs", "--counts", *filters).splitlines()[1:]]
+
+    assert counted() == [["all", "0"]]
+    for number in range(25):
+        platform.submit(experiment="one" if number < 3 else "two")
+    platform.http.post(f"/v1/jobs/{platform.submit(experiment='two')}/cancel")
+    assert counted() == [["queued", "25"], ["cancelled", "1"], ["all", "26"]]
+    assert counted("--experiment", "one") == [["queued", "3"], ["all", "3"]]
+    assert counted("--state", "cancelled", "--limit", "1") == [["cancelled", "1"], ["all", "1"]]
+
+
 def test_the_course_of_a_job_is_shown(platform: Platform, vicreg: Vicreg) -> None:  # noqa: F811
     job = platform.submit()
     platform.dispatcher.round()

@@ -76,6 +76,7 @@ def services(database_url: str, hanging: str, tmp_path: Path) -> Services:
         queue=QueueService(database, Settings()),
         schedules=ScheduleService(database, jobs),
         keys=KeyService(database),
+        storage=str(tmp_path),
     )
 
 

@@ -52,5 +52,5 @@ def test_the_commands_of_vicreg() -> None:
     assert names >= {
         "up", "demo", "submit", "jobs", "show", "logs", "cancel", "retry", "trials", "promote",
         "schedules", "keys", "migrate", "check-dispatcher", "schema", "export", "recipe",
-        "events", "metrics", "clone", "cluster", "evaluate", "data",
+        "events", "metrics", "clone", "cluster", "evaluate", "data", "checkpoints",
     }  # fmt: skip

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, inspect, text
+from sqlalchemy import event, insert, inspect, text
 from sqlalchemy.exc import IntegrityError
 
 from vicreg_platform.database import Base, Database
@@ -106,7 +106,7 @@ def test_a_database_in_use_keeps_its_rows_when_it_is_migrated(database_url: str)
     database.dispose()
 
 
-REVISIONS = ["0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010", "0011"]
+REVISIONS = [f"{number:04}" for number in range(2, 14)]
 
 
 @pytest.mark.parametrize("revision", REVISIONS)
@@ -232,6 +232,45 @@ def test_a_page_costs_the_same_wherever_it_is(database: Database) -> None:
     assert "SCAN jobs" not in plan
     assert "TEMP B-TREE" not in plan
     assert "Sort" not in plan
+
+
+def test_runs_whose_steps_cost_the_same_are_found_among_any_number(database: Database) -> None:
+    """It would read every job, or sort all that are alike, without its index."""
+
+    def rows(count: int, **fields: Any) -> list[dict[str, Any]]:
+        common = {
+            "kind": "pretrain", "name": "n", "experiment": "e", "priority": 0, "spec": {},
+            "request": {}, "max_attempts": 3, "summary": {}, "created_at": NOW,
+        }  # fmt: skip
+        return [{"id": new_id()} | common | fields for _ in range(count)]
+
+    same = {"step_cost": "same", "workers": 2}
+    succeeded = rows(3000, **same, state="succeeded")
+    with database.write() as session:
+        session.execute(insert(Job), rows(3000, **same, state="failed"))
+        session.execute(insert(Job), succeeded)
+        session.execute(insert(Job), rows(3000, step_cost="other", workers=2, state="succeeded"))
+        session.execute(insert(Job), rows(1, step_cost="new", workers=1, state="running"))
+
+    def found(key: str, workers: int) -> list[str]:
+        with database.read() as session:
+            jobs = JobRepository(session, NOW).of_step_cost(key, workers, 10)
+            return [job.id for job in jobs]
+
+    assert found("same", 2) == [row["id"] for row in succeeded[:-11:-1]]
+    assert found("same", 4) == []
+    assert len(found("new", 1)) == 1  # nothing has succeeded: one that runs
+    if database.engine.dialect.name == "sqlite":
+        with database.read() as session:
+            plan = session.execute(
+                text(
+                    "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE step_cost = 'same' AND "
+                    "workers = 2 AND state = 'succeeded' ORDER BY id DESC LIMIT 10"
+                )
+            ).all()
+        assert [row.detail for row in plan] == [
+            "SEARCH jobs USING INDEX ix_jobs_step_cost (step_cost=? AND workers=? AND state=?)"
+        ]
 
 
 def test_a_change_and_its_event_commit_together(database: Database) -> None:

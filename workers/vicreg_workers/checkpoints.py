@@ -16,11 +16,11 @@ from __future__ import annotations
 import io
 import json
 import logging
-import re
 import threading
 import time
 import uuid
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -28,6 +28,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
+from vicreg_platform.contract.checkpoint import (
+    CHECKPOINT_NAME,
+    CHECKPOINTS,
+    MANIFEST,
+    MOST_TOLD,
+    CheckpointReport,
+    StoredCheckpoint,
+    name_of_checkpoint,
+)
 from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.selfsup.context import State
 from vicreg_workers.selfsup.distributed import gather_objects, rank, world_size
@@ -36,13 +45,11 @@ from vicreg_workers.storage import Folder
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 SHARED = "shared.pt"
 LOOK_SECONDS = 0.2
 """Time between two looks of the first worker for what the others have written."""
 PATIENCE_SECONDS = 600.0
 """How long the first worker waits for the files of the others, when its own are written."""
-_STEP = re.compile(r"step-\d+$")
 
 
 class _Entry(NamedTuple):
@@ -55,9 +62,18 @@ class _Entry(NamedTuple):
 class _Manifest(NamedTuple):
     step: int
     workers: int
+    saved_at: datetime | None
+    """Null before 0.3.0."""
     files: dict[str, _Entry]
     content: bytes
     """As it is in the file."""
+
+    def told(self) -> StoredCheckpoint:
+        """What the platform is told of the checkpoint."""
+        size = sum(entry.bytes for entry in self.files.values())
+        return StoredCheckpoint(
+            step=self.step, saved_at=self.saved_at, size=size, workers=self.workers
+        )
 
 
 @dataclass
@@ -96,12 +112,23 @@ class Checkpoints:
         storage: a path or an fsspec URL.
         job_id: the job or trial.
         keep: number of checkpoints to keep, at least 1.
+        tell: called by the first worker with the checkpoints that there are, when that has changed
+            and when they are loaded; also in the thread that writes.
     """
 
-    def __init__(self, storage: str, job_id: str, keep: int) -> None:
+    def __init__(
+        self,
+        storage: str,
+        job_id: str,
+        keep: int,
+        tell: Callable[[CheckpointReport], None] | None = None,
+    ) -> None:
         self._storage = storage
-        self._folder = Folder.of_job(storage, job_id) / "checkpoints"
+        self._folder = Folder.of_job(storage, job_id) / CHECKPOINTS
         self._keep = keep
+        self._address = f"{storage.rstrip('/')}/{job_id}/{CHECKPOINTS}"
+        self._report_to = tell
+        self._known: dict[str, StoredCheckpoint] = {}
         self._shared, self._own = Snapshot(), Snapshot()
         self._saving: _Save | None = None
         self.saved_at: datetime | None = None
@@ -135,7 +162,7 @@ class Checkpoints:
         shared = self._shared.take(state.shared) if rank() == 0 else {}
         saving = _Save(
             name=gather_objects(uuid.uuid4().hex)[0],
-            folder=self._folder / f"step-{state.step:08d}",
+            folder=self._folder / name_of_checkpoint(state.step),
             state=State(state.step, shared, self._own.take(state.own), world_size()),
             taken_at=datetime.now(UTC),
             rank=rank(),
@@ -175,7 +202,10 @@ class Checkpoints:
         """
         self.finish()
         first = rank() == 0
-        for name in gather_objects(self._newest_first() if first else None)[0]:
+        names = self.names() if first else []
+        if first:
+            self._tell(names)
+        for name in gather_objects(names[::-1])[0]:
             folder = self._folder / name
             manifest = gather_objects(_read_manifest(folder) if first else None)[0]
             if manifest is None:
@@ -200,7 +230,7 @@ class Checkpoints:
     def last_files(self) -> tuple[str, dict[str, bytes]] | None:
         """The name of the newest intact checkpoint and the content of its files."""
         self._wait()
-        for name in self._newest_first():
+        for name in self.names()[::-1]:
             folder = self._folder / name
             manifest = _read_manifest(folder)
             if manifest is None:
@@ -217,10 +247,7 @@ class Checkpoints:
         return [name for name in self._steps() if (self._folder / name).holds(MANIFEST)]
 
     def _steps(self) -> list[str]:
-        return [name for name in self._folder.names() if _STEP.match(name)]
-
-    def _newest_first(self) -> list[str]:
-        return self.names()[::-1]
+        return [name for name in self._folder.names() if CHECKPOINT_NAME.fullmatch(name)]
 
     def _wait(self) -> None:
         if self._saving is not None:
@@ -245,17 +272,21 @@ class Checkpoints:
         manifest = {
             "step": saving.state.step,
             "workers": saving.state.workers,
+            "saved_at": saving.taken_at.isoformat(),
             "files": {name: entry._asdict() for name, entry in files.items()},
         }
         saving.folder.write(MANIFEST, json.dumps(manifest, indent=1).encode())
         self.saved_at = saving.taken_at
         logger.info("saved a checkpoint after step %d", saving.state.step)
-        self._prune()
-
-    def _prune(self) -> None:
-        """Remove what is older than the checkpoints to keep, and what is left of torn ones."""
         complete = self.names()
-        oldest = complete[-self._keep :][0]
+        kept = complete[-self._keep :]
+        self._prune(complete, kept[0])
+        # It may replace a damaged one of the same step.
+        self._known.pop(name_of_checkpoint(saving.state.step), None)
+        self._tell(kept)
+
+    def _prune(self, complete: list[str], oldest: str) -> None:
+        """Remove what is older than the checkpoints to keep, and what is left of torn ones."""
         for name in self._steps():
             folder = self._folder / name
             if name >= oldest:
@@ -264,6 +295,21 @@ class Checkpoints:
                 # The manifest goes first: what is removed only in part is not a checkpoint.
                 folder.remove_file(MANIFEST)
             folder.remove()
+
+    def _tell(self, names: list[str]) -> None:
+        """Say which checkpoints there are. The manifest of each is read once."""
+        if self._report_to is None:
+            return
+        newest = names[-MOST_TOLD:]
+        read = {
+            name: manifest.told()
+            for name in newest
+            if name not in self._known and (manifest := _read_manifest(self._folder / name))
+        }
+        self._known = {name: each for name, each in (self._known | read).items() if name in newest}
+        told = tuple(self._known[name] for name in newest if name in self._known)
+        report = CheckpointReport(folder=self._address, checkpoints=told, total=len(names))
+        self._report_to(report)
 
 
 def _file_of(worker: int) -> str:
@@ -351,7 +397,9 @@ def _read_manifest(folder: Folder) -> _Manifest | None:
             name: _Entry(manifest["files"][name]["bytes"], manifest["files"][name]["crc32"])
             for name in (SHARED, *map(_file_of, range(manifest["workers"])))
         }
-        return _Manifest(manifest["step"], manifest["workers"], entries, content)
+        at = manifest.get("saved_at")
+        saved_at = None if at is None else datetime.fromisoformat(at)
+        return _Manifest(manifest["step"], manifest["workers"], saved_at, entries, content)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         _warn_of(folder, [MANIFEST])
         return None

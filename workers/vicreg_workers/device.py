@@ -1,8 +1,10 @@
-"""The device that a process has reserved."""
+"""The device that a process has reserved, and what the process takes of it."""
 
 from __future__ import annotations
 
 import platform
+import resource
+import sys
 
 import torch
 
@@ -28,3 +30,21 @@ def reserved_device(gpus: float, of_ray: torch.device | None = None) -> torch.de
             f"{platform.node()}: check its driver (nvidia-smi) and that torch is a CUDA build"
         )
     return device
+
+
+def name_of(device: torch.device) -> str:
+    """The name of a GPU, or ``CPU``."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most memory that this process has taken so far, in bytes.
+
+    Of a GPU, what torch has reserved there; the driver's own context, some hundred MiB, is not
+    counted. On a CPU, the process's resident memory: its loaders are other processes.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_reserved(device)
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -108,6 +108,17 @@ export const jobRoute = createRoute({
   component: lazyRouteComponent(() => import("./screens/Job"), "JobScreen"),
 });
 
+const trialRoute = createRoute({
+  getParentRoute: () => root,
+  path: "/jobs/$id/trials/$trial",
+  validateSearch: (raw: Raw): Pick<JobSearch, "axis" | "smooth" | "log"> => ({
+    axis: text(raw, "axis") as JobSearch["axis"],
+    smooth: typeof raw.smooth === "number" ? raw.smooth : undefined,
+    log: raw.log === true ? true : undefined,
+  }),
+  component: lazyRouteComponent(() => import("./screens/Trial"), "TrialScreen"),
+});
+
 export type CompareSearch = {
   job?: string[];
   metric?: string;
@@ -185,6 +196,7 @@ export function makeRouter(client: QueryClient) {
       homeRoute,
       jobsRoute,
       jobRoute,
+      trialRoute,
       queueRoute,
       compareRoute,
       newRoute,

@@ -21,10 +21,12 @@ from vicreg_api.services import InjectedServices
 from vicreg_api.threads import NEIGHBOURS, in_thread
 from vicreg_platform.contract.importance import Importance
 from vicreg_platform.errors import InvalidRequest, NotFound, PlatformError
+from vicreg_platform.jobs.checkpoints import checkpoints_of
 from vicreg_platform.jobs.leaderboard import best_trial, leaderboard
 from vicreg_platform.jobs.registration import Registration, register
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import (
+    CheckpointsSchema,
     Counts,
     DryRun,
     EventSchema,
@@ -35,14 +37,16 @@ from vicreg_platform.jobs.schemas import (
     JobSort,
     Order,
     Registered,
+    TrialDetail,
     TrialSchema,
     TrialSort,
 )
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.trainings import run_of_seed, trial_of
 from vicreg_platform.pages import Page
 from vicreg_platform.schema import Schema
 from vicreg_platform.specs.base import Moment
-from vicreg_platform.tracking import MetricPoint, Tracking
+from vicreg_platform.tracking import MetricPoint, Tracking, thinned
 
 router = APIRouter(
     prefix="/v1/jobs",
@@ -75,6 +79,11 @@ class MetricPointSchema(Schema):
         return cls(step=point.step, value=point.value, timestamp=point.timestamp)
 
 
+MetricKey = Annotated[str, Query(max_length=250, pattern=r"^[^\x00]+$")]
+MetricKeys = Annotated[
+    list[MetricKey], Query(min_length=1, max_length=20, description="Metrics, 1 to 20")
+]
+TrialNumber = Annotated[int, Path(ge=0, le=2**31 - 1)]
 ArtifactPath = Annotated[str, Path(max_length=1000, pattern=r"^[^\x00]+$")]
 
 
@@ -88,6 +97,14 @@ def _curves(tracking: Tracking, run_id: str, keys: list[str] | None) -> Metrics:
     items = {}
     for name in keys or sorted(tracking.read(run_id).metrics):
         points = tracking.history(run_id, name)
+        items[name] = [MetricPointSchema.of(point) for point in points]
+    return Metrics(items=items)
+
+
+def _thinned_curves(tracking: Tracking, run_id: str, keys: list[str], most: int) -> Metrics:
+    items = {}
+    for name in keys:
+        points = thinned(tracking.history(run_id, name), most)
         items[name] = [MetricPointSchema.of(point) for point in points]
     return Metrics(items=items)
 
@@ -344,7 +361,7 @@ def change(
     """Change a job's priority, labels, `preemptible`, `max_runtime` or `deadline`.
 
     Of a sweep, also `search.trials` (more) and `concurrency`: one that runs is restarted for it,
-    and its trials go on at their step. The labels of its MLflow run stay as they are.
+    and its trials go on at their step. The tags of its MLflow run get changed labels soon after.
     """
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     changes = patch.model_dump(exclude_unset=True)
@@ -377,6 +394,18 @@ async def artifacts(services: InjectedServices, job_id: Identifier) -> Page[Arti
     run_id = job.mlflow.run_id
     found = await in_thread(NEIGHBOURS, lambda: services.tracking.artifacts(run_id))
     return Page(items=[ArtifactSchema(path=each.path, size=each.size) for each in found])
+
+
+@router.get("/{job_id}/checkpoints")
+async def checkpoints(services: InjectedServices, job_id: Identifier) -> CheckpointsSchema:
+    """The checkpoints of a pretraining: those in the storage, and the one among its files.
+
+    What is in the storage is what the workers have said when they last saved, or started; where
+    the API sees the storage, `present` says whether it is still there.
+    """
+    job = await run_sync(services.jobs.get, job_id)
+    tracking, storage = services.tracking, services.storage
+    return await in_thread(NEIGHBOURS, lambda: checkpoints_of(tracking, storage, job))
 
 
 @router.get(
@@ -457,6 +486,33 @@ async def trials(
     job = await run_sync(services.jobs.get, job_id)
     tracking, url = services.tracking, services.jobs.mlflow_public_url
     return await in_thread(NEIGHBOURS, lambda: leaderboard(tracking, url, job, sort, limit, cursor))
+
+
+@router.get("/{job_id}/trials/{number}")
+async def trial(services: InjectedServices, job_id: Identifier, number: TrialNumber) -> TrialDetail:
+    """A trial of a sweep: its parameters, its state, and its training with each of its seeds."""
+    job = await run_sync(services.jobs.get, job_id)
+    tracking, url = services.tracking, services.jobs.mlflow_public_url
+    return await in_thread(NEIGHBOURS, lambda: trial_of(tracking, url, job, number))
+
+
+@router.get("/{job_id}/trials/{number}/metrics")
+async def trial_metrics(
+    services: InjectedServices,
+    job_id: Identifier,
+    number: TrialNumber,
+    key: MetricKeys,
+    seed: Annotated[int | None, Query(ge=0, description="Default: the first")] = None,
+    points: Annotated[int, Query(ge=2, le=5000, description="Points of a curve, at most")] = 500,
+) -> Metrics:
+    """The curves of a trial with one of its seeds, evenly thinned, each with its last point."""
+    job = await run_sync(services.jobs.get, job_id)
+
+    def read() -> Metrics:
+        run_id = run_of_seed(services.tracking, job, number, seed)
+        return _thinned_curves(services.tracking, run_id, key, points)
+
+    return await in_thread(NEIGHBOURS, read)
 
 
 @router.get("/{job_id}/importance")

@@ -8,7 +8,7 @@ from typing import Annotated
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query
 
-from vicreg_api.routers.jobs import MetricPointSchema
+from vicreg_api.routers.jobs import MetricKeys, MetricPointSchema
 from vicreg_api.services import InjectedServices, Services
 from vicreg_api.threads import NEIGHBOURS, in_thread
 from vicreg_platform.errors import NotFound, TrackingRefused
@@ -16,8 +16,6 @@ from vicreg_platform.schema import Schema
 from vicreg_platform.tracking import thinned
 
 router = APIRouter(prefix="/v1/metrics", tags=["jobs"])
-
-Key = Annotated[str, Query(max_length=250, pattern=r"^[^\x00]+$")]
 
 
 class Curves(Schema):
@@ -31,7 +29,7 @@ class Curves(Schema):
 async def curves(
     services: InjectedServices,
     job: Annotated[list[str], Query(min_length=1, max_length=50, description="Ids, 1 to 50")],
-    key: Annotated[list[Key], Query(min_length=1, max_length=20, description="Metrics, 1 to 20")],
+    key: MetricKeys,
     points: Annotated[int, Query(ge=2, le=5000, description="Points of a curve, at most")] = 500,
 ) -> Curves:
     """Curves of several jobs, from MLflow: evenly thinned, each with its last point."""

@@ -143,6 +143,8 @@ def submit(
                     errors.print(f"[yellow]warning[/]: {warning}")
                 console.print_json(data=check.spec)
                 errors.print(output.start_line(check))
+                if check.spec["kind"] == "pretrain":
+                    errors.print(escape(output.cost_line(check)))
             return
         jobs = [
             _naming_faults(file, document, partial(client.submit, spec))
@@ -170,6 +172,9 @@ def jobs(
     experiment: Annotated[str | None, typer.Option()] = None,
     label: Annotated[list[str] | None, typer.Option(help="key=value, one or more.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=200)] = 20,
+    counts: Annotated[
+        bool, typer.Option("--counts", help="How many there are of each state, instead.")
+    ] = False,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
     """List jobs, newest first."""
@@ -178,11 +183,13 @@ def jobs(
         "kind": kind,
         "experiment": experiment,
         "label": label or [],
-        "limit": limit,
     }
+    given = {name: value for name, value in filters.items() if value}
     with Client(api) as client:
-        page = client.find(**{name: value for name, value in filters.items() if value})
-    console.print(output.jobs_table(page.items))
+        if counts:
+            console.print(output.counts_table(client.counts(**given)))
+        else:
+            console.print(output.jobs_table(client.find(**given, limit=limit).items))
 
 
 @app.command()
@@ -223,6 +230,13 @@ def trials(
         with Live(table(), console=console, auto_refresh=False) as live:
             client.wait(job_id, watch=lambda job: live.update(table(), refresh=True))
             live.update(table(), refresh=True)
+
+
+@app.command()
+def checkpoints(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
+    """List the checkpoints of a pretraining, newest first."""
+    with Client(api) as client:
+        console.print(output.checkpoints_table(client.checkpoints(job_id)))
 
 
 @app.command()

@@ -19,6 +19,10 @@ from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 from vicreg_platform.jobs.schemas import (
     AttemptSchema,
+    CheckpointSchema,
+    CheckpointsSchema,
+    CostBasis,
+    Counts,
     DryRun,
     EventSchema,
     JobSchema,
@@ -138,6 +142,17 @@ def jobs_table(jobs: list[JobSchema]) -> Table:
     return table
 
 
+def counts_table(counts: Counts) -> Table:
+    """How many jobs there are of each state, and in all."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("STATE")
+    table.add_column("JOBS", justify="right")
+    for each in counts.items:
+        table.add_row(escape(each.value or ""), f"{each.count:,}")
+    table.add_row("all", f"{counts.total:,}")
+    return table
+
+
 def queue_table(queue: QueueSchema) -> Group:
     """The queue: who waits, and who holds what."""
     waiting = Table(box=None, pad_edge=False, title_justify="left")
@@ -185,6 +200,23 @@ def start_line(check: DryRun) -> str:
     return f"{place}; expected to start {expected}" if expected else place
 
 
+def cost_line(check: DryRun) -> str:
+    """What a pretraining would take, in one line."""
+    cost = check.cost
+    if cost is None:
+        return "would train for: unknown (no run is known whose steps cost the same)"
+    span = f"{cost.seconds:.0f} s" if cost.seconds < 60 else _hours(round(cost.seconds / 60))
+    without = "queue and start"
+    if cost.basis is CostBasis.RATE:
+        without = "queue, start, measurements and checkpoints"
+    memory = "" if cost.peak_memory is None else f", {cost.peak_memory / 2**30:.1f} GiB each"
+    return (
+        f"would train for {span} (without {without}) with {cost.workers} "
+        f"worker{'' if cost.workers == 1 else 's'}{memory}, at {cost.images_per_second:,.0f} "
+        f"img/s: measured in job {cost.job}{f', on {cost.device}' if cost.device else ''}"
+    )
+
+
 def _expected(place: QueuePlace) -> str:
     if place.start is None:
         return ""
@@ -193,8 +225,12 @@ def _expected(place: QueuePlace) -> str:
 
 def _until(at: datetime) -> str:
     minutes = max(0, round((at - datetime.now(UTC)).total_seconds() / 60))
+    return f"in {_hours(minutes)}"
+
+
+def _hours(minutes: int) -> str:
     hours, minutes = divmod(minutes, 60)
-    return f"in {hours} h {minutes:02} min" if hours else f"in {minutes} min"
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
 def keys_table(keys: list[KeySchema]) -> Table:
@@ -401,6 +437,30 @@ def events_table(events: list[EventSchema]) -> Table:
             escape(event.message or ""),
         )
     return table
+
+
+def checkpoints_table(checkpoints: CheckpointsSchema) -> Table:
+    """The checkpoints of a job, one per row, and where each is."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("STEP", "EPOCH", "SAVED (UTC)", "SIZE", "WHERE"):
+        table.add_column(column, overflow="fold")
+    for each in checkpoints.items:
+        table.add_row(
+            str(each.step),
+            "" if each.epoch is None else f"{each.epoch:.4g}",
+            "" if each.saved_at is None else f"{each.saved_at:%Y-%m-%d %H:%M:%S}",
+            "" if each.size is None else _megabytes(each.size),
+            "\n".join(map(escape, _places(each))),
+        )
+    return table
+
+
+def _places(checkpoint: CheckpointSchema) -> Iterator[str]:
+    if checkpoint.storage is not None:
+        aside = {True: "", False: " (gone)", None: " (as the workers said last)"}
+        yield checkpoint.storage + aside[checkpoint.present]
+    if checkpoint.artifact is not None:
+        yield f"MLflow: {checkpoint.artifact}"
 
 
 def metrics_table(curves: dict[str, list[dict[str, float]]]) -> Table:

@@ -35,6 +35,12 @@ class Progress(BaseModel):
     """When the state was last saved, by the clock of the node; null before 0.3.0."""
     kept_epoch: int | None = None
     """The last epoch after which the encoder was kept to be evaluated."""
+    resumed_at: int | None = None
+    """The step from which a pretraining's last processes went on: 0 if they began it."""
+    device: str | None = None
+    """What a pretraining's first worker trains on: the name of its GPU, or ``CPU``."""
+    peak_memory: int | None = None
+    """The most memory, in bytes, that it has taken so far: see ``vicreg_workers.device``."""
     findings: tuple[Finding, ...] = ()
     """What is wrong with it now."""
 

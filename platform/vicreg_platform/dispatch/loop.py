@@ -23,6 +23,7 @@ from vicreg_platform.dispatch.closing import Closing
 from vicreg_platform.dispatch.lease import HEARTBEAT_SECONDS, Lease
 from vicreg_platform.dispatch.queue import Queue
 from vicreg_platform.dispatch.readings import Readings
+from vicreg_platform.dispatch.run_labels import RunLabels
 from vicreg_platform.dispatch.webhook import Webhook
 from vicreg_platform.errors import LeaseLost, Unavailable
 from vicreg_platform.jobs.repository import Jobs
@@ -77,6 +78,7 @@ class Dispatcher:
         schedules = ScheduleService(fenced, service, now)
         jobs = Jobs(fenced, now)
         readings = Readings(jobs, tracking, now)
+        labels = RunLabels(jobs, tracking, now)
         closing = Closing(jobs, cluster, tracking, readings, service, now)
         attempts = Attempts(fenced, cluster, settings, now, self._note_change)
         queue = Queue(fenced, cluster, attempts, settings, now)
@@ -84,7 +86,11 @@ class Dispatcher:
             Loop("clock", (schedules.tick, queue.fail_overdue)),
             Loop("cluster", (attempts.follow, queue.release, queue.start)),
             # Uploads of logs may take long, and nobody waits for them.
-            Loop("runs", (readings.follow, closing.close, closing.archive), vital=False),
+            Loop(
+                "runs",
+                (readings.follow, labels.follow, closing.close, closing.archive),
+                vital=False,
+            ),
         )
         if settings.webhook_url is not None:
             webhook = Webhook(fenced, settings.webhook_url, settings.webhook_secret, now)

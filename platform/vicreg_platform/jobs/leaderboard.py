@@ -22,11 +22,30 @@ def leaderboard(
     Raises:
         InvalidRequest: the job is not a sweep.
     """
+    answers = placed_trials(tracking, mlflow_public_url, sweep)
+    if sort is TrialSort.NUMBER:
+        answers.sort(key=lambda trial: trial.number)
+    elif sort is TrialSort.EPOCH:
+        answers.sort(key=lambda trial: (-trial.epoch, trial.number))
+    start = number_of(cursor) or 0
+    rows = list(enumerate(answers[start : start + limit + 1], start=start + 1))
+    page = page_of(rows, limit, lambda row: row[0])
+    return Page(items=[answer for _, answer in page.items], next_cursor=page.next_cursor)
+
+
+def placed_trials(
+    tracking: Tracking, mlflow_public_url: str, sweep: JobSchema
+) -> list[TrialSchema]:
+    """All trials of a sweep, best first.
+
+    Raises:
+        InvalidRequest: the job is not a sweep.
+    """
     if sweep.kind != "sweep":
         raise InvalidRequest(f"job {sweep.id} is not a sweep: it has no trials")
     found = tracking.trials(sweep.mlflow.run_id) if sweep.mlflow else []
     places = {trial.number: RunSchema.of(mlflow_public_url, *ids) for trial, *ids in found}
-    answers = [
+    return [
         TrialSchema(
             **trial.model_dump(),
             rank=None if trial.objective is None else place,
@@ -37,14 +56,6 @@ def leaderboard(
             ranked([trial for trial, *_ in found], sweep.spec["objective"]["mode"]), start=1
         )
     ]
-    if sort is TrialSort.NUMBER:
-        answers.sort(key=lambda trial: trial.number)
-    elif sort is TrialSort.EPOCH:
-        answers.sort(key=lambda trial: (-trial.epoch, trial.number))
-    start = number_of(cursor) or 0
-    rows = list(enumerate(answers[start : start + limit + 1], start=start + 1))
-    page = page_of(rows, limit, lambda row: row[0])
-    return Page(items=[answer for _, answer in page.items], next_cursor=page.next_cursor)
 
 
 def best_trial(tracking: Tracking, sweep: JobSchema) -> Trial | None:

@@ -258,7 +258,8 @@ class JobRepository:
         self._session.flush()
 
     def set_labels(self, job_id: str, labels: dict[str, str]) -> None:
-        """Replace a job's labels."""
+        """Replace a job's labels. Its run has them once ``mark_labelled`` says so."""
+        self._update(job_id, relabelled_at=self._now)
         self._session.execute(delete(Label).where(Label.job_id == job_id))
         self._session.add_all(Label(job_id=job_id, key=k, value=v) for k, v in labels.items())
         self._session.flush()
@@ -359,6 +360,29 @@ class JobRepository:
         """How many jobs there are."""
         query = select(func.count()).select_from(Job).where(*wanted.conditions())
         return self._session.scalar(query) or 0
+
+    def of_step_cost(self, key: str, workers: int, limit: int) -> list[Job]:
+        """The newest pretrainings whose steps cost the same.
+
+        Those that have succeeded; those that run, if there are none.
+
+        Args:
+            key: a ``step_cost_key``.
+            workers: with how many they train.
+            limit: how many, at most. The cost does not depend on how many there are.
+        """
+        for state in (JobState.SUCCEEDED, JobState.RUNNING):
+            found = (
+                select(Job)
+                .where(Job.step_cost == key, Job.workers == workers, Job.state == state.value)
+                .order_by(Job.id.desc())
+                .limit(limit)
+                .options(selectinload(Job.attempts))
+            )
+            jobs = list(self._session.scalars(found))
+            if jobs:
+                return jobs
+        return []
 
     def queued(self) -> list[QueuedRow]:
         """The jobs that may start now, without their specs."""
@@ -738,6 +762,26 @@ class JobRepository:
             .limit(limit)
         )
         return list(self._session.scalars(query))
+
+    def relabelled(self, limit: int) -> list[Job]:
+        """Jobs, with their labels, whose run has not got the labels yet, longest changed first."""
+        query = (
+            select(Job)
+            .where(Job.relabelled_at.is_not(None), Job.run_id.is_not(None))
+            .order_by(Job.relabelled_at)
+            .limit(limit)
+            .options(selectinload(Job.labels))
+        )
+        return list(self._session.scalars(query))
+
+    def mark_labelled(self, job_id: str, relabelled_at: datetime) -> None:
+        """Record that the run has the labels as they were changed at a moment."""
+        self._session.execute(
+            update(Job)
+            .where(Job.id == job_id, Job.relabelled_at == relabelled_at)
+            .values(relabelled_at=None)
+            .execution_options(synchronize_session=False)
+        )
 
     def runs_of(self, job_ids: Sequence[str]) -> dict[str, str]:
         """The runs of those of the jobs that have one."""

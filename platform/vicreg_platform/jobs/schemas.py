@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.timeline import Timeline
-from vicreg_platform.contract.trial import Trial
+from vicreg_platform.contract.trial import Trial, TrialState
 from vicreg_platform.jobs.states import TERMINAL, JobState, StopCause
 from vicreg_platform.schema import Schema
 
@@ -273,6 +273,57 @@ class TrialSchema(Trial):
     mlflow: RunSchema
 
 
+class TrainingSchema(Schema):
+    """A training of a trial: its configuration with one seed."""
+
+    seed: int
+    state: TrialState
+    progress: Progress | None
+    summary: dict[str, float]
+    """The latest value of each metric."""
+    mlflow: RunSchema
+
+
+class TrialDetail(TrialSchema):
+    """A trial and its trainings."""
+
+    trainings: list[TrainingSchema]
+    """One for each seed that has begun, the first seed's first."""
+
+
+class CheckpointSchema(Schema):
+    """A checkpoint of a pretraining: the state after a step, from which it can go on."""
+
+    step: int
+    epoch: float | None = None
+    """Epochs trained, not whole after a stop; null if the job does not say how many steps one
+    has."""
+    saved_at: datetime | None = None
+    """By the clock of the node; null if the workers have not said."""
+    size: int | None = None
+    """In bytes, of all its files."""
+    workers: int | None = None
+    """By how many it was saved; null if the workers have not said."""
+    storage: str | None = None
+    """Where it is in the storage, as the workers see it; null if they have not said that it is
+    there."""
+    present: bool | None = None
+    """Whether it is there now. Null if the API does not see the storage: then it was there when
+    the workers last saved or started."""
+    artifact: str | None = None
+    """Where it is among the job's files; null if it is not: only the last one is uploaded, when the
+    training has succeeded."""
+
+
+class CheckpointsSchema(Schema):
+    """The checkpoints of a pretraining."""
+
+    items: list[CheckpointSchema]
+    """The newest 20, newest first."""
+    total: int
+    """How many there are."""
+
+
 class EventSchema(Schema):
     """One change of a job's state, a moment that its attempt has reached, or a finding.
 
@@ -371,12 +422,47 @@ class Registered(Schema):
     """Its page in MLflow."""
 
 
+class CostBasis(enum.StrEnum):
+    """What the time of a training is reckoned from."""
+
+    RUN = "run"
+    """An epoch or more of a run, up to its last step, with its measurements and checkpoints."""
+    RATE = "rate"
+    """The last images per second of a run: measurements and checkpoints take more."""
+
+
+class TrainingCost(Schema):
+    """What a pretraining would take, as measured in a run whose steps cost the same.
+
+    Network, images, views, batch, precision, optimizer and workers are the same there.
+    """
+
+    seconds: float
+    """From the first step to the last: without the wait in the queue and the start."""
+    basis: CostBasis
+    images_per_second: float
+    """Over all workers; the two views of an image count once."""
+    workers: int
+    device: str | None
+    """What they trained on: the name of the GPU, or `CPU`; null if the run does not say."""
+    peak_memory: int | None
+    """The most memory, in bytes, that a worker took: of its GPU; on a CPU, of its process. Null if
+    the run does not say."""
+    job: str
+    """The run."""
+    name: str
+    """Its job's."""
+
+
 class DryRun(Schema):
     """What a POST would do."""
 
     spec: dict[str, Any]
     """Fully resolved."""
     warnings: list[str]
+    cost: TrainingCost | None = None
+    """What the training would take; null if no run is known whose steps cost the same, or if the
+    job is no pretraining."""
     reason: str | None = None
     """Why it would not start at once; null if it would, or if nobody can know."""
     queue: QueuePlace | None = None

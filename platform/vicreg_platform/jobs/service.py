@@ -39,9 +39,16 @@ from vicreg_platform.jobs.schemas import (
     JobSchema,
     JobSort,
     Order,
+    TrainingCost,
 )
 from vicreg_platform.jobs.states import ON_CLUSTER, TERMINAL, UNCOUNTED, JobState, StopCause
 from vicreg_platform.jobs.tables import Event, Job
+from vicreg_platform.jobs.training_cost import (
+    MeasuredRun,
+    epochs_of,
+    step_cost_key,
+    training_cost,
+)
 from vicreg_platform.keys.repository import KeyRepository
 from vicreg_platform.pages import Page, number_of, page_of
 from vicreg_platform.specs import (
@@ -97,6 +104,8 @@ MAX_COUNTS = 100
 """How many values of a field are counted."""
 MAX_EVALUATIONS = 1000
 """How many evaluations of a job are considered."""
+MAX_MEASURED = 10
+"""How many runs are considered to say what a training would take."""
 MAX_SPEC_BYTES = MAX_COMMAND_BYTES - 20_000
 """Of a spec in its driver's command line, which also says where everything is."""
 
@@ -131,7 +140,15 @@ class JobService:
             InvalidSpec: with every fault.
         """
         spec, warnings = self.resolve(request)
-        return DryRun(spec=spec.model_dump(mode="json"), warnings=warnings)
+        cost = self._cost(spec) if isinstance(spec, PretrainSpec) else None
+        return DryRun(spec=spec.model_dump(mode="json"), warnings=warnings, cost=cost)
+
+    def _cost(self, spec: PretrainSpec) -> TrainingCost | None:
+        key, workers = step_cost_key(spec), spec.needs().count
+        with self._jobs.read() as jobs:
+            found = jobs.of_step_cost(key, workers, MAX_MEASURED)
+        runs = (run for run in map(MeasuredRun.of, found) if run is not None)
+        return training_cost(epochs_of(spec), runs)
 
     def submit(
         self, request: Any, idempotency_key: str | None = None, owner: str | None = None
@@ -657,6 +674,7 @@ class JobService:
             deadline=spec.deadline,
             max_runtime=spec.max_runtime and spec.max_runtime.total_seconds(),
             summary={},
+            step_cost=step_cost_key(spec) if isinstance(spec, PretrainSpec) else None,
             created_at=self._now(),
         )
         jobs.add(job, spec.labels, str(origin), dependencies)

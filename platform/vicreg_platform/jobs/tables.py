@@ -79,6 +79,8 @@ class Job(Base):
     run_id: Mapped[str | None] = mapped_column(String(64))
     """The MLflow run, one for all attempts."""
     experiment_id: Mapped[str | None] = mapped_column(String(64))
+    relabelled_at: Mapped[datetime | None]
+    """When its labels were changed; null if the run has them."""
     run_closed_at: Mapped[datetime | None]
     """When the run of the finished job was given its final status."""
     progress: Mapped[dict[str, Any] | None]
@@ -88,6 +90,8 @@ class Job(Base):
     """The last epoch after which the training has kept its encoder to be evaluated."""
     summary: Mapped[dict[str, Any]]
     """The latest value of each metric."""
+    step_cost: Mapped[str | None] = mapped_column(String(64))
+    """Of a pretraining: the ``step_cost_key`` of its spec; null before 0.3.0."""
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -108,6 +112,7 @@ class Job(Base):
         Index("ix_jobs_parent", "parent_id", "id"),
         Index("ix_jobs_parent_name", "parent_id", "name", "id"),
         Index("ix_jobs_parent_state", "parent_id", "state"),
+        Index("ix_jobs_step_cost", "step_cost", "workers", "state", "id"),
         # All that a list filters and sorts by: a job's spec is long, and is not read for it.
         Index(
             "ix_jobs_listed",
@@ -121,6 +126,11 @@ class Job(Base):
             "finished_at",
             "id",
             "name",
+        ),
+        partial_index(
+            "ix_jobs_relabelled",
+            "relabelled_at",
+            "relabelled_at IS NOT NULL AND run_id IS NOT NULL",
         ),
         partial_index(
             "ix_jobs_unclosed", "finished_at", "run_closed_at IS NULL AND run_id IS NOT NULL"

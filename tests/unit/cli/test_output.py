@@ -5,9 +5,17 @@ from typing import Any
 
 import pytest
 
-from vicreg_platform.cli.output import trials_table
+from vicreg_platform.cli.output import checkpoints_table, cost_line, trials_table
 from vicreg_platform.contract.trial import TrialState
-from vicreg_platform.jobs.schemas import RunSchema, TrialSchema
+from vicreg_platform.jobs.schemas import (
+    CheckpointSchema,
+    CheckpointsSchema,
+    CostBasis,
+    DryRun,
+    RunSchema,
+    TrainingCost,
+    TrialSchema,
+)
 from vicreg_platform.jobs.states import JobState
 
 
@@ -40,3 +48,40 @@ def test_a_leaderboard_shows_mean_and_deviation_of_several_seeds(seeds: int) -> 
     else:
         assert columns["knn/top1"] == ["0.7 ± 0.1", "0.25"]
         assert columns["SEEDS"] == ["3/3", "1/3"]
+
+
+def test_a_dry_run_says_what_a_training_would_take_or_that_nobody_knows() -> None:
+    cost = TrainingCost(
+        seconds=7000.0, basis=CostBasis.RUN, images_per_second=2500.4, workers=2,
+        device="NVIDIA H100", peak_memory=3 * 2**30, job="a", name="first",
+    )  # fmt: skip
+    assert cost_line(DryRun(spec={}, warnings=[], cost=cost)) == (
+        "would train for 1 h 57 min (without queue and start) with 2 workers, 3.0 GiB each, "
+        "at 2,500 img/s: measured in job a, on NVIDIA H100"
+    )
+    short = cost.model_copy(
+        update={"seconds": 12.4, "basis": CostBasis.RATE, "workers": 1, "peak_memory": None}
+    )
+    assert cost_line(DryRun(spec={}, warnings=[], cost=short)) == (
+        "would train for 12 s (without queue, start, measurements and checkpoints) with 1 worker, "
+        "at 2,500 img/s: measured in job a, on NVIDIA H100"
+    )
+    assert "unknown (no run is known" in cost_line(DryRun(spec={}, warnings=[]))
+
+
+def test_a_checkpoint_says_where_it_is_and_whether_it_still_is_there() -> None:
+    first = CheckpointSchema(step=33, epoch=3.0, size=2_500_000, storage="/s/a", present=False)
+    items = [
+        first.model_copy(update={"step": 44, "storage": "s3://b/a", "present": None}),
+        first,
+        CheckpointSchema(step=22, storage="/s/b", present=True, artifact="checkpoints/b"),
+    ]
+    table = checkpoints_table(CheckpointsSchema(items=items, total=3))
+    columns = {str(column.header): list(column.cells) for column in table.columns}
+    assert columns["STEP"] == ["44", "33", "22"]
+    assert columns["SIZE"] == ["2.5 MB", "2.5 MB", ""]
+    assert columns["WHERE"] == [
+        "s3://b/a (as the workers said last)",
+        "/s/a (gone)",
+        "/s/b\nMLflow: checkpoints/b",
+    ]

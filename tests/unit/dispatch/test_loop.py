@@ -25,6 +25,7 @@ from vicreg_platform.dispatch import loop
 from vicreg_platform.dispatch.lease import lease_is_held
 from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.errors import Conflict, InvalidSpec, TrackingUnavailable, Unavailable
+from vicreg_platform.jobs.control import JobControl
 from vicreg_platform.jobs.repository import JobFilter
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
@@ -541,6 +542,32 @@ def test_the_run_of_a_job_whose_driver_never_came_up_keeps_its_log(world: World)
     world.round()
     assert world.tracking.runs[f"run-{job}"] == "FAILED"
     assert "broken image" in world.tracking.logs[f"run-{job}", 1]
+
+
+def test_labels_that_change_while_the_run_is_given_them_are_not_lost(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the moment in ``mark_labelled``, the second change would count as done."""
+    job, _ = started(world)
+    control = JobControl(world.database, world.jobs, world.now)
+    control.change(job, {"labels": {"team": "vision"}})
+    give = world.tracking.set_labels
+
+    def overtaken(run_id: str, labels: dict[str, str]) -> None:
+        give(run_id, labels)
+        world.moment += timedelta(seconds=1)
+        monkeypatch.undo()
+        control.change(job, {"labels": {"team": "speech"}})
+
+    monkeypatch.setattr(world.tracking, "set_labels", overtaken)
+    world.round()
+    assert world.tracking.labels[f"run-{job}"] == {"team": "vision"}
+    world.round()
+    assert world.tracking.labels[f"run-{job}"] == {"team": "speech"}
+    # Nothing is written again.
+    world.tracking.labels.clear()
+    world.round()
+    assert world.tracking.labels == {}
 
 
 def test_a_job_ends_without_mlflow_and_its_log_is_kept_later(world: World) -> None:

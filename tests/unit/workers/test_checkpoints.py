@@ -2,10 +2,12 @@
 
 import json
 import multiprocessing
+import shutil
 import threading
 import zlib
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 
 from tests.unit.selfsup.processes import PRELOADED, Gloo
 from tests.unit.workers.watched import watching
+from vicreg_platform.contract.checkpoint import MOST_TOLD, CheckpointReport
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.failures import InfrastructureFailure
 from vicreg_workers.selfsup.context import State
@@ -71,6 +74,7 @@ def test_the_layout_on_disk(tmp_path: Path) -> None:
     assert {file.name for file in folder.iterdir()} == {"manifest.json", "shared.pt", "worker-0.pt"}
     manifest = json.loads((folder / "manifest.json").read_text())
     contents = {name: (folder / name).read_bytes() for name in ("shared.pt", "worker-0.pt")}
+    assert datetime.fromisoformat(manifest.pop("saved_at")).tzinfo is not None
     assert manifest == {
         "step": 44,
         "workers": 1,
@@ -131,6 +135,55 @@ def test_a_checkpoint_with_a_damaged_manifest_is_ignored(tmp_path: Path, content
     save(Checkpoints(str(tmp_path), "job", keep=3), 1, 2)
     (folder_of(tmp_path, 2) / "manifest.json").write_text(content)
     assert loaded_step(tmp_path) == 1
+
+
+def test_it_is_told_which_checkpoints_there_are(tmp_path: Path) -> None:
+    told: list[CheckpointReport] = []
+    before = datetime.now(UTC)
+    checkpoints = Checkpoints(str(tmp_path), "job", keep=2, tell=told.append)
+    assert checkpoints.load() is None
+    save(checkpoints, 1, 2, 3)
+    steps = [[each.step for each in report.checkpoints] for report in told]
+    assert steps == [[], [1], [1, 2], [2, 3]]  # not what has been pruned
+    assert {report.folder for report in told} == {f"{tmp_path}/job/checkpoints"}
+    newest = told[-1].checkpoints[-1]
+    files = [file for file in folder_of(tmp_path, 3).iterdir() if file.suffix == ".pt"]
+    assert newest.size == sum(file.stat().st_size for file in files)
+    assert newest.workers == 1
+    assert newest.saved_at is not None
+    assert before <= newest.saved_at <= datetime.now(UTC)
+    # The next attempt tells what it finds, as it was saved.
+    Checkpoints(str(tmp_path), "job", keep=2, tell=told.append).load()
+    assert told[-1] == told[-2]
+    # Someone has emptied the storage meanwhile.
+    shutil.rmtree(tmp_path / "job")
+    Checkpoints(str(tmp_path), "job", keep=2, tell=told.append).load()
+    assert (told[-1].checkpoints, told[-1].total) == ((), 0)
+
+
+def test_a_checkpoint_that_replaces_a_damaged_one_is_told_anew(tmp_path: Path) -> None:
+    told: list[CheckpointReport] = []
+    save(Checkpoints(str(tmp_path), "job", keep=2), 1, 2)
+    damage(folder_of(tmp_path, 2) / "shared.pt")
+    resumed = Checkpoints(str(tmp_path), "job", keep=2, tell=told.append)
+    assert resumed.load().step == 1  # type: ignore[union-attr]
+    save(resumed, 2)
+    before, after = (report.checkpoints[-1] for report in told)
+    assert (before.step, after.step) == (2, 2)
+    assert before.saved_at is not None
+    assert after.saved_at is not None
+    assert before.saved_at < after.saved_at
+
+
+def test_of_many_checkpoints_the_newest_are_told(tmp_path: Path) -> None:
+    told: list[CheckpointReport] = []
+    checkpoints = Checkpoints(str(tmp_path), "job", keep=1000, tell=told.append)
+    save(checkpoints, *range(1, MOST_TOLD + 4))
+    assert told[-1].total == MOST_TOLD + 3
+    assert [each.step for each in told[-1].checkpoints] == list(range(4, MOST_TOLD + 4))
+    largest = told[-1].checkpoints[-1].model_copy(update={"size": 10**13, "step": 10**8})
+    full = CheckpointReport(folder="s" * 4096, checkpoints=(largest,) * MOST_TOLD, total=1000)
+    assert len(full.model_dump_json()) < 8000  # where MLflow cuts a tag
 
 
 def test_the_training_continues_while_the_storage_hangs(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vicreg_workers.device import reserved_device
+from vicreg_workers.device import name_of, peak_memory, reserved_device
 from vicreg_workers.failures import InfrastructureFailure
 
 
@@ -19,3 +19,13 @@ def test_a_gpu_that_is_not_there_is_named(of_ray: torch.device | None) -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(InfrastructureFailure, match=r"has reserved a GPU, and torch .* finds none"):
         reserved_device(1, of_ray)
+
+
+def test_on_a_cpu_memory_is_that_of_the_process() -> None:
+    before = peak_memory(torch.device("cpu"))
+    held = torch.ones(2**28, dtype=torch.uint8)
+    grown = peak_memory(torch.device("cpu")) - before
+    assert held.sum() == 2**28
+    # What the process has given back before may be used again.
+    assert grown > 2**26 or before > 2**29
+    assert name_of(torch.device("cpu")) == "CPU"

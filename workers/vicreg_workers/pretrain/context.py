@@ -14,6 +14,7 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Finding, Progress
 from vicreg_platform.specs import PretrainSpec
 from vicreg_workers.checkpoints import Checkpoints
+from vicreg_workers.device import name_of, peak_memory
 from vicreg_workers.encoder import encoder_files
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.capture import CAPTURE, Capture
@@ -68,6 +69,7 @@ class RunContext:
         self._known: set[str] = set()
         self._findings: dict[str, Finding] = {}
         self._kept_epoch: int | None = None
+        self._resumed_at = 0
         self._progress: TrainingProgress | None = None
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
@@ -85,6 +87,9 @@ class RunContext:
                     **asdict(progress),
                     saved_at=self._checkpoints.saved_at,
                     kept_epoch=self._kept_epoch,
+                    resumed_at=self._resumed_at,
+                    device=name_of(self.device),
+                    peak_memory=peak_memory(self.device),
                     findings=tuple(self._findings.values()),
                 )
             )
@@ -184,6 +189,7 @@ class RunContext:
                 own = {name: value for name, value in state.own.items() if name != UNSENT}
                 state = replace(state, own=own)
                 self._checkpoints.save(state)
+        self._resumed_at = 0 if state is None else state.step
         if state is not None and rank() == 0:
             logger.info("resuming from the checkpoint after step %d", state.step)
             self._find_kept()

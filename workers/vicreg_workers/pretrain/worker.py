@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from vicreg_platform.contract.assignment import Assignment
-from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
+from vicreg_platform.contract.checkpoint import CheckpointReport
+from vicreg_platform.contract.tags import ATTEMPT_TAG, CHECKPOINTS_TAG, GPU_TAG, HOST_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
@@ -93,7 +94,13 @@ def _train(
             outbox.tags(tags)
         # Even if the training fails: what it has saved by then is what a retry resumes from.
         checkpoints = stack.enter_context(
-            Checkpoints(assignment.storage, assignment.job_id, spec.checkpoint.keep)
+            Checkpoints(
+                assignment.storage,
+                assignment.job_id,
+                spec.checkpoint.keep,
+                # A trial's are deleted with it.
+                None if outbox is None or report is not None else partial(_tell, outbox),
+            )
         )
         stop = StopSignal(assignment.storage, assignment.job_id, assignment.attempt)
         if rank() == 0:
@@ -166,6 +173,11 @@ def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
         if values:
             tags[name] = ", ".join(values)
     return tags
+
+
+def _tell(outbox: Outbox, report: CheckpointReport) -> None:
+    """Have the run say which checkpoints there are."""
+    outbox.tags({CHECKPOINTS_TAG: report.model_dump_json()})
 
 
 def _publish(outbox: Outbox, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:

@@ -107,5 +107,5 @@ function refreshCurves(
     const [, ids] = query.queryKey as [string, string[]];
     if (ids.includes(id)) refresh(query.queryKey);
   }
-  if (client.getQueryState(["job", id, "trials"]) !== undefined) refresh(["job", id, "trials"]);
+  refresh(["job", id, "trials"]);
 }

@@ -76,6 +76,17 @@ export const artifacts = (id: string) =>
       ),
   });
 
+export const checkpoints = (id: string) =>
+  queryOptions({
+    queryKey: ["job", id, "checkpoints"],
+    queryFn: ({ signal }) =>
+      answered(
+        api.GET("/v1/jobs/{job_id}/checkpoints", { params: { path: { job_id: id } }, signal }),
+      ),
+    // One that is saved is no event.
+    refetchInterval: 10_000,
+  });
+
 export const trials = (id: string) =>
   queryOptions({
     queryKey: ["job", id, "trials"],
@@ -95,6 +106,33 @@ export const trials = (id: string) =>
       } while (cursor !== undefined && found.length < 2000);
       return found;
     },
+  });
+
+export const trial = (id: string, number: string) =>
+  queryOptions({
+    queryKey: ["job", id, "trials", number],
+    queryFn: ({ signal }) =>
+      answered(
+        api.GET("/v1/jobs/{job_id}/trials/{number}", {
+          params: { path: { job_id: id, number: Number(number) } },
+          signal,
+        }),
+      ),
+    // What a training measures is no event.
+    refetchInterval: (query) => (query.state.data?.state === "running" ? 5_000 : false),
+  });
+
+export const trialCurves = (id: string, number: number, seed: number, keys: string[], points: number) =>
+  queryOptions({
+    queryKey: ["job", id, "trials", String(number), "curves", seed, keys, points],
+    queryFn: ({ signal }) =>
+      answered(
+        api.GET("/v1/jobs/{job_id}/trials/{number}/metrics", {
+          params: { path: { job_id: id, number }, query: { seed, key: keys, points } },
+          signal,
+        }),
+      ).then((found) => found.items),
+    placeholderData: (before) => before,
   });
 
 export const importance = (id: string) =>

@@ -10,7 +10,7 @@ export function CurveControls({
   smooth,
   log,
 }: {
-  from: "/jobs/$id" | "/compare";
+  from: "/jobs/$id" | "/jobs/$id/trials/$trial" | "/compare";
   axis: Axis;
   smooth: number;
   log?: boolean;

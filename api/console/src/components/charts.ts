@@ -44,7 +44,6 @@ export function curveOf(
   return { label, color, x, y: smoothed(raw, smooth), faint: raw };
 }
 
-export function stepsPerEpoch(job: Job): number | null {
-  const { progress } = job;
+export function stepsPerEpoch({ progress }: Pick<Job, "progress">): number | null {
   return progress === null || progress.epochs === 0 ? null : progress.steps / progress.epochs;
 }

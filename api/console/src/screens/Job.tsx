@@ -19,6 +19,7 @@ import { phases } from "../compute/timeline";
 import { workersNow, workersOf } from "../compute/workers";
 import type { JobSearch, Tab } from "../router";
 import { Actions } from "./job/Actions";
+import { Checkpoints } from "./job/Checkpoints";
 import { Course } from "./job/Course";
 import { Place } from "./job/Place";
 
@@ -371,6 +372,8 @@ function Files({ job }: { job: Job }) {
   if (error) return <Failure error={error} />;
   return (
     <>
+      {job.kind === "pretrain" && <Checkpoints job={job} />}
+      <Title order={2}>Files</Title>
       <Text size="sm" c="dimmed" mb="xs">
         The encoder and the last checkpoint are stored when the training has ended.
         {job.kind === "pretrain" && (

@@ -2,7 +2,7 @@
 import { Alert, Button, Group, Stack, Text, Title } from "@mantine/core";
 import { useDebouncedValue } from "@mantine/hooks";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
-import { getRouteApi, useNavigate } from "@tanstack/react-router";
+import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { useEffect, useMemo, useState } from "react";
 import { stringify } from "yaml";
 import { ApiError, type DryRun, type Job, postYaml } from "../api/client";
@@ -12,6 +12,7 @@ import { draft } from "../components/draft";
 import { Editor } from "../components/Editor";
 import { PlaceLink } from "../components/links";
 import { Failure } from "../components/Failure";
+import { costText } from "../compute/cost";
 import { plural } from "../compute/format";
 import { foreseen } from "../compute/queue";
 import { rangeOf } from "../compute/spec";
@@ -101,6 +102,7 @@ function Writing({ start }: { start: string }) {
             Resolved: with every default
           </Text>
           <Editor label="Resolved spec" text={check.data ? stringify(check.data.spec) : ""} language="yaml" height="60vh" />
+          {ready && check.data.spec.kind === "pretrain" && <Cost check={check.data} />}
         </div>
       </Group>
       <div role="status" style={{ minHeight: 40 }}>
@@ -138,6 +140,24 @@ function Writing({ start }: { start: string }) {
         </Button>
       </Group>
     </Stack>
+  );
+}
+
+function Cost({ check }: { check: DryRun }) {
+  return (
+    <Text size="sm" c="dimmed" mt={6} role="note" aria-label="What it would take">
+      {costText(check)}
+      {check.cost != null && (
+        <>
+          {" "}
+          As measured in{" "}
+          <Link to="/jobs/$id" params={{ id: check.cost.job }}>
+            {check.cost.name}
+          </Link>
+          {check.cost.device != null && `, on ${check.cost.device}`}.
+        </>
+      )}
+    </Text>
   );
 }
 

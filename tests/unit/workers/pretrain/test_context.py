@@ -109,6 +109,34 @@ def test_the_state_counts_as_saved_when_it_was_taken_and_only_once_it_is_complet
     assert outgoing.last.saved_at <= taken
 
 
+def test_progress_says_from_which_step_on_what_and_with_how_much_memory(tmp_path: Path) -> None:
+    def attempt(job: str, *resume_from: str) -> tuple[RunContext, FakeOutbox]:
+        outbox = FakeOutbox()
+        assignment = assigned(str(tmp_path), job, *resume_from)
+        checkpoints = Checkpoints(str(tmp_path), job, keep=2)
+        return RunContext(
+            assignment, checkpoints, cast(Outbox, outbox), CPU, 0, lambda: False
+        ), outbox
+
+    def told(context: RunContext, outbox: FakeOutbox) -> Progress:
+        context.restore()
+        context.progress(HALF)
+        assert outbox.last is not None
+        return outbox.last
+
+    first, outbox = attempt("a")
+    begun = told(first, outbox)
+    assert (begun.resumed_at, begun.device) == (0, "CPU")
+    assert begun.peak_memory is not None
+    assert begun.peak_memory > 2**20
+    first.save(State(3, {"weights": torch.ones(2)}, {}))
+    first.finish_saving()
+    assert told(*attempt("a")).resumed_at == 3
+    retry, outbox = attempt("b", "a")
+    assert told(retry, outbox).resumed_at == 3
+    retry.finish_saving()
+
+
 def test_what_a_trial_has_saved_is_complete_when_it_reports(tmp_path: Path) -> None:
     storage = f"watched://{tmp_path}"
     checkpoints = Checkpoints(storage, "a", keep=2)

@@ -1,29 +1,23 @@
 // A sweep's trials: the leaderboard, what was cut and why, and what mattered.
 import { Group, Stack, Table, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
+import { Link } from "@tanstack/react-router";
 import { useMemo, useState } from "react";
 import type { Job, Trial } from "../../api/client";
 import * as queries from "../../api/queries";
 import { Failure } from "../../components/Failure";
 import { Bars, ParallelCoordinates, Scatter } from "../../components/Picture";
-import { Tag, type Tone } from "../../components/Tag";
+import { TrialBadge } from "../../components/TrialBadge";
 import { colorAt } from "../../compute/colors";
 import { metric, number, plural } from "../../compute/format";
 import { rungs } from "../../compute/rungs";
+import { whyEnded } from "../../compute/trial";
 
 type Sweep = {
   objective: { metric: string; mode: string };
   scheduler: { name: string; grace_epochs?: number; reduction_factor?: number };
   space: Record<string, unknown>;
   search: { seeds?: number };
-};
-
-const TONES: Record<Trial["state"], Tone> = {
-  running: "indigo",
-  succeeded: "green",
-  stopped: "gray",
-  failed: "red",
-  cancelled: "gray",
 };
 
 export default function Trials({ job }: { job: Job }) {
@@ -105,12 +99,12 @@ export default function Trials({ job }: { job: Job }) {
               <Table.Tr key={trial.number}>
                 <Table.Td>{trial.rank ?? "–"}</Table.Td>
                 <Table.Td>
-                  <a href={trial.mlflow.url} target="_blank" rel="noreferrer">
-                    {trial.number} ↗
-                  </a>
+                  <Link to="/jobs/$id/trials/$trial" params={{ id: job.id, trial: String(trial.number) }} aria-label={`Trial ${trial.number}`}>
+                    {trial.number}
+                  </Link>
                 </Table.Td>
                 <Table.Td>
-                  <Tag tone={TONES[trial.state]}>{trial.state}</Tag>
+                  <TrialBadge state={trial.state} />
                 </Table.Td>
                 <Table.Td ta="right">
                   {metric(objective.metric, trial.objective)}
@@ -132,7 +126,7 @@ export default function Trials({ job }: { job: Job }) {
                     </Table.Td>
                   );
                 })}
-                <Table.Td className="wrap">{why(trial, scheduler.name)}</Table.Td>
+                <Table.Td className="wrap">{whyEnded(trial, scheduler.name)}</Table.Td>
               </Table.Tr>
             ))}
           </Table.Tbody>
@@ -140,12 +134,6 @@ export default function Trials({ job }: { job: Job }) {
       </div>
     </Stack>
   );
-}
-
-function why(trial: Trial, scheduler: string): string {
-  if (trial.reason != null) return trial.reason;
-  if (trial.stopped_early) return `${scheduler} stopped it after ${plural(trial.epoch, "epoch")}: others were better there`;
-  return "";
 }
 
 function Rungs({ trials, grace, factor, objective }: { trials: Trial[]; grace: number; factor: number; objective: Sweep["objective"] }) {

@@ -1,0 +1,49 @@
+"""The screen of a trial, with a real API, database and MLflow server, and no cluster."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, expect
+
+from tests.console.browser import new_page
+from tests.integration.conftest import MlflowServer, mlflow_server
+from tests.integration.test_api import Platform, platform
+from tests.integration.test_trials import tried_sweep
+
+__all__ = ["mlflow_server", "platform"]
+
+
+def test_a_trial_is_opened_from_the_leaderboard_and_says_why_it_was_cut(
+    browser: Browser,
+    platform: Platform,
+    mlflow_server: MlflowServer,
+) -> None:
+    job = tried_sweep(platform, mlflow_server.url)
+    watched = new_page(browser, str(platform.http.base_url).rstrip("/"))
+    page = watched.open(f"/jobs/{job['id']}?tab=trials")
+    page.get_by_role("link", name="Trial 1").click()
+    page.wait_for_url(re.compile("/trials/1"))
+    expect(page.get_by_role("heading", name="Trial 1", level=1)).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text(
+        "asha stopped it after 2 epochs: others were better there"
+    )
+    expect(page.get_by_role("region", name="Parameters")).to_contain_text("method.variance5")
+    seeds = page.get_by_role("region", name="Seeds")
+    expect(seeds).to_contain_text("2 of 2 have begun")
+    expect(seeds.get_by_role("row", name=re.compile("^11 stopped 2 of 4"))).to_be_visible()
+    curve = page.get_by_role(
+        "figure",
+        name=re.compile(r"latest: knn.top1, seed 10 0.22, knn.top1, seed 11 1.22"),
+    )
+    expect(curve).to_be_visible()
+    # What it shows is in its address.
+    page.get_by_text("epoch", exact=True).click()
+    page.wait_for_url(re.compile("axis=epoch"))
+    page.get_by_role("link", name="search").click()
+    expect(page.get_by_role("heading", name="Leaderboard")).to_be_visible()
+    # One that has not begun is not there.
+    watched.open(f"/jobs/{job['id']}/trials/9")
+    expect(page.get_by_text("has no trial 9")).to_be_visible()
+    page.context.close()
+    watched.check()
