@@ -15,6 +15,7 @@ from vicreg_platform.specs.data import Data
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 ModelAddress = Annotated[str, StringConstraints(pattern=r"^models:/[^/\s]+/[^/\s]+$")]
+MOST_WORKERS = 1024
 Duration = Annotated[TimeSpan, Field(gt=timedelta(0), le=timedelta(days=365))]
 
 

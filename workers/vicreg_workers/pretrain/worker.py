@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from vicreg_platform.contract.assignment import Assignment
-from vicreg_platform.contract.tags import ATTEMPT_TAG, GPU_TAG, HOST_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
@@ -24,13 +24,13 @@ from vicreg_workers.log_format import configure_logging
 from vicreg_workers.pretrain.context import Report, RunContext
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.sources import open_images
-from vicreg_workers.selfsup.distributed import from_first, gather_objects, rank
+from vicreg_workers.selfsup.distributed import first_before_others, rank
 from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
 from vicreg_workers.selfsup.monitor.probe import Labelled
 from vicreg_workers.selfsup.train import Pretraining
 from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.storage import INDEXES, Folder
-from vicreg_workers.tracking.machine import environment_tags
+from vicreg_workers.tracking.machine import environment_tags_of_all
 from vicreg_workers.tracking.outbox import Outbox
 from vicreg_workers.tracking.run import run_of
 from vicreg_workers.weights import FOLDER, load_initial_weights
@@ -76,7 +76,7 @@ def _train(
     timeline: Timeline,
     report: Report | None,
 ) -> None:
-    tags = _tags(assignment, device)
+    tags = environment_tags_of_all(device) | {ATTEMPT_TAG: str(assignment.attempt)}
     # With one CPU, the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
     with ExitStack() as stack:
@@ -138,7 +138,7 @@ def _opened(
         )
         return images, Labelled(train, probe.train.image_size, test, probe.test.image_size)
 
-    return from_first(opened) or opened()
+    return first_before_others(opened)
 
 
 def _starting_from(
@@ -155,17 +155,6 @@ def _starting_from(
         tracking_uri=assignment.tracking_uri,
         data_root=Path(assignment.data_root),
     )
-
-
-def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
-    """The run's tags: the machines of all workers."""
-    everywhere: list[dict[str, str]] = gather_objects(environment_tags(device))
-    tags = everywhere[0] | {ATTEMPT_TAG: str(assignment.attempt)}
-    for name in (HOST_TAG, GPU_TAG):
-        values = sorted({worker[name] for worker in everywhere if name in worker})
-        if values:
-            tags[name] = ", ".join(values)
-    return tags
 
 
 def _publish(outbox: Outbox, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
