@@ -722,8 +722,8 @@ Source = Annotated[
     str,
     typer.Argument(
         help="A folder of images; a folder or pattern of .tar shards; a folder or file of .parquet "
-        "or .arrow; an s3://, gs:// or https:// pattern of shards; torchvision:CLASS:FOLDER; or a "
-        "spec with a section `data`.",
+        "or .arrow; an s3://, gs://, https:// or http:// pattern of shards; "
+        "torchvision:CLASS:FOLDER; or a spec with a section `data`.",
         metavar="SOURCE",
         show_default=False,
     ),
