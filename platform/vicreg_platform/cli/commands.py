@@ -601,7 +601,7 @@ License = Annotated[
 @app.command()
 def export(
     encoder: Annotated[
-        str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION for a file.")
+        str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION or @ALIAS for a file.")
     ],
     path: Annotated[
         Path,

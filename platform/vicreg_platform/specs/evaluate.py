@@ -47,7 +47,8 @@ class ModelEncoder(SpecModel):
     """An encoder in MLflow's model registry."""
 
     model: ModelAddress
-    """Such as ``models:/vicreg-resnet18/1``."""
+    """Such as ``models:/vicreg-resnet18/1`` or, by an alias, ``models:/vicreg-resnet18@candidate``:
+    the version that has the alias when the job runs is the tag ``vicreg.encoder`` of its run."""
 
 
 class PathEncoder(SpecModel):

@@ -243,6 +243,7 @@ def test_test_images_that_cannot_be_guessed_are_asked_for() -> None:
         {"job": "a1"},
         {"run": "a1"},
         {"model": "models:/name/1"},
+        {"model": "models:/name@candidate"},
         {"path": "weights.pth", "backbone": {"name": "resnet50"}},
         {"untrained": {"name": "resnet18"}},
     ],
@@ -315,6 +316,15 @@ def test_an_encoder_from_nowhere_is_refused(encoder: object) -> None:
         }
     )
     assert "job, run, model, path, untrained" in faults["encoder"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["name/1", "models:/name", "models:/name@", "models:/@a", "models:/a/1/2", "models:/a@b@"],
+)
+def test_an_address_of_no_model_is_refused(address: str) -> None:
+    spec = evaluation({"name": "knn"}, workers=1) | {"encoder": {"model": address}}
+    assert "pattern" in faults_of(spec)["encoder.model"]
 
 
 def test_the_schema_names_both_kinds() -> None:

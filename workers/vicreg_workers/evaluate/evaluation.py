@@ -13,13 +13,25 @@ from torch import Tensor, nn
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.tags import ENCODER_TAG
 from vicreg_platform.data_root import resolve_inside
-from vicreg_platform.specs import EvaluateSpec, SegmentationProtocol, UntrainedEncoder
+from vicreg_platform.specs import (
+    EvaluateSpec,
+    ModelEncoder,
+    SegmentationProtocol,
+    UntrainedEncoder,
+)
+from vicreg_platform.specs.evaluate import Encoder
 from vicreg_workers.encoder import load_encoder
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.images import Images, classes_in_train, unreadable
 from vicreg_workers.selfsup.data.sources import open_images
-from vicreg_workers.selfsup.distributed import first_before_others, take_from_first
+from vicreg_workers.selfsup.distributed import (
+    first_before_others,
+    from_first,
+    gather_objects,
+    take_from_first,
+)
 from vicreg_workers.selfsup.evaluation.features import (
     Features,
     calibrate_batchnorm,
@@ -30,6 +42,7 @@ from vicreg_workers.selfsup.model.feature_map import FeatureMap
 from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.storage import INDEXES, Folder
 from vicreg_workers.tracking.outbox import Outbox
+from vicreg_workers.weights import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +97,7 @@ class Evaluation:
         self.test_size = spec.data.test.image_size
         self._train_classes = classes_in_train(self.train_images, self.test_images)
         encoder, self.encoder_step = load_encoder(
-            spec.encoder,
+            self._resolved(spec.encoder, assignment.tracking_uri),
             self.image_size,
             assignment.encoder_run_id,
             assignment.tracking_uri,
@@ -106,6 +119,17 @@ class Evaluation:
             take_from_first(self.encoder.buffers())
         self._features: tuple[Features, Features] | None = None
         self._reached("network_built")
+
+    def _resolved(self, encoder: Encoder, tracking_uri: str) -> Encoder:
+        """The encoder with its version in the model registry, the same on all workers."""
+        if not isinstance(encoder, ModelEncoder):
+            return encoder
+        # An alias may move between the workers' questions.
+        resolved = from_first(partial(version_of, encoder.model, tracking_uri))
+        version: str = gather_objects(resolved)[0]
+        if self._outbox is not None:
+            self._outbox.tags({ENCODER_TAG: version})
+        return ModelEncoder(model=version)
 
     def _reached(self, moment: str) -> None:
         if self._outbox is not None:

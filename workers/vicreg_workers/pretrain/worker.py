@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from vicreg_platform.contract.assignment import Assignment
-from vicreg_platform.contract.tags import ATTEMPT_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG, ENCODER_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
+from vicreg_platform.specs.init import ModelWeights
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import encoder_files
 from vicreg_workers.failures import as_job_failures, naming_held_images
@@ -33,7 +34,7 @@ from vicreg_workers.storage import INDEXES, Folder
 from vicreg_workers.tracking.machine import environment_tags_of_all
 from vicreg_workers.tracking.outbox import Outbox
 from vicreg_workers.tracking.run import run_of
-from vicreg_workers.weights import FOLDER, load_initial_weights
+from vicreg_workers.weights import FOLDER, load_initial_weights, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +105,7 @@ def _train(
         images, labelled = _opened(assignment, spec, loaders)
         if outbox is not None:
             outbox.reached("data_open")
-        initialise = _starting_from(assignment, spec)
+        initialise = _starting_from(assignment, spec, outbox)
         pretraining = Pretraining(spec, images, context, labelled, initialise)
         stop.training()
         with naming_held_images(pretraining.batches.held_bytes):
@@ -142,19 +143,30 @@ def _opened(
 
 
 def _starting_from(
-    assignment: Assignment, spec: PretrainSpec
+    assignment: Assignment, spec: PretrainSpec, outbox: Outbox | None
 ) -> Callable[[nn.Module], None] | None:
     """What loads the weights of ``init`` into a backbone, if there is one."""
-    if spec.init is None:
+    init = spec.init
+    if init is None:
         return None
-    return partial(
-        load_initial_weights,
-        init=spec.init,
-        spec=spec.backbone,
-        job_run_id=assignment.encoder_run_id,
-        tracking_uri=assignment.tracking_uri,
-        data_root=Path(assignment.data_root),
-    )
+
+    def initialise(backbone: nn.Module) -> None:
+        named = init
+        if isinstance(named, ModelWeights):
+            version = version_of(named.model, assignment.tracking_uri)
+            named = named.model_copy(update={"model": version})
+            if outbox is not None:
+                outbox.tags({ENCODER_TAG: version})
+        load_initial_weights(
+            backbone,
+            init=named,
+            spec=spec.backbone,
+            job_run_id=assignment.encoder_run_id,
+            tracking_uri=assignment.tracking_uri,
+            data_root=Path(assignment.data_root),
+        )
+
+    return initialise
 
 
 def _publish(outbox: Outbox, encoder: dict[str, bytes], checkpoints: Checkpoints | None) -> None:
