@@ -503,6 +503,31 @@ class Tracking:
                     raise
                 raise NotFound(f"MLflow has nothing at {uri}: {error}") from None
 
+    def version_of(self, address: str) -> str:
+        """The version that an address in the model registry stands for now.
+
+        Args:
+            address: ``models:/<name>/<version>``, which stands for itself, or
+                ``models:/<name>@<alias>``.
+
+        Raises:
+            NotFound: no version has the alias.
+        """
+        name, at, alias = address.removeprefix("models:/").rpartition("@")
+        if not at or "/" in alias:
+            return address
+        from mlflow.exceptions import MlflowException
+
+        with self._answering():
+            try:
+                found = self._client.get_model_version_by_alias(name, alias)
+            except MlflowException as error:
+                # So MLflow answers for an alias that is not there.
+                if error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                raise NotFound(f"no version of model {name} has the alias {alias}") from None
+        return f"models:/{name}/{found.version}"
+
     def register(self, run_id: str, model: str, tags: dict[str, str], alias: str | None) -> int:
         """Make a version of a registered model from a run's artifact ``encoder/``.
 

@@ -127,7 +127,8 @@ def test_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--backbone", "resnet10", "--width", "8", "--saves", "2"]
     checkpoint.main([*sizes, "--storage", str(tmp_path)])
     table = rows(capsys.readouterr().out)
-    assert [row[0] for row in table[2:5]] == ["waiting", "first", "following"]
+    kinds = ["waiting", "first, without room", "first", "following"]
+    assert [row[0] for row in table[2:6]] == kinds
     assert [row[0] for row in table[-2:]] == ["waiting", "now"]
     assert list(tmp_path.iterdir()) == []
 

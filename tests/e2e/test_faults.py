@@ -47,6 +47,29 @@ def test_a_killed_driver_is_a_new_attempt_from_the_checkpoint(running: Running) 
     assert running.steps(job) == logged_steps(6)
 
 
+def test_two_workers_evaluate_as_one_does_after_one_of_them_is_killed(running: Running) -> None:
+    """Fails without: the gathering by rank, the retry of infrastructure failures."""
+    digits = {"source": "digits", "image_size": 24}
+    spec = {
+        "kind": "evaluate",
+        "encoder": {"untrained": {"name": "resnet10", "stem": "cifar"}},
+        "protocol": {"name": "knn", "k": 20},
+        "data": {"train": digits, "test": digits | {"split": "test"}},
+    }
+    both = running.client.submit(spec | {"name": "eval-kill", "resources": {"workers": 2}})
+    running.until(both, lambda job: any("data_open" in each.moments() for each in job.attempts))
+    running.processes("ray::RayTrainWorker")[-1].kill()
+    ended = running.wait(both)
+    assert (ended.state, ended.reason) == (JobState.SUCCEEDED, None)
+    assert [attempt.outcome for attempt in ended.attempts] == ["infrastructure", "succeeded"]
+    assert "lost worker" in str(ended.attempts[0].message)
+    assert ended.progress is not None
+    assert ended.progress.step == ended.progress.steps
+    alone = running.wait(running.client.submit(spec))
+    assert alone.summary == ended.summary
+    assert alone.summary["knn/top1"] > 0.5
+
+
 def test_a_driver_told_to_end_saves_the_step_it_is_at(running: Running) -> None:
     """Fails without: ``Stop``, which tells the workers; no other checkpoint is made meanwhile."""
     job = running.submit(

@@ -149,6 +149,11 @@ class Checkpoints:
         """The checkpoints of another job in the same storage."""
         return Checkpoints(self._storage, job_id, self._keep)
 
+    def make_room(self, state: State) -> None:
+        """Begin to get the memory for the copies of states like ``state``. Returns at once."""
+        if rank() == 0:
+            self._shared.make_room(state.shared)
+
     def save(self, state: State) -> None:
         """Begin a checkpoint of ``state`` as it is now. Every worker calls it.
 

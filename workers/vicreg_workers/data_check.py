@@ -29,6 +29,7 @@ from vicreg_workers.data_source import open_source, shown
 from vicreg_workers.selfsup.data.decoding import AnyPicture, Picture
 from vicreg_workers.selfsup.data.images import EncodedImages, Images
 from vicreg_workers.selfsup.data.read_crops import ReadCrops
+from vicreg_workers.selfsup.data.shared_memory import HERE
 from vicreg_workers.selfsup.data.steps import Chosen
 
 VIEWS = 2
@@ -145,7 +146,7 @@ def images_per_second(
         if (part := chosen[first : first + STEP])
     ]
     spec, device = Augmentation.model_validate({}), torch.device("cpu")
-    crops = ReadCrops(images, spec, device, 0, "bicubic")
+    crops = ReadCrops(images, spec, device, HERE, "bicubic")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -24,8 +24,8 @@ TABLES = (".parquet", ".arrow")
 TORCHVISION = "torchvision:"
 SOURCE_HELP = (
     "a folder of images; a folder or pattern of .tar shards; a folder or file of .parquet or "
-    ".arrow; an s3://, gs:// or https:// pattern of shards; torchvision:CLASS:FOLDER; or a spec "
-    "with a section `data`"
+    ".arrow; an s3://, gs://, https:// or http:// pattern of shards; torchvision:CLASS:FOLDER; or "
+    "a spec with a section `data`"
 )
 
 

@@ -166,7 +166,7 @@ def _onnx(encoder: Published, example: Tensor, file: Path) -> Callable[[Tensor],
 def main() -> None:
     """Export an encoder, as ``vicreg export`` does, and print one line."""
     parser = argparse.ArgumentParser(description="Export a published encoder.")
-    parser.add_argument("encoder", help="an MLflow run id, or models:/<name>/<version>")
+    parser.add_argument("encoder", help="an MLflow run id, models:/<name>/<version> or @<alias>")
     parser.add_argument(
         "path", type=Path, help="a file that ends in .safetensors, .pth, .pt or .onnx; or a folder"
     )

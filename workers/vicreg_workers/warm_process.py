@@ -49,7 +49,7 @@ IMPORTED = (
     "mlflow.tracking",
     "sklearn.datasets",
     "torchvision.transforms.v2",
-    "vicreg_workers.evaluate.driver",
+    "vicreg_workers.evaluate.worker",
     "vicreg_workers.pretrain.worker",
 )
 """Not Ray: it reads its environment when it is imported, and each fork has another."""

@@ -10,7 +10,8 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +143,39 @@ def published_weights(uri: str, tracking_uri: str) -> tuple[dict[str, Any], Mapp
         InfrastructureFailure: MLflow is unreachable.
     """
     with tempfile.TemporaryDirectory() as folder:
-        try:
+        with _encoder_at(uri):
             files = Tracking(tracking_uri).download(uri, Path(folder))
-        except TrackingUnavailable as error:
-            raise InfrastructureFailure(str(error)) from None
-        except (NotFound, TrackingRefused) as error:
-            raise UserFailure(f"there is no encoder at {uri}: {error}") from None
         found = next(files.rglob(DESCRIPTION), None)
         if found is None:
             raise UserFailure(
                 f"{uri} holds no {DESCRIPTION}: it is not an encoder of this platform"
             )
         return json.loads(found.read_text()), read_weights(found.with_name(WEIGHTS))
+
+
+def version_of(model: str, tracking_uri: str) -> str:
+    """The version that an address in MLflow's model registry stands for now.
+
+    Args:
+        model: ``models:/<name>/<version>`` or ``models:/<name>@<alias>``.
+        tracking_uri: address of the MLflow server.
+
+    Raises:
+        UserFailure: there is none.
+        InfrastructureFailure: MLflow is unreachable.
+    """
+    with _encoder_at(model):
+        return Tracking(tracking_uri).version_of(model)
+
+
+@contextmanager
+def _encoder_at(uri: str) -> Iterator[None]:
+    try:
+        yield
+    except TrackingUnavailable as error:
+        raise InfrastructureFailure(str(error)) from None
+    except (NotFound, TrackingRefused) as error:
+        raise UserFailure(f"there is no encoder at {uri}: {error}") from None
 
 
 def kept_encoder(storage: str, job_id: str, epoch: int) -> Folder:

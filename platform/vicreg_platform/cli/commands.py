@@ -615,7 +615,7 @@ License = Annotated[
 @app.command()
 def export(
     encoder: Annotated[
-        str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION for a file.")
+        str, typer.Argument(help="A pretraining job, or models:/NAME/VERSION or @ALIAS for a file.")
     ],
     path: Annotated[
         Path,
@@ -736,8 +736,8 @@ Source = Annotated[
     str,
     typer.Argument(
         help="A folder of images; a folder or pattern of .tar shards; a folder or file of .parquet "
-        "or .arrow; an s3://, gs:// or https:// pattern of shards; torchvision:CLASS:FOLDER; or a "
-        "spec with a section `data`.",
+        "or .arrow; an s3://, gs://, https:// or http:// pattern of shards; "
+        "torchvision:CLASS:FOLDER; or a spec with a section `data`.",
         metavar="SOURCE",
         show_default=False,
     ),

@@ -39,5 +39,5 @@ class Assignment(BaseModel):
 
     @property
     def worker_count(self) -> int:
-        """How many workers train."""
+        """How many workers train or evaluate."""
         return self.workers or self.spec.needs().count

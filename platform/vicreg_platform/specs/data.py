@@ -29,7 +29,7 @@ RelativePath = Annotated[
 ]
 
 
-URL_SCHEMES = ("s3", "gs", "https")
+URL_SCHEMES = ("s3", "gs", "https", "http")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
 
@@ -158,7 +158,8 @@ class WebDatasetData(_Encoded):
     source: Literal["webdataset"]
     shards: ShardPattern
     """A folder of ``.tar`` files, or their names with ranges such as ``train-{0000..1281}.tar``:
-    relative to the data root, or a URL that starts with ``s3://``, ``gs://`` or ``https://``."""
+    relative to the data root, or a URL that starts with ``s3://``, ``gs://``, ``https://`` or
+    ``http://``."""
 
     @property
     def remote(self) -> bool:

@@ -16,8 +16,14 @@ from vicreg_platform.specs.data import (
     RelativePath,
     SegmentationData,
 )
-from vicreg_platform.specs.job import Identifier, JobSpec, ModelAddress
-from vicreg_platform.specs.protocol import DetectionProtocol, Protocol, SegmentationProtocol, draws
+from vicreg_platform.specs.job import MOST_WORKERS, Identifier, JobSpec, ModelAddress
+from vicreg_platform.specs.protocol import (
+    DetectionProtocol,
+    Protocol,
+    SegmentationProtocol,
+    draws,
+    trains_network,
+)
 
 
 class JobEncoder(SpecModel):
@@ -41,7 +47,8 @@ class ModelEncoder(SpecModel):
     """An encoder in MLflow's model registry."""
 
     model: ModelAddress
-    """Such as ``models:/vicreg-resnet18/1``."""
+    """Such as ``models:/vicreg-resnet18/1`` or, by an alias, ``models:/vicreg-resnet18@candidate``:
+    the version that has the alias when the job runs is the tag ``vicreg.encoder`` of its run."""
 
 
 class PathEncoder(SpecModel):
@@ -73,10 +80,17 @@ Encoder = Annotated[
 
 
 class EvaluateResources(SpecModel):
-    """The resources of the evaluation's one process."""
+    """The workers of the evaluation, and the resources of each."""
 
+    workers: int = Field(default=1, ge=1, le=MOST_WORKERS)
+    """Processes that compute the representations, each those of an equal part of the images; the
+    first one then measures them. Protocols that train a network have one: ``linear`` with
+    ``augment``, ``finetune``, ``segmentation`` and ``detection``."""
     cpus: int = Field(default=1, ge=1, le=256)
+    """Of each worker. With one, it reads the images itself; each further one is a process that
+    reads them."""
     gpus: Literal[0, 1] = 0
+    """Of each worker. With 0, it computes on its CPUs."""
 
 
 ANNOTATED: dict[type[SpecModel], tuple[type[SpecModel], str, str]] = {
@@ -185,7 +199,8 @@ class EvaluateSpec(JobSpec):
 
     def needs(self) -> Needs:
         """See ``JobSpec.needs``."""
-        return Needs(Bundle(self.resources.cpus, self.resources.gpus), count=1)
+        each = Bundle(self.resources.cpus, self.resources.gpus)
+        return Needs(each, count=self.resources.workers)
 
     def datasets(self) -> dict[str, Data]:
         """See ``JobSpec.datasets``."""
@@ -218,6 +233,11 @@ class EvaluateSpec(JobSpec):
         if self.seeds > 1 and not draws(self.protocol):
             text = f"protocol {self.protocol.name} draws nothing at random: use 1"
             faults.append((("seeds", "protocol.name"), text))
+        if self.resources.workers > 1 and trains_network(self.protocol):
+            name = self.protocol.name + (" with augment" if self.protocol.name == "linear" else "")
+            text = f"protocol {name} trains in one process: use 1; knn, linear without augment, "
+            text += "svm, few_shot, retrieval and features take several"
+            faults.append((("resources.workers", "protocol.name"), text))
         if self.curve is not None and self.encoder_job is None:
             faults.append((("curve", "encoder"), "needs an encoder of a job"))
         if faults:

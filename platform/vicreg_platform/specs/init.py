@@ -35,7 +35,8 @@ class ModelWeights(_Weights):
     """An encoder in MLflow's model registry."""
 
     model: ModelAddress
-    """Such as ``models:/vicreg-resnet18/1``."""
+    """Such as ``models:/vicreg-resnet18/1`` or, by an alias, ``models:/vicreg-resnet18@candidate``:
+    the version that has the alias when the job runs is the tag ``vicreg.encoder`` of its run."""
 
 
 class PathWeights(_Weights):

@@ -14,7 +14,11 @@ from vicreg_platform.specs.base import CrossFieldError, Labels, Moment, Name, Sp
 from vicreg_platform.specs.data import Data
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-ModelAddress = Annotated[str, StringConstraints(pattern=r"^models:/[^/\s]+/[^/\s]+$")]
+ModelAddress = Annotated[
+    str, StringConstraints(pattern=r"^models:/([^/\s]+/[^/\s]+|[^/\s]+@[^/\s@]+)$")
+]
+"""A version in MLflow's model registry, ``models:/NAME/1``, or an alias, ``models:/NAME@ALIAS``."""
+MOST_WORKERS = 1024
 Duration = Annotated[TimeSpan, Field(gt=timedelta(0), le=timedelta(days=365))]
 
 

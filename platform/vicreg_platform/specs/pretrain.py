@@ -24,7 +24,7 @@ from vicreg_platform.specs.evaluate import (
     source_faults,
 )
 from vicreg_platform.specs.init import Init, JobWeights, PathWeights
-from vicreg_platform.specs.job import Identifier, JobSpec
+from vicreg_platform.specs.job import MOST_WORKERS, Identifier, JobSpec
 from vicreg_platform.specs.method import (
     Branches,
     Expander,
@@ -75,9 +75,6 @@ class Training(SpecModel):
     with a warning. Needs a C compiler on every node."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the initial weights, and of the order, crops and colours of the images."""
-
-
-MOST_WORKERS = 1024
 
 
 class WorkerRange(SpecModel):

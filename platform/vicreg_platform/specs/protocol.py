@@ -235,6 +235,13 @@ def draws(protocol: Protocol) -> bool:
     return hasattr(protocol, "seed")
 
 
+def trains_network(protocol: Protocol) -> bool:
+    """Whether images pass the encoder in every epoch of a training; else each passes once."""
+    if isinstance(protocol, LinearProtocol):
+        return protocol.augment
+    return isinstance(protocol, FinetuneProtocol | SegmentationProtocol | DetectionProtocol)
+
+
 def repeated(protocol: Protocol, seeds: int) -> list[Protocol]:
     """A protocol with its seed, and with those that follow: so many in all.
 

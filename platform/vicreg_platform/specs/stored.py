@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from vicreg_platform.specs import AnySpec, Spec
 from vicreg_platform.specs.base import UNKNOWN_FIELD, FieldFault, field_faults, without_faulty
 
-VERSION = 5
+VERSION = 6
 """The version of stored specs. Raise it with every field that is added, renamed or removed, so
 that an older version does not run a job without a field that it does not know."""
 

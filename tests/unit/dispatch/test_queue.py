@@ -73,6 +73,29 @@ def test_an_urgent_job_takes_the_place_of_another_which_goes_on_later(world: Wor
     ]  # fmt: skip
 
 
+def test_an_evaluation_of_several_workers_waits_until_there_is_room_for_all(world: World) -> None:  # noqa: F811
+    world.cluster.nodes = (Bundle(2, 0), Bundle(2, 0))
+    other, _ = started(world)
+    digits = {"source": "digits"}
+    waiting = world.jobs.submit(
+        {
+            "kind": "evaluate",
+            "encoder": {"untrained": {"name": "resnet18"}},
+            "protocol": {"name": "knn"},
+            "data": {"train": digits, "test": digits | {"split": "test"}},
+            "resources": {"workers": 2, "cpus": 2},
+        }
+    )[0].id
+    world.round()
+    assert world.job(waiting).state is JobState.QUEUED
+    assert "2 × 2 CPUs" in str(world.job(waiting).reason)
+    world.ends(f"{other}-1", 0)
+    world.round()
+    assert world.job(waiting).state is JobState.STARTING
+    assert world.cluster.submitted[f"{waiting}-1"].driver == Bundle(0, 0)
+    assert assignment(world, f"{waiting}-1").worker_count == 2
+
+
 def test_who_has_just_saved_goes_first_and_says_when_the_other_ends(world: World) -> None:  # noqa: F811
     world.cluster.nodes = (Bundle(2, 0),)
     saved, _ = started(world)

@@ -55,6 +55,8 @@ class Recorder(NullContext):
         self.warnings: list[str] = []
         self.last: TrainingProgress | None = None
         self.saved: list[int] = []
+        self.sizes: list[int] = []
+        """Of what will be saved, then of what is saved: how many numbers."""
         self._looks = 0
 
     def metrics(self, metrics: Any, step: int) -> None:
@@ -70,7 +72,12 @@ class Recorder(NullContext):
     def warn(self, message: str) -> None:
         self.warnings.append(message)
 
+    def will_save(self, state: State) -> None:
+        self.sizes.append(size_of(state.shared))
+        self._checkpoints.make_room(state)
+
     def save(self, state: State) -> None:
+        self.sizes.append(size_of(state.shared))
         self._checkpoints.save(state)
         self.saved.append(state.step)
         if state.step == self._killed_after:
@@ -99,6 +106,23 @@ def train(root: Path, context: Recorder, spec: PretrainSpec) -> dict[str, torch.
     for number, entry in pretraining.update.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{number}.{name}": value for name, value in entry.items()}
     return state | {"random": torch.get_rng_state()}
+
+
+def size_of(value: Any) -> int:
+    """How many numbers the tensors in a state have."""
+    if isinstance(value, torch.Tensor):
+        return value.numel()
+    parts = value.values() if isinstance(value, dict) else value
+    return sum(map(size_of, parts)) if isinstance(value, dict | list | tuple) else 0
+
+
+def test_what_will_be_saved_is_known_after_the_first_step(root: Path) -> None:
+    """The momentum too: it is most of what the weights are."""
+    context = Recorder(root / "a")
+    train(root, context, spec_for(epochs=2, checkpoint={"every_epochs": 1}))
+    foreseen, *saved = context.sizes
+    assert len(saved) == 2
+    assert all(abs(size - foreseen) < foreseen / 1000 for size in saved)
 
 
 def assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:

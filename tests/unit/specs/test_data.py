@@ -29,8 +29,8 @@ def test_ranges_are_written_out() -> None:
     [
         ("../x.tar", "cannot leave it"),
         ("/etc/{0..3}.tar", "cannot leave it"),
-        ("file:///etc", "must start with one of s3://, gs://, https://"),
-        ("http://example.org/{0..1}.tar", "must start with one of"),
+        ("file:///etc", "must start with one of s3://, gs://, https://, http://"),
+        ("ftp://example.org/{0..1}.tar", "must start with one of"),
         ("s3:bucket", "or a whole URL"),
         ("a-{5..1}.tar", "runs backwards"),
         ("a-{0..999999999}.tar", "at most 100000 shards"),
@@ -46,7 +46,7 @@ def test_shards_that_cannot_be_named(shards: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "shards", ["set", "set/{00..99}.tar", "s3://bucket/set", "https://a/b.tar"]
+    "shards", ["set", "set/{00..99}.tar", "s3://bucket/set", "https://a/b.tar", "http://a"]
 )
 def test_shards_that_can(shards: str) -> None:
     spec = parsed({"source": "webdataset", "shards": shards})

@@ -243,6 +243,7 @@ def test_test_images_that_cannot_be_guessed_are_asked_for() -> None:
         {"job": "a1"},
         {"run": "a1"},
         {"model": "models:/name/1"},
+        {"model": "models:/name@candidate"},
         {"path": "weights.pth", "backbone": {"name": "resnet50"}},
         {"untrained": {"name": "resnet18"}},
     ],
@@ -261,6 +262,49 @@ def test_an_encoder_comes_from_one_place(encoder: dict[str, object]) -> None:
     assert spec.name == "knn"
 
 
+def evaluation(protocol: dict[str, object], workers: int) -> dict[str, object]:
+    digits = {"source": "digits"}
+    return {
+        "kind": "evaluate",
+        "encoder": {"job": "a"},
+        "protocol": protocol,
+        "data": {"train": digits, "test": digits | {"split": "test"}},
+        "resources": {"workers": workers, "cpus": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {"name": "knn"},
+        {"name": "linear"},
+        {"name": "svm"},
+        {"name": "few_shot"},
+        {"name": "retrieval"},
+        {"name": "features"},
+    ],
+)
+def test_several_workers_compute_the_representations(protocol: dict[str, object]) -> None:
+    spec = parse_spec(evaluation(protocol, workers=4))
+    assert str(spec.needs()) == "4 × 3 CPUs"
+    assert not spec.runs_in_driver(spec.needs().count)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "named"),
+    [
+        ({"name": "linear", "augment": True}, "linear with augment"),
+        ({"name": "finetune"}, "finetune"),
+    ],
+)
+def test_a_protocol_that_trains_a_network_has_one_worker(
+    protocol: dict[str, object], named: str
+) -> None:
+    fault = faults_of(evaluation(protocol, workers=2))["resources.workers"]
+    assert fault.startswith(f"protocol {named} trains in one process: use 1; knn, ")
+    assert parse_spec(evaluation(protocol, workers=1)).needs().count == 1
+
+
 @pytest.mark.parametrize("encoder", [{"jb": 1}, {}, "01a209db7de515276b09", 3, None, []])
 def test_an_encoder_from_nowhere_is_refused(encoder: object) -> None:
     faults = faults_of(
@@ -272,6 +316,15 @@ def test_an_encoder_from_nowhere_is_refused(encoder: object) -> None:
         }
     )
     assert "job, run, model, path, untrained" in faults["encoder"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["name/1", "models:/name", "models:/name@", "models:/@a", "models:/a/1/2", "models:/a@b@"],
+)
+def test_an_address_of_no_model_is_refused(address: str) -> None:
+    spec = evaluation({"name": "knn"}, workers=1) | {"encoder": {"model": address}}
+    assert "pattern" in faults_of(spec)["encoder.model"]
 
 
 def test_the_schema_names_both_kinds() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vicreg_platform.schedules.spec import ScheduleSpec, read_schedule
-from vicreg_platform.specs import KINDS, AnySpec, PretrainSpec, SweepSpec, parse_spec
+from vicreg_platform.specs import KINDS, AnySpec, EvaluateSpec, PretrainSpec, SweepSpec, parse_spec
 from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
 
 STORED = Path(__file__).parents[2] / "stored"
@@ -124,3 +124,10 @@ def test_jobs_from_before_another_way_to_crop_keep_theirs(pretrain: dict[str, An
     sweep = read_spec(stored(VERSIONS[0], "sweep"), None)
     assert isinstance(sweep, SweepSpec)
     assert sweep.base["augmentation"]["resample"] == "pillow"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_evaluations_from_before_several_workers_have_one(version: str) -> None:
+    spec = read_spec(stored(version, "evaluate"), 5)
+    assert isinstance(spec, EvaluateSpec)
+    assert spec.resources.workers == 1

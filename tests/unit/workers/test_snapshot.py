@@ -1,10 +1,13 @@
 """A snapshot does not change with what it was taken of, and its memory is used again."""
 
+import threading
 from collections import OrderedDict
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from vicreg_workers import snapshot as snapshot_module
 from vicreg_workers.snapshot import Snapshot
 
 
@@ -36,6 +39,44 @@ def test_the_memory_is_used_again() -> None:
     assert second[0].data_ptr() == first[0].data_ptr()
     assert second[0].tolist() == [2.0, 2.0, 2.0]
     assert second[1].shape == (5,)  # which has grown
+
+
+def test_room_is_made_before_the_first_copy() -> None:
+    weights = torch.arange(6.0).view(2, 3).T
+    state = {"weights": weights, "none": torch.empty(0), "step": 1}
+    snapshot = Snapshot()
+    snapshot.make_room(state)
+    copy = snapshot.take(state)
+    assert torch.equal(copy["weights"], weights)
+    assert copy["weights"].stride() == weights.stride()
+    # A state that has changed meanwhile is copied all the same.
+    snapshot.make_room({"weights": torch.zeros(4)})
+    grown = snapshot.take(state | {"more": torch.ones(2)})
+    assert torch.equal(grown["weights"], weights)
+    assert grown["more"].tolist() == [1.0, 1.0]
+
+
+def test_the_first_copy_uses_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory is asked for when the training waits."""
+    snapshot = Snapshot()
+    state = {"weights": torch.ones(5), "momentum": [torch.zeros(3)]}
+    made = record_of_memory(monkeypatch)
+    snapshot.make_room(state)
+    snapshot.take(state)
+    assert [thread for _, thread in made] == ["snapshot", "snapshot"]
+    assert {count for count, _ in made} == {5, 3}
+
+
+def record_of_memory(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str]]:
+    """How many numbers memory is asked for, and the thread that asks."""
+    made: list[tuple[int, str]] = []
+
+    def recorded(tensor: Tensor) -> Tensor:
+        made.append((tensor.numel(), threading.current_thread().name))
+        return torch.empty_like(tensor)
+
+    monkeypatch.setattr(snapshot_module, "_empty_like", recorded)
+    return made
 
 
 def test_the_layout_is_kept() -> None:

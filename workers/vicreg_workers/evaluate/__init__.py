@@ -1,1 +1,1 @@
-"""Evaluation jobs, in one process."""
+"""Evaluation jobs: one process, or several on Ray Train."""

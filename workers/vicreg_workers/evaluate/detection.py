@@ -73,7 +73,7 @@ def evaluate_detection(evaluation: Evaluation, protocol: DetectionProtocol) -> d
     evaluation.leave_out(train, corrupt)
     evaluation.leave_out(test, result.corrupt)
     figure = detection_picture(result.examples, train.categories)
-    evaluation.outbox.file("pictures/detection.png", figure)
+    evaluation.file("pictures/detection.png", figure)
     metrics = {f"detection/{name}": value for name, value in result.boxes.items()}
     for name, value in (result.masks or {}).items():
         metrics[f"detection/mask_{name}"] = value

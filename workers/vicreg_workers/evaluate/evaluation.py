@@ -13,22 +13,36 @@ from torch import Tensor, nn
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
+from vicreg_platform.contract.tags import ENCODER_TAG
 from vicreg_platform.data_root import resolve_inside
-from vicreg_platform.specs import EvaluateSpec, SegmentationProtocol, UntrainedEncoder
+from vicreg_platform.specs import (
+    EvaluateSpec,
+    ModelEncoder,
+    SegmentationProtocol,
+    UntrainedEncoder,
+)
+from vicreg_platform.specs.evaluate import Encoder
 from vicreg_workers.encoder import load_encoder
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.images import Images, classes_in_train, unreadable
 from vicreg_workers.selfsup.data.sources import open_images
+from vicreg_workers.selfsup.distributed import (
+    first_before_others,
+    from_first,
+    gather_objects,
+    take_from_first,
+)
 from vicreg_workers.selfsup.evaluation.features import (
     Features,
     calibrate_batchnorm,
-    extract_features,
+    extract_together,
 )
 from vicreg_workers.selfsup.evaluation.metrics import top_k_accuracy
 from vicreg_workers.selfsup.model.feature_map import FeatureMap
 from vicreg_workers.selfsup.model.precision import autocast
 from vicreg_workers.storage import INDEXES, Folder
 from vicreg_workers.tracking.outbox import Outbox
+from vicreg_workers.weights import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +53,7 @@ class Evaluation:
     Args:
         assignment: the attempt.
         spec: its spec.
-        outbox: the run's.
+        outbox: the run's, on the first worker; else None.
         device: where the encoder runs.
 
     Raises:
@@ -48,11 +62,15 @@ class Evaluation:
     """
 
     def __init__(
-        self, assignment: Assignment, spec: EvaluateSpec, outbox: Outbox, device: torch.device
+        self,
+        assignment: Assignment,
+        spec: EvaluateSpec,
+        outbox: Outbox | None,
+        device: torch.device,
     ) -> None:
         root = Path(assignment.data_root)
         locate = partial(resolve_inside, root)
-        self.outbox = outbox
+        self._outbox = outbox
         self.device = device
         self.pinned = device.type == "cuda"
         """Whether batches are made in pinned memory."""
@@ -61,11 +79,16 @@ class Evaluation:
         # With one CPU, this process reads the images itself.
         self.loaders = spec.resources.cpus - 1
         keep = Folder.of_job(assignment.storage, INDEXES)
-        self.train_images = open_images(spec.data.train, locate, keep, self.loaders)
-        self.test_images = open_images(spec.data.test, locate, keep, self.loaders)
+        # The first worker lists them, and the others find its index.
+        self.train_images, self.test_images = first_before_others(
+            lambda: tuple(
+                open_images(each, locate, keep, self.loaders)
+                for each in (spec.data.train, spec.data.test)
+            )
+        )
         if spec.protocol.name not in ("features", "segmentation", "detection"):
             require_labels(train=self.train_images, test=self.test_images)
-        outbox.reached("data_open")
+        self._reached("data_open")
         self.interpolation = spec.data.interpolation
         self.hold = spec.data.train.hold
         self.image_size = spec.data.train.image_size
@@ -74,7 +97,7 @@ class Evaluation:
         self.test_size = spec.data.test.image_size
         self._train_classes = classes_in_train(self.train_images, self.test_images)
         encoder, self.encoder_step = load_encoder(
-            spec.encoder,
+            self._resolved(spec.encoder, assignment.tracking_uri),
             self.image_size,
             assignment.encoder_run_id,
             assignment.tracking_uri,
@@ -93,26 +116,70 @@ class Evaluation:
                 self.loaders,
                 self.interpolation,
             )
-        outbox.reached("network_built")
+            take_from_first(self.encoder.buffers())
+        self._features: tuple[Features, Features] | None = None
+        self._reached("network_built")
+
+    def _resolved(self, encoder: Encoder, tracking_uri: str) -> Encoder:
+        """The encoder with its version in the model registry, the same on all workers."""
+        if not isinstance(encoder, ModelEncoder):
+            return encoder
+        # An alias may move between the workers' questions.
+        resolved = from_first(partial(version_of, encoder.model, tracking_uri))
+        version: str = gather_objects(resolved)[0]
+        if self._outbox is not None:
+            self._outbox.tags({ENCODER_TAG: version})
+        return ModelEncoder(model=version)
+
+    def _reached(self, moment: str) -> None:
+        if self._outbox is not None:
+            self._outbox.reached(moment)
+
+    def file(self, path: str, content: bytes | Path) -> None:
+        """Store an artifact of the run: see ``Outbox.file``."""
+        if self._outbox is not None:
+            self._outbox.file(path, content)
 
     def progress(self, total: int) -> ImagesDone:
         """Reports progress out of ``total`` images."""
-        return ImagesDone(self.outbox, total)
+        return ImagesDone(self._outbox, total)
 
-    def features(self) -> tuple[Features, Features]:
-        """The encoder's representations of the training and the test images."""
+    def extract(self) -> tuple[Features, Features]:
+        """Compute the representations of the training and the test images with all workers.
+
+        Every worker calls it once.
+
+        Returns:
+            Those of all images on the first worker; of its part on each other.
+        """
         count = len(self.train_images)
         progress = self.progress(count + len(self.test_images))
         train = self._extract(
             self.encoder, self.train_images, self.image_size, progress, already_done=0
         )
-        return train, self.outputs_on_test(self.encoder, progress, already_done=count)
+        return train, self._extract(
+            self.encoder, self.test_images, self.test_size, progress, already_done=count
+        )
+
+    def features(self) -> tuple[Features, Features]:
+        """The encoder's representations of the training and the test images.
+
+        They are computed once: a protocol that uses them does not train the encoder.
+        """
+        if self._features is None:
+            self._features = self.extract()
+        train, test = self._features
+        self.leave_out(self.train_images, train.corrupt)
+        self.leave_out(self.test_images, test.corrupt)
+        return train, test
 
     def outputs_on_test(
         self, network: nn.Module, progress: ImagesDone, already_done: int
     ) -> Features:
         """A network's outputs for the test images."""
-        return self._extract(network, self.test_images, self.test_size, progress, already_done)
+        test = self._extract(network, self.test_images, self.test_size, progress, already_done)
+        self.leave_out(self.test_images, test.corrupt)
+        return test
 
     def test_labels(self, test: Features) -> Tensor:
         """The labels of the test images, as classes of the training images; -1 for none."""
@@ -165,7 +232,7 @@ class Evaluation:
         progress: ImagesDone,
         already_done: int,
     ) -> Features:
-        features = extract_features(
+        features = extract_together(
             network,
             images,
             image_size,
@@ -175,7 +242,6 @@ class Evaluation:
             self.interpolation,
             self.autocast,
         )
-        self.leave_out(images, features.corrupt)
         problem = features.problem()
         if problem is not None:
             raise UserFailure(problem)
@@ -185,13 +251,15 @@ class Evaluation:
 class ImagesDone:
     """Reports how many images have been processed, and how fast."""
 
-    def __init__(self, outbox: Outbox, total: int) -> None:
+    def __init__(self, outbox: Outbox | None, total: int) -> None:
         self._outbox = outbox
         self._total = total
         self._started = time.perf_counter()
 
     def report(self, done: int) -> None:
         """Report that ``done`` images have been processed."""
+        if self._outbox is None:
+            return
         rate = done / max(time.perf_counter() - self._started, 1e-9)
         self._outbox.progress(
             Progress(

@@ -36,5 +36,5 @@ def export_features(evaluation: Evaluation, protocol: ExportProtocol) -> dict[st
         except BaseException:
             Path(file.name).unlink()
             raise
-    evaluation.outbox.file("features.npz", Path(file.name))
+    evaluation.file("features.npz", Path(file.name))
     return {}

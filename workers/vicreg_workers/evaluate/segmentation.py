@@ -80,7 +80,7 @@ def evaluate_segmentation(
     )
     evaluation.leave_out(train, corrupt)
     evaluation.leave_out(test, result.corrupt)
-    evaluation.outbox.file("pictures/segmentation.png", segmentation_picture(result.examples))
+    evaluation.file("pictures/segmentation.png", segmentation_picture(result.examples))
     return {
         "segmentation/miou": result.miou,
         "segmentation/pixel_accuracy": result.pixel_accuracy,

@@ -163,6 +163,10 @@ class RunContext:
             kept = False
         return f"`vicreg replay {job_id}` repeats the step" if gather_objects(kept)[0] else None
 
+    def will_save(self, state: State) -> None:
+        """See ``Context.will_save``."""
+        self._checkpoints.make_room(state)
+
     def save(self, state: State) -> None:
         """See ``Context.save``. Points that MLflow does not have yet are saved with it."""
         if self._outbox is not None:

@@ -14,10 +14,11 @@ from torch import nn
 
 from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.checkpoint import CheckpointReport
-from vicreg_platform.contract.tags import ATTEMPT_TAG, CHECKPOINTS_TAG, GPU_TAG, HOST_TAG
+from vicreg_platform.contract.tags import ATTEMPT_TAG, CHECKPOINTS_TAG, ENCODER_TAG
 from vicreg_platform.contract.timeline import AttemptTimeline, Timeline
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import PretrainSpec
+from vicreg_platform.specs.init import ModelWeights
 from vicreg_workers.checkpoints import Checkpoints
 from vicreg_workers.encoder import encoder_files
 from vicreg_workers.failures import as_job_failures, naming_held_images
@@ -25,16 +26,16 @@ from vicreg_workers.log_format import configure_logging
 from vicreg_workers.pretrain.context import Report, RunContext
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.sources import open_images
-from vicreg_workers.selfsup.distributed import from_first, gather_objects, rank
+from vicreg_workers.selfsup.distributed import first_before_others, rank
 from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
 from vicreg_workers.selfsup.monitor.probe import Labelled
 from vicreg_workers.selfsup.train import Pretraining
 from vicreg_workers.stop_signal import StopSignal
 from vicreg_workers.storage import INDEXES, Folder
-from vicreg_workers.tracking.machine import environment_tags
+from vicreg_workers.tracking.machine import environment_tags_of_all
 from vicreg_workers.tracking.outbox import Outbox
 from vicreg_workers.tracking.run import run_of
-from vicreg_workers.weights import FOLDER, load_initial_weights
+from vicreg_workers.weights import FOLDER, load_initial_weights, version_of
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def _train(
     timeline: Timeline,
     report: Report | None,
 ) -> None:
-    tags = _tags(assignment, device)
+    tags = environment_tags_of_all(device) | {ATTEMPT_TAG: str(assignment.attempt)}
     # With one CPU, the training thread reads the images itself.
     loaders = spec.resources.cpus_per_worker - 1
     with ExitStack() as stack:
@@ -111,7 +112,7 @@ def _train(
         images, labelled = _opened(assignment, spec, loaders)
         if outbox is not None:
             outbox.reached("data_open")
-        initialise = _starting_from(assignment, spec)
+        initialise = _starting_from(assignment, spec, outbox)
         pretraining = Pretraining(spec, images, context, labelled, initialise)
         stop.training()
         with naming_held_images(pretraining.batches.held_bytes):
@@ -145,34 +146,34 @@ def _opened(
         )
         return images, Labelled(train, probe.train.image_size, test, probe.test.image_size)
 
-    return from_first(opened) or opened()
+    return first_before_others(opened)
 
 
 def _starting_from(
-    assignment: Assignment, spec: PretrainSpec
+    assignment: Assignment, spec: PretrainSpec, outbox: Outbox | None
 ) -> Callable[[nn.Module], None] | None:
     """What loads the weights of ``init`` into a backbone, if there is one."""
-    if spec.init is None:
+    init = spec.init
+    if init is None:
         return None
-    return partial(
-        load_initial_weights,
-        init=spec.init,
-        spec=spec.backbone,
-        job_run_id=assignment.encoder_run_id,
-        tracking_uri=assignment.tracking_uri,
-        data_root=Path(assignment.data_root),
-    )
 
+    def initialise(backbone: nn.Module) -> None:
+        named = init
+        if isinstance(named, ModelWeights):
+            version = version_of(named.model, assignment.tracking_uri)
+            named = named.model_copy(update={"model": version})
+            if outbox is not None:
+                outbox.tags({ENCODER_TAG: version})
+        load_initial_weights(
+            backbone,
+            init=named,
+            spec=spec.backbone,
+            job_run_id=assignment.encoder_run_id,
+            tracking_uri=assignment.tracking_uri,
+            data_root=Path(assignment.data_root),
+        )
 
-def _tags(assignment: Assignment, device: torch.device) -> dict[str, str]:
-    """The run's tags: the machines of all workers."""
-    everywhere: list[dict[str, str]] = gather_objects(environment_tags(device))
-    tags = everywhere[0] | {ATTEMPT_TAG: str(assignment.attempt)}
-    for name in (HOST_TAG, GPU_TAG):
-        values = sorted({worker[name] for worker in everywhere if name in worker})
-        if values:
-            tags[name] = ", ".join(values)
-    return tags
+    return initialise
 
 
 def _tell(outbox: Outbox, report: CheckpointReport) -> None:

@@ -89,6 +89,12 @@ class Context(Protocol):
             The same on every worker: how to repeat the step, for the user; None if nothing is kept.
         """
 
+    def will_save(self, state: State) -> None:
+        """Told after the first step what states will be like, to make room for them.
+
+        Returns at once. Every worker calls it.
+        """
+
     def save(self, state: State) -> None:
         """Begin to save ``state`` as it is now. Every worker calls it.
 
@@ -143,6 +149,9 @@ class NullContext:
     def capture(self, take: Callable[[], Capture | None]) -> str | None:
         """Return None: nothing is kept."""
         return None
+
+    def will_save(self, state: State) -> None:
+        """Do nothing."""
 
     def save(self, state: State) -> None:
         """Discard the state."""

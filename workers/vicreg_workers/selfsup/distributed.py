@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -11,6 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 Value = TypeVar("Value")
+
+ROWS_SENT = 2**14
+"""Rows that one process sends to another at once."""
 
 
 def world_size() -> int:
@@ -139,6 +142,40 @@ def from_first(call: Callable[[], Value]) -> Value | None:
     if problem is not None:
         raise problem
     return value
+
+
+def first_before_others(call: Callable[[], Value]) -> Value:
+    """Call a function on the first process, then on the others, which find what it has made.
+
+    Raises:
+        Exception: on every process, what it raised on the first one.
+    """
+    made = from_first(call)
+    return cast(Value, made) if rank() == 0 else call()
+
+
+def rows_on_first(rows: Tensor, counts: Sequence[int]) -> Tensor:
+    """The rows of all processes in rank order, on the first process; its own on each other.
+
+    No process but the first holds more than its own, and it takes a few of another at a time.
+
+    Args:
+        rows: of this process, ``[counts[rank], F]`` and contiguous; all have one width and type.
+        counts: how many each process has.
+    """
+    if world_size() == 1:
+        return rows
+    if rank() > 0:
+        for some in torch.split(rows, ROWS_SENT):
+            dist.send(some, 0)
+        return rows
+    everything = rows.new_empty(sum(counts), rows.shape[1])
+    places = torch.split(everything, list(counts))
+    places[0].copy_(rows)
+    for sender, place in enumerate(places[1:], start=1):
+        for some in torch.split(place, ROWS_SENT):
+            dist.recv(some, sender)
+    return everything
 
 
 def take_from_first(tensors: Iterable[Tensor]) -> None:

@@ -310,6 +310,8 @@ class Pretraining:
             if not self._stepped:
                 self._stepped = True
                 self._context.reached("first_step")
+                # Not sooner: the optimiser has its momentum from the first step on.
+                self._context.will_save(self._state())
             logs = self.progress.every_steps(RECORD_EVERY)
             stopping = False
             if logs or self._context.device.type == "cpu":

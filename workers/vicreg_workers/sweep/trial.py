@@ -52,9 +52,10 @@ def run_trial(config: dict[str, Any], assignment: str) -> None:
         if trial.worker_count == 1:
             _train_here(trial)
         else:
-            from vicreg_workers.pretrain.driver import fit, scaling_of
+            from vicreg_workers.pretrain.driver import fit
+            from vicreg_workers.worker_group import group_of
 
-            fit(trial, scaling_of(trial), Timeline(), [TuneReportCallback()])
+            fit(trial, group_of(trial), Timeline(), [TuneReportCallback()])
     except JobFailure as failure:
         if failure.failure_class is FailureClass.INFRASTRUCTURE:
             raise

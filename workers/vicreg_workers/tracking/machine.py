@@ -19,6 +19,7 @@ from vicreg_platform.contract.tags import (
     TORCH_TAG,
     VERSION_TAG,
 )
+from vicreg_workers.selfsup.distributed import gather_objects
 
 
 def environment_tags(device: torch.device) -> dict[str, str]:
@@ -35,6 +36,17 @@ def environment_tags(device: torch.device) -> dict[str, str]:
         tags[COMMIT_TAG] = commit
     if device.type == "cuda":
         tags[GPU_TAG] = torch.cuda.get_device_name(device)
+    return tags
+
+
+def environment_tags_of_all(device: torch.device) -> dict[str, str]:
+    """Those of the first worker, with the machines and GPUs of all. Every worker calls it."""
+    everywhere: list[dict[str, str]] = gather_objects(environment_tags(device))
+    tags = dict(everywhere[0])
+    for name in (HOST_TAG, GPU_TAG):
+        values = sorted({worker[name] for worker in everywhere if name in worker})
+        if values:
+            tags[name] = ", ".join(values)
     return tags
 
 

@@ -162,7 +162,7 @@ function Cost({ check }: { check: DryRun }) {
 }
 
 type Resolved = {
-  resources?: { cpus_per_worker?: number; gpus_per_worker?: number };
+  resources?: { cpus_per_worker?: number; gpus_per_worker?: number; cpus?: number; gpus?: number };
   evaluations?: unknown[];
 };
 
@@ -171,10 +171,9 @@ function needs(spec: Record<string, unknown>): string {
   const parts = ["The spec is valid."];
   const workers = workersOf(spec);
   if (resources !== undefined && workers !== null) {
-    const each = [
-      resources.cpus_per_worker ? plural(resources.cpus_per_worker, "CPU") : "",
-      resources.gpus_per_worker ? plural(resources.gpus_per_worker, "GPU") : "",
-    ].filter(Boolean);
+    const cpus = resources.cpus_per_worker ?? resources.cpus;
+    const gpus = resources.gpus_per_worker ?? resources.gpus;
+    const each = [cpus ? plural(cpus, "CPU") : "", gpus ? plural(gpus, "GPU") : ""].filter(Boolean);
     parts.push(`It needs ${workersText(workers)} of ${each.join(" and ")}.`);
   }
   if (evaluations !== undefined && evaluations.length > 0) {

@@ -18,6 +18,7 @@ from vicreg_workers.selfsup.data.crops import open_crops
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.data.read_crops import ReadCrops
+from vicreg_workers.selfsup.data.shared_memory import in_flight
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.data.steps import Chosen, Cropped
 
@@ -44,7 +45,7 @@ def crops(
     loaders: int = 0,
 ) -> Cropped:
     spec = Augmentation.model_validate({"resample": resample})
-    made = ReadCrops(images, spec, torch.device("cpu"), loaders, interpolation)
+    made = ReadCrops(images, spec, torch.device("cpu"), in_flight(loaders, 1), interpolation)
     return next(iter(made.of([step._replace(sides=(size, size))])))
 
 

@@ -1,7 +1,6 @@
 """Images are opened as the spec says, and unreadable ones do not stop a run."""
 
 import os
-import shutil
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -24,7 +23,6 @@ from vicreg_workers.selfsup.data.crops import _hold, open_crops
 from vicreg_workers.selfsup.data.decoding import Picture
 from vicreg_workers.selfsup.data.evaluation_batches import plain_batches
 from vicreg_workers.selfsup.data.images import Images
-from vicreg_workers.selfsup.data.shared_memory import loaders_within
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.data.training_batches import ViewBatches
 from vicreg_workers.selfsup.data.transforms import PlainView, normalised
@@ -231,19 +229,6 @@ def test_loaders_live_from_epoch_to_epoch(tmp_path: Path) -> None:
         assert children() - before == loaders
     del batches, made
     assert psutil.wait_procs(loaders, timeout=20)[1] == []
-
-
-def test_loaders_are_as_many_as_shared_memory_has_room_for(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    free = shutil.disk_usage("/dev/shm").free
-    # Half of what is free, with two batches for each.
-    assert loaders_within(8, free // (2 * 2 * 100)) == 8
-    assert caplog.records == []
-    assert loaders_within(8, int(free / (2 * 2 * 3.5))) == 3
-    assert "3 of 8 loaders are used: /dev/shm has" in caplog.text
-    assert loaders_within(8, free) == 0
-    assert loaders_within(0, free) == 0
 
 
 def test_batches_are_reshuffled_each_epoch_and_repeat_for_a_seed(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tests.integration.conftest import wait_until
 from tests.unit.selfsup.data.test_sources import folder_spec, make_folder, under
 from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.specs import Augmentation
@@ -19,7 +21,8 @@ from vicreg_workers.selfsup.data import crops
 from vicreg_workers.selfsup.data.decoding import AnyPicture
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.random_parameters import draw_colours, draw_crops, generator_for
-from vicreg_workers.selfsup.data.sources import open_images
+from vicreg_workers.selfsup.data.shared_memory import HERE, InFlight
+from vicreg_workers.selfsup.data.sources import Subset, open_images
 from vicreg_workers.selfsup.data.training_batches import Batch, ViewBatches
 
 GROWING = ((0, 12), (2, 16))
@@ -142,13 +145,39 @@ def test_shared_memory_has_room_for_the_largest_batch(
     Image.new("RGB", (20, 14)).save(root / "class-1" / "3.png")
     asked: list[int] = []
 
-    def noted(loaders: int, batch_bytes: int) -> int:
+    def noted(loaders: int, batch_bytes: int) -> InFlight:
         asked.append(batch_bytes)
-        return 0
+        return HERE
 
-    monkeypatch.setattr(crops, "loaders_within", noted)
+    monkeypatch.setattr(crops, "in_flight", noted)
     batches_of(images_in(tmp_path), ((0, 24), (1, 16)), LOCAL, loaders=2)
     assert asked == [4 * 3 * (2 * 24**2 + 3 * 8**2)]
+
+
+class Noting(Subset):
+    """Images that leave a file for each that is opened, by whichever process."""
+
+    folder: Path
+
+    def open(self, index: int) -> AnyPicture:
+        (self.folder / str(uuid.uuid4())).touch()
+        return super().open(index)
+
+
+def test_a_loader_is_as_many_batches_ahead_as_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_folder(tmp_path / "set")
+    whole = images_in(tmp_path)
+    images = Noting(whole, range(len(whole)))
+    images.folder = tmp_path / "opened"
+    images.folder.mkdir()
+    monkeypatch.setattr(crops, "in_flight", lambda loaders, batch_bytes: InFlight(1, 3))
+    monkeypatch.setattr(crops, "_common_shape", lambda images: None)
+    batches = iter(batches_of(images, loaders=1).epoch(0))
+    next(batches)
+    # The batch that is used, and three more.
+    wait_until(lambda: len(list(images.folder.iterdir())) == 4 * (1 + 3))
 
 
 def made_by_each(folder: Path) -> list[list[Tensor]]:

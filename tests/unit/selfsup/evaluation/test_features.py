@@ -1,17 +1,23 @@
-"""Many representations are kept in half precision, and computed with a few at a time."""
+"""Representations: of several processes, in half precision, computed with a few at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.specs import LinearProtocol
+from vicreg_workers.selfsup import distributed
+from vicreg_workers.selfsup.data.decoding import DecodedPicture
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch
+from vicreg_workers.selfsup.data.images import Images
+from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation import features as module
 from vicreg_workers.selfsup.evaluation import linear
-from vicreg_workers.selfsup.evaluation.features import Features, features_of
+from vicreg_workers.selfsup.evaluation.features import Features, extract_together, features_of
 from vicreg_workers.selfsup.evaluation.knn import knn_scores
 from vicreg_workers.selfsup.evaluation.linear import linear_probe
 from vicreg_workers.selfsup.evaluation.retrieval import retrieval_metrics
@@ -73,6 +79,85 @@ def test_many_representations_are_kept_in_half_precision(monkeypatch: pytest.Mon
 def test_representations_that_are_not_finite_are_a_problem() -> None:
     made, _ = extracted(scale=float("nan"))
     assert "weights are broken" in str(made.problem())
+
+
+class Greys(Images):
+    """Images of one colour each, of which those of some indices cannot be read."""
+
+    def __init__(self, count: int, corrupt: Sequence[int] = ()) -> None:
+        self.labels = [index % 3 for index in range(count)]
+        self.classes = ["a", "b", "c"]
+        self._corrupt = corrupt
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def open(self, index: int) -> DecodedPicture:
+        if index in self._corrupt:
+            raise OSError("broken")
+        return DecodedPicture(Image.new("RGB", (4, 4), (index, 255 - index, 7 * index % 256)))
+
+    def name(self, index: int) -> str:
+        return f"grey {index}"
+
+
+def extracted_in_batches_of_4(
+    count: int, corrupt: Sequence[int], float32_bytes: int
+) -> tuple[Features, list[int]]:
+    """The features that this process gets, and the progress that it has reported."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(32, 5))
+    reported: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BATCH_SIZE", 4)
+        patch.setattr(module, "FLOAT32_BYTES", float32_bytes)
+        patch.setattr(distributed, "ROWS_SENT", 3)
+        found = extract_together(network, Greys(count, corrupt), 4, CPU, progress=reported.append)
+    return found, reported
+
+
+@pytest.mark.parametrize("float32_bytes", [2**30, 1])
+@pytest.mark.parametrize(
+    ("count", "corrupt"),
+    [
+        (30, (5, 17, 29)),
+        (30, range(16, 30)),  # nothing that the last processes can read
+        (30, range(16)),  # nothing that the first ones can
+        (3, ()),  # one batch
+    ],
+)
+@pytest.mark.parametrize("size", ["two_processes", "four_processes"])
+def test_several_processes_find_what_one_finds(
+    request: pytest.FixtureRequest,
+    size: str,
+    count: int,
+    corrupt: Sequence[int],
+    float32_bytes: int,
+) -> None:
+    processes: Gloo = request.getfixturevalue(size)
+    alone, _ = extracted_in_batches_of_4(count, corrupt, float32_bytes)
+    (first, reported), *others = processes.run(
+        extracted_in_batches_of_4, count, corrupt, float32_bytes
+    )
+    assert first.representations.dtype == alone.representations.dtype
+    assert torch.equal(first.representations, alone.representations)
+    assert torch.equal(first.labels, alone.labels)
+    assert torch.equal(first.indices, alone.indices)
+    assert first.corrupt == alone.corrupt == tuple(corrupt)
+    # No process but the first holds more than its equal part of the 8 batches.
+    assert all(len(part.indices) <= 8 // (len(others) + 1) * 4 for part, _ in others)
+    if reported:
+        assert reported[-1] == count
+
+
+def none_readable() -> str:
+    with pytest.raises(InvalidInput) as caught:
+        extracted_in_batches_of_4(30, range(30), 2**30)
+    return str(caught.value)
+
+
+def test_every_process_says_that_no_image_can_be_read(two_processes: Gloo) -> None:
+    assert two_processes.run(none_readable) == ["data: none of 30 images can be read"] * 2
 
 
 def drawn(count: int, seed: int) -> Features:

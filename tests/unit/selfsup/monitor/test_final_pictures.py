@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -61,6 +65,36 @@ def test_without_umap_the_map_is_that_of_two_principal_components(
     for classes in ([], ["a", "b"], [str(n) for n in range(30)]):
         labels = [n % max(1, len(classes)) for n in range(300)]
         assert plots.embedding_map(placed, labels, classes).startswith(PNG)
+
+
+def test_with_umap_the_map_keeps_neighbours_together() -> None:
+    pytest.importorskip("umap", reason="umap-learn is not installed")
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(300) % 3
+    z = 5 * torch.eye(3, 16)[group] + torch.randn(300, 16, generator=generator)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        placed, again = embedding_map(z), embedding_map(z)
+    assert (placed.method, placed.problem) == ("UMAP", None)
+    assert torch.equal(placed.points, again.points)
+    distances = torch.cdist(placed.points, placed.points).fill_diagonal_(torch.inf)
+    assert (group[distances.argmin(dim=1)] == group).float().mean() > 0.98
+
+
+def test_a_umap_that_fails_is_replaced_and_said_to_fail(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As umap-learn does where its compiled code can be kept nowhere."""
+    text = "cannot cache function 'rdist': no locator available for file '/umap/layouts.py'"
+    (tmp_path / "umap.py").write_text(f"raise RuntimeError({text!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "umap", raising=False)
+    placed = embedding_map(torch.randn(40, 4, generator=torch.Generator().manual_seed(0)))
+    assert placed.method == "PCA"
+    assert placed.problem == (
+        f"UMAP, which is installed, fails: RuntimeError: {text}; "
+        "set NUMBA_CACHE_DIR to a folder that the workers can write to"
+    )
 
 
 def test_a_spectrum_is_drawn_with_and_without_its_line() -> None:

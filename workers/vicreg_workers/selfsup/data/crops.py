@@ -18,7 +18,7 @@ from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.memory import memory_limit
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.data.read_crops import ReadCrops, candidates, read_or_next
-from vicreg_workers.selfsup.data.shared_memory import loaders_within
+from vicreg_workers.selfsup.data.shared_memory import in_flight
 from vicreg_workers.selfsup.data.steps import Chosen, Cropped
 from vicreg_workers.selfsup.data.transforms import crop_batch
 from vicreg_workers.selfsup.distributed import processes_on_node
@@ -81,8 +81,7 @@ def open_crops(
         if held is not None:
             pixels, sources, broken = held
             return _HeldCrops(pixels.to(device), sources, broken, spec, interpolation)
-    loaders = loaders_within(loaders, batch_bytes)
-    return ReadCrops(images, spec, device, loaders, interpolation)
+    return ReadCrops(images, spec, device, in_flight(loaders, batch_bytes), interpolation)
 
 
 class _HeldCrops:

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from vicreg_workers.selfsup.data.random_parameters import generator_for
-from vicreg_workers.selfsup.data.shared_memory import loaders_within
+from vicreg_workers.selfsup.data.shared_memory import in_flight
 from vicreg_workers.selfsup.data.steps import ORDER
 
 Draw = TypeVar("Draw")
@@ -51,10 +51,12 @@ def read_batches(
         pinned: whether their memory is pinned, so that a GPU copies them without a wait.
     """
     largest = max((len(batch) for batch in batches), default=0)
+    ahead = in_flight(loaders, largest * sample_bytes)
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=loaders_within(loaders, largest * sample_bytes),
+        num_workers=ahead.loaders,
+        prefetch_factor=ahead.batches,
         collate_fn=collate,
         pin_memory=pinned,
         # Its own generator: reading images must not change what is drawn next.

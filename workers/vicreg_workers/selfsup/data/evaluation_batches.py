@@ -17,9 +17,14 @@ PlainBatch = tuple[Tensor, Tensor, tuple[int, ...]]
 
 
 def plain_batches(
-    images: Images, transform: PlainView, batch_size: int, loaders: int, pinned: bool = False
+    images: Images,
+    transform: PlainView,
+    batch_size: int,
+    loaders: int,
+    pinned: bool = False,
+    some: range | None = None,
 ) -> Iterator[PlainBatch]:
-    """Yield all images, each once and in order.
+    """Yield images, each once and in order.
 
     Args:
         images: what to read.
@@ -27,10 +32,11 @@ def plain_batches(
         batch_size: images per batch, at least 1.
         loaders: processes that read images; with 0, this process reads them.
         pinned: see ``read_batches``.
+        some: their indices; default: all.
     """
     return read_batches(
         _PlainDataset(images, transform),
-        in_batches(range(len(images)), batch_size),
+        in_batches(range(len(images)) if some is None else some, batch_size),
         loaders,
         transform.bytes,
         _collate_readable,

@@ -22,6 +22,7 @@ from vicreg_workers.selfsup.data.random_parameters import (
     draw_flips,
     generator_for,
 )
+from vicreg_workers.selfsup.data.shared_memory import InFlight
 from vicreg_workers.selfsup.data.steps import Chosen, Cropped
 from vicreg_workers.selfsup.errors import InvalidInput, SelfsupError
 
@@ -54,7 +55,7 @@ class ReadCrops:
         images: what to read.
         spec: how crops are drawn and resized.
         device: where the crops go.
-        loaders: processes that read images; with 0, this process reads them.
+        ahead: processes that read images, and the batches of each.
         interpolation: how crops are resized.
     """
 
@@ -65,7 +66,7 @@ class ReadCrops:
         images: Images,
         spec: Augmentation,
         device: torch.device,
-        loaders: int,
+        ahead: InFlight,
         interpolation: Interpolation,
     ) -> None:
         self._device = device
@@ -75,9 +76,10 @@ class ReadCrops:
             kind(images, spec, interpolation),
             sampler=self._sampler,
             batch_size=None,
-            num_workers=loaders,
+            num_workers=ahead.loaders,
+            prefetch_factor=ahead.batches,
             # They start once, not at every epoch.
-            persistent_workers=loaders > 0,
+            persistent_workers=ahead.loaders > 0,
             pin_memory=device.type == "cuda",
             # Its own generator: a loader would draw a seed from the global one when it starts.
             generator=torch.Generator().manual_seed(0),

@@ -50,6 +50,9 @@ REFUSED = (400, 401, 403, 404, 405, 410, 416)
 """The same of web servers."""
 
 
+WEB = ("https", "http")
+
+
 class RemoteFiles:
     """Shards in an object store.
 
@@ -62,6 +65,7 @@ class RemoteFiles:
     """
 
     def __init__(self, pattern: str) -> None:
+        self._pattern = pattern
         self._scheme = pattern.partition("://")[0]
         self._cache = BlockCache()
         self._filesystem: Any = None
@@ -160,15 +164,33 @@ class RemoteFiles:
 
     def _found(self, urls: list[str]) -> list[Shard]:
         store = self._store()
-        if len(urls) > 1 or urls[0].endswith(".tar"):
-            with ThreadPoolExecutor(DOWNLOADS) as pool:
-                details = list(pool.map(store.info, urls))
-            return [_shard(each, url) for each, url in zip(details, urls, strict=True)]
-        found = [each for each in store.ls(urls[0], detail=True) if each["name"].endswith(".tar")]
-        if not found:
-            raise InvalidInput(f"data.shards: there are no .tar files in {urls[0]}")
-        named = [(store.unstrip_protocol(each["name"]), each) for each in found]
-        return [_shard(each, url) for url, each in sorted(named, key=lambda pair: pair[0])]
+        details: dict[str, dict[str, Any]] = {}
+        if len(urls) == 1 and not urls[0].endswith(".tar"):
+            listed = store.ls(urls[0], detail=True)
+            details = {store.unstrip_protocol(each["name"]): each for each in listed}
+            urls = sorted(url for url in details if url.endswith(".tar"))
+            if not urls:
+                raise InvalidInput(f"data.shards: there are no .tar files in {self._pattern}")
+        if self._scheme in WEB:
+            # The page of a folder has names alone.
+            details = {}
+            self._refuse_whole_files(urls[0])
+        unknown = [url for url in urls if url not in details]
+        with ThreadPoolExecutor(DOWNLOADS) as pool:
+            details |= zip(unknown, pool.map(store.info, unknown), strict=True)
+        return [_shard(details[url], url) for url in urls]
+
+    def _refuse_whole_files(self, url: str) -> None:
+        """Check that a web server sends a part of a file if it is asked for that.
+
+        Raises:
+            InvalidInput: it does not.
+        """
+        if len(self._store().cat_file(url, start=0, end=1)) > 1:
+            raise InvalidInput(
+                f"data.shards: the server of {url} sends whole files when it is asked for a part "
+                "(HTTP ranges): use one that sends parts, such as nginx, or copy the shards"
+            )
 
     def _store(self) -> Any:
         """The file system of this process: what fsspec has opened does not outlive a fork."""
@@ -192,15 +214,19 @@ class RemoteFiles:
             except InvalidInput:
                 raise
             except Exception as error:  # each store has errors of its own
-                if isinstance(error, NO_SUCH) or getattr(error, "status", None) in REFUSED:
+                cause: BaseException = error
+                if self._scheme in WEB and isinstance(error, FileNotFoundError):
+                    # fsspec says so whatever the server has answered, and if it has not.
+                    cause = error.__cause__ or error
+                if _refuses(cause):
                     raise InvalidInput(
-                        f"data.shards: it cannot be read from the store: {error}"
+                        f"data.shards: it cannot be read from the store: {cause}"
                     ) from None
                 if time.monotonic() + wait > until:
                     raise Unreachable(
-                        f"data.shards: the store does not answer ({type(error).__name__}: {error})"
+                        f"data.shards: the store does not answer ({type(cause).__name__}: {cause})"
                     ) from None
-                logger.warning("the store does not answer, asked again in %.0f s: %s", wait, error)
+                logger.warning("the store does not answer, asked again in %.0f s: %s", wait, cause)
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_WAIT)
 
@@ -386,6 +412,13 @@ def _close_locks() -> None:
 os.register_at_fork(after_in_child=_close_locks)
 
 
+def _refuses(error: BaseException) -> bool:
+    """Whether asking again would not change an answer."""
+    if getattr(error, "certificate_error", None) is not None:
+        return True
+    return isinstance(error, NO_SUCH) or getattr(error, "status", None) in REFUSED
+
+
 def _key(shard: Shard, number: int) -> tuple[str, str]:
     """Where a block lies in the cache. A shard that is replaced has other blocks."""
     identity = f"{shard.name}\n{shard.size}\n{shard.changed}"
@@ -396,7 +429,7 @@ def _shard(details: dict[str, Any], url: str) -> Shard:
     changed = next(
         (
             str(details[key])
-            for key in ("ETag", "etag", "LastModified", "mtime")
+            for key in ("ETag", "etag", "LastModified", "Last-Modified", "mtime")
             if details.get(key)
         ),
         "",
@@ -411,7 +444,7 @@ def _options(scheme: str) -> dict[str, Any]:
     """What bounds the waiting, in each file system's own words."""
     if scheme == "s3":
         return {"config_kwargs": {"connect_timeout": ANSWER, "read_timeout": ANSWER}}
-    if scheme == "https":
+    if scheme in WEB:
         from aiohttp import ClientTimeout
 
         timeout = ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)

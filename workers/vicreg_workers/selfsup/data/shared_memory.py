@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from vicreg_workers.selfsup.distributed import processes_on_node
 
@@ -14,35 +16,52 @@ FOLDER = Path("/dev/shm")
 """Where Linux keeps it. Containers have 64 MB unless they are given more."""
 SHARE = 0.5
 """Of what is free: the part that the loaders of all workers may fill."""
-WAITING = 2
-"""Batches of each loader that are made or wait to be fetched (torch's ``prefetch_factor``)."""
+AHEAD_BYTES = 2**27
+"""What a loader makes ahead of need of small batches: so slow images do not hold up the next."""
+FEWEST, MOST = 2, 8
+"""Batches that a loader makes ahead if there is room, whatever their size."""
 
 
-def loaders_within(loaders: int, batch_bytes: int) -> int:
-    """As many loaders as the shared memory has room for.
+class InFlight(NamedTuple):
+    """What loader processes make, or have made, before it is used."""
+
+    loaders: int
+    batches: int | None
+    """Of each loader, at least 1 (torch's ``prefetch_factor``); None without loaders."""
+
+
+HERE = InFlight(0, None)
+"""The process that uses the batches makes them."""
+
+
+def in_flight(loaders: int, batch_bytes: int) -> InFlight:
+    """As many loaders, and batches of each, as the shared memory has room for.
 
     A loader that finds none left is killed by the system (``SIGBUS``), and the training with it.
+    Where there is little room, each loader has one batch before there are fewer loaders.
 
     Args:
         loaders: processes that may be used.
-        batch_bytes: size of a batch.
-
-    Returns:
-        A number in [0, loaders].
+        batch_bytes: size of the largest batch.
     """
-    if not loaders or not FOLDER.is_dir():
-        return loaders
-    free = shutil.disk_usage(FOLDER).free
-    room = int(free * SHARE / processes_on_node() / (WAITING * batch_bytes))
-    if room < loaders:
-        logger.warning(
-            "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for %d batches;"
-            " give the container more shared memory (docker: --shm-size), or lower the batch size",
-            room,
-            loaders,
-            FOLDER,
-            free / 1e6,
-            WAITING * batch_bytes / 1e6,
-            WAITING,
-        )
-    return min(room, loaders)
+    size = max(1, batch_bytes)
+    room = math.inf
+    if loaders and FOLDER.is_dir():
+        free = shutil.disk_usage(FOLDER).free
+        room = free * SHARE / processes_on_node()
+        if room < loaders * size:
+            logger.warning(
+                "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for a "
+                "batch; give the container more shared memory (docker: --shm-size), or lower the "
+                "batch size",
+                room // size,
+                loaders,
+                FOLDER,
+                free / 1e6,
+                size / 1e6,
+            )
+    used = int(min(loaders, room // size))
+    if not used:
+        return HERE
+    wanted = min(MOST, max(FEWEST, AHEAD_BYTES // size))
+    return InFlight(used, int(min(wanted, room // (used * size))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from vicreg_platform.specs.data import Interpolation
 from vicreg_workers.selfsup.data.evaluation_batches import PlainBatch, plain_batches
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.transforms import PlainView, normalised
+from vicreg_workers.selfsup.distributed import gather_objects, rank, rows_on_first, world_size
 from vicreg_workers.selfsup.errors import InvalidInput
 
 BATCH_SIZE = 256
@@ -87,19 +89,96 @@ def extract_features(
     Raises:
         InvalidInput: no image could be read.
     """
-    view = PlainView(image_size, interpolation)
-    batches = plain_batches(images, view, BATCH_SIZE, loaders, pinned=device.type == "cuda")
-    return features_of(backbone, batches, images.labels, device, progress, autocast)
+    every = range(len(images))
+    return _readable(
+        _computed(
+            backbone,
+            _batches(images, image_size, device, loaders, interpolation, every),
+            images.labels,
+            len(every),
+            device,
+            progress,
+            autocast,
+        )
+    )
 
 
-@torch.no_grad()
+def extract_together(
+    backbone: nn.Module,
+    images: Images,
+    image_size: int,
+    device: torch.device,
+    loaders: int = 0,
+    progress: Callable[[int], None] = lambda done: None,
+    interpolation: Interpolation = "bicubic",
+    autocast: Autocast = nullcontext,
+) -> Features:
+    """Like ``extract_features``, by all processes: each one computes an equal part.
+
+    The parts are whole batches, so that the result is the one of a single process.
+
+    Args:
+        backbone: see ``extract_features``.
+        images: see ``extract_features``.
+        image_size: see ``extract_features``.
+        device: of this process.
+        loaders: of each process.
+        progress: called with the number of images done by all, if they are equally fast.
+        interpolation: see ``extract_features``.
+        autocast: see ``extract_features``.
+
+    Returns:
+        On the first process, the features of all images; on each other, those of its part.
+
+    Raises:
+        InvalidInput: on every process, if no image could be read.
+    """
+    count, mine = len(images), _part_of_process(len(images))
+    part = _computed(
+        backbone,
+        _batches(images, image_size, device, loaders, interpolation, mine),
+        images.labels,
+        len(mine),
+        device,
+        lambda done: progress(round(done / len(mine) * count)),
+        autocast,
+    )
+    return _gathered(part, images.labels)
+
+
+def _part_of_process(count: int) -> range:
+    """The images of this process: as many whole batches as each other has, or one more."""
+    batches = math.ceil(count / BATCH_SIZE)
+    first, end = (batches * (rank() + more) // world_size() for more in (0, 1))
+    return range(first * BATCH_SIZE, min(count, end * BATCH_SIZE))
+
+
+def _gathered(part: Features, labels: Sequence[int]) -> Features:
+    """See ``extract_together``."""
+    rows = part.representations
+    parts = gather_objects((rows.shape, rows.dtype, part.indices, part.corrupt))
+    # A process that could read nothing knows neither width nor type.
+    (_, width), dtype = max(
+        ((shape, dtype) for shape, dtype, *_ in parts), key=lambda each: each[0]
+    )
+    counts = [len(indices) for _, _, indices, _ in parts]
+    corrupt = tuple(index for *_, some in parts for index in some)
+    if not sum(counts):
+        raise _unreadable(len(corrupt))
+    if not len(rows):
+        rows = rows.new_empty(0, width, dtype=dtype)
+    rows = rows_on_first(rows, counts)
+    if rank() > 0:
+        return part
+    indices = torch.cat([indices for _, _, indices, _ in parts])
+    return _labelled(rows, indices, labels, corrupt)
+
+
 def features_of(
     backbone: nn.Module,
     batches: Iterable[PlainBatch],
     labels: Sequence[int],
     device: torch.device,
-    progress: Callable[[int], None] = lambda done: None,
-    autocast: Autocast = nullcontext,
 ) -> Features:
     """Like ``extract_features``, for batches made by ``plain_batches``.
 
@@ -108,16 +187,50 @@ def features_of(
         batches: the batches.
         labels: the labels of all images.
         device: where the backbone is and the features will be.
-        progress: called with the number of images done.
-        autocast: makes the context in which the backbone computes.
 
     Raises:
         InvalidInput: no image could be read.
     """
+    return _readable(_computed(backbone, batches, labels, len(labels), device))
+
+
+def _readable(features: Features) -> Features:
+    if not len(features.labels):
+        raise _unreadable(len(features.corrupt))
+    return features
+
+
+def _unreadable(count: int) -> InvalidInput:
+    return InvalidInput(f"data: none of {count} images can be read")
+
+
+def _batches(
+    images: Images,
+    image_size: int,
+    device: torch.device,
+    loaders: int,
+    interpolation: Interpolation,
+    some: range,
+) -> Iterator[PlainBatch]:
+    view = PlainView(image_size, interpolation)
+    return plain_batches(images, view, BATCH_SIZE, loaders, device.type == "cuda", some)
+
+
+@torch.no_grad()
+def _computed(
+    backbone: nn.Module,
+    batches: Iterable[PlainBatch],
+    labels: Sequence[int],
+    count: int,
+    device: torch.device,
+    progress: Callable[[int], None] = lambda done: None,
+    autocast: Autocast = nullcontext,
+) -> Features:
+    """The features of the images in some batches: of at most ``count``, maybe of none."""
     backbone.eval()
     representations: Tensor | None = None
     # Not a list of small tensors, which would keep the memory between them from being used again.
-    indices = torch.empty(len(labels), dtype=torch.long)
+    indices = torch.empty(count, dtype=torch.long)
     done = filled = 0
     corrupt: list[int] = []
     for views, some, unreadable in batches:
@@ -125,7 +238,7 @@ def features_of(
             with autocast():
                 made = backbone(normalised(views, device))
             if representations is None:
-                representations = _room_for(len(labels), made)
+                representations = _room_for(count, made, len(labels))
             representations[filled : filled + len(made)] = made
             indices[filled : filled + len(made)] = some
             filled += len(made)
@@ -133,20 +246,24 @@ def features_of(
         done += len(views) + len(unreadable)
         progress(done)
     if representations is None:
-        raise InvalidInput(f"data: none of {done} images can be read")
-    passed = indices[:filled]
-    return Features(
-        representations[:filled],
-        torch.tensor(labels, dtype=torch.long)[passed].to(device),
-        passed,
-        tuple(corrupt),
-    )
+        representations = torch.empty(0, 0, device=device)
+    return _labelled(representations[:filled], indices[:filled], labels, tuple(corrupt))
 
 
-def _room_for(count: int, made: Tensor) -> Tensor:
-    """Memory for representations like ``made``; what is never written to takes none on CPUs."""
+def _labelled(
+    representations: Tensor, indices: Tensor, labels: Sequence[int], corrupt: tuple[int, ...]
+) -> Features:
+    own = torch.tensor(labels, dtype=torch.long)[indices].to(representations.device)
+    return Features(representations, own, indices, corrupt)
+
+
+def _room_for(count: int, made: Tensor, of: int) -> Tensor:
+    """Memory for ``count`` representations like ``made``, in the type of ``of`` in all.
+
+    What is never written to takes none on CPUs.
+    """
     width = made.shape[1]
-    dtype = torch.float32 if count * width * 4 <= FLOAT32_BYTES else torch.float16
+    dtype = torch.float32 if of * width * 4 <= FLOAT32_BYTES else torch.float16
     return torch.empty(count, width, dtype=dtype, device=made.device)
 
 

@@ -64,6 +64,8 @@ class Map(NamedTuple):
     """``[N, 2]``, on the CPU."""
     method: str
     """``UMAP`` or ``PCA``."""
+    problem: str | None = None
+    """Why it is not by UMAP although umap-learn is installed, in words for the user."""
 
 
 def embedding_map(z: Tensor) -> Map:
@@ -73,11 +75,29 @@ def embedding_map(z: Tensor) -> Map:
     distances and a fixed seed). PCA shows the two directions that vary most.
     """
     # UMAP's default has 15 neighbours.
-    if find_spec("umap") is not None and len(z) > 15:
-        from umap import UMAP
+    if find_spec("umap") is None or len(z) <= 15:
+        return Map(_principal(z), "PCA")
+    try:
+        return Map(_umap(z), "UMAP")
+    except Exception as error:  # whatever its libraries raise: the training is worth more
+        text = " ".join(str(error).split())
+        problem = f"UMAP, which is installed, fails: {type(error).__name__}: {text}"
+        if "no locator available" in text:
+            problem += "; set NUMBA_CACHE_DIR to a folder that the workers can write to"
+        return Map(_principal(z), "PCA", problem)
 
-        points = UMAP(metric="cosine", random_state=0).fit_transform(z.cpu().numpy())
-        return Map(torch.from_numpy(points), "UMAP")
+
+def _umap(z: Tensor) -> Tensor:
+    # Imported here: it takes seconds, and is optional.
+    from umap import UMAP
+
+    # One thread: with several, a seed would not fix the result.
+    umap = UMAP(metric="cosine", random_state=0, n_jobs=1)
+    return torch.from_numpy(umap.fit_transform(z.cpu().numpy()))
+
+
+def _principal(z: Tensor) -> Tensor:
     centred = (z - z.mean(dim=0)).double()
     _, vectors = torch.linalg.eigh(centred.T @ centred)
-    return Map((centred @ vectors[:, -2:].flip(1)).float().cpu(), "PCA")
+    placed: Tensor = (centred @ vectors[:, -2:].flip(1)).float().cpu()
+    return placed

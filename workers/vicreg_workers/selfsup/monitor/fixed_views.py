@@ -11,6 +11,7 @@ from vicreg_platform.specs import Augmentation
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.random_parameters import draw_colours, generator_for
 from vicreg_workers.selfsup.data.read_crops import ReadCrops
+from vicreg_workers.selfsup.data.shared_memory import HERE
 from vicreg_workers.selfsup.data.steps import COLOURS, CROPS, Chosen
 from vicreg_workers.selfsup.data.transforms import normalise, recolour
 
@@ -33,7 +34,7 @@ class FixedViews:
         self._count = len(images)
         self._spec = spec
         self._sides = (image_size, image_size)
-        self._crops = ReadCrops(images, spec, device, 0, "bicubic")
+        self._crops = ReadCrops(images, spec, device, HERE, "bicubic")
 
     def pairs(self, count: int) -> Iterator[Tensor]:
         """Yield 2 ``count`` views of all images, each ``[N, 3, S, S]``, normalised.

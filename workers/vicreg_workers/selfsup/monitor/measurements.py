@@ -162,9 +162,12 @@ class Measurements:
         found = neighbours_of(z, sample.indices.tolist(), images, self._spec.data.image_size)
         self._context.figure("pictures/neighbours.png", plots.neighbours(found))
         classes = images.classes if images.several is None else ()
+        placed = embedding_map(z)
+        if placed.problem is not None:
+            self._context.warn(f"the map of the representations is by PCA: {placed.problem}")
         self._context.figure(
             "pictures/embedding_map.png",
-            plots.embedding_map(embedding_map(z), sample.labels.tolist(), classes),
+            plots.embedding_map(placed, sample.labels.tolist(), classes),
         )
 
     def _untrained(self) -> dict[str, float]:

@@ -17,8 +17,8 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.progress import Progress
 from vicreg_platform.recipes import load_recipe
 from vicreg_platform.specs import EvaluateSpec, ImageFolderData, parse_spec
-from vicreg_workers.evaluate.driver import measure
 from vicreg_workers.evaluate.evaluation import Evaluation
+from vicreg_workers.evaluate.worker import measure
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.data.images import Images, classes_in_train
 from vicreg_workers.selfsup.data.sources import open_images
@@ -49,14 +49,18 @@ class Log:
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
-        self.last: Progress | None = None
+        self.progresses: list[Progress] = []
         self.moments: list[str] = []
 
     def reached(self, moment: str) -> None:
         self.moments.append(moment)
 
     def progress(self, progress: Progress) -> None:
-        self.last = progress
+        self.progresses.append(progress)
+
+    @property
+    def last(self) -> Progress | None:
+        return self.progresses[-1] if self.progresses else None
 
     def file(self, path: str, content: bytes | Path) -> None:
         self.files[path] = content if isinstance(content, bytes) else content.read_bytes()
@@ -348,6 +352,19 @@ def test_several_seeds_have_a_mean_and_a_deviation(tmp_path: Path) -> None:
     assert both["finetune/top1"] == pytest.approx(sum(alone) / 2)
     assert both["finetune/top1_std"] == pytest.approx(abs(alone[0] - alone[1]) / 2**0.5)
     assert "data/corrupt_images_std" not in both
+
+
+def test_several_seeds_share_the_representations(tmp_path: Path) -> None:
+    """They are the same: each image passes the frozen encoder once. Those left out count once."""
+    folder(tmp_path, "set", "cat", "dog")
+    (tmp_path / "set/cat/broken.png").write_bytes(b"")
+    data = {"source": "image_folder", "path": "set", "image_size": 8}
+    log = Log()
+    few = {"name": "few_shot", "shots": [1], "draws": 1}
+    metrics = measured(few, data, data, tmp_path, log, seeds=3)
+    assert metrics["few_shot/1/top1_std"] == 0
+    assert metrics["data/corrupt_images"] == 2
+    assert [progress.step for progress in log.progresses] == [3, 6]
 
 
 @pytest.fixture
