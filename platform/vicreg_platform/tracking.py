@@ -248,18 +248,26 @@ class Tracking:
         return self._client.create_run(experiment_id, tags=tags, run_name=name)
 
     def set_labels(self, run_id: str, labels: Mapping[str, str]) -> None:
-        """Give a run these labels of its job, and no others."""
+        """Give a run these labels of its job, and no others.
+
+        Raises:
+            NotFound: the run is gone, or deleted.
+        """
         wanted = {f"{LABEL_PREFIX}{key}": value for key, value in labels.items()}
         with self._answering():
             from mlflow.entities import RunTag
 
-            tags = self._client.get_run(run_id).data.tags
-            for name in tags:
-                if name.startswith(LABEL_PREFIX) and name not in wanted:
-                    self._client.delete_tag(run_id, name)
+            run = self._client.get_run(run_id)
+            if run.info.lifecycle_stage == "deleted":
+                raise NotFound(f"run {run_id} is deleted")
             changed = [RunTag(name, value) for name, value in wanted.items()]
             if changed:
                 self._client.log_batch(run_id, tags=changed)
+        for name in run.data.tags:
+            if name.startswith(LABEL_PREFIX) and name not in wanted:
+                # Someone else may have removed it meanwhile.
+                with suppress(NotFound), self._answering():
+                    self._client.delete_tag(run_id, name)
 
     def read(self, run_id: str) -> RunReading:
         """The progress and timeline of a run, and the latest value of each of its metrics."""
@@ -405,11 +413,13 @@ class Tracking:
         with self._answering():
             tags = self._client.get_run(run_id).data.tags
             folders = self._client.list_artifacts(run_id, CHECKPOINTS)
-            names = {folder.path: folder.path.rpartition("/")[2] for folder in folders}
+            names = {folder.path.rpartition("/")[2]: folder.path for folder in folders}
+            newest = sorted(filter(CHECKPOINT_NAME.fullmatch, names))[-MOST_TOLD:]
             uploaded = {
-                name: sum(file.file_size or 0 for file in self._client.list_artifacts(run_id, path))
-                for path, name in sorted(names.items())[-MOST_TOLD:]
-                if CHECKPOINT_NAME.fullmatch(name)
+                name: sum(
+                    file.file_size or 0 for file in self._client.list_artifacts(run_id, names[name])
+                )
+                for name in newest
             }
         return read_checkpoint_report(tags.get(CHECKPOINTS_TAG)), uploaded
 
@@ -507,26 +517,28 @@ class Tracking:
         """The version that an address in the model registry stands for now.
 
         Args:
-            address: ``models:/<name>/<version>``, which stands for itself, or
-                ``models:/<name>@<alias>``.
+            address: ``models:/<name>/<version>``, which stands for itself,
+                ``models:/<name>@<alias>``, or what else MLflow takes: ``models:/<name>/latest``,
+                or a stage in its place.
 
         Raises:
-            NotFound: no version has the alias.
+            NotFound: no version has the alias, or there is none.
         """
-        name, at, alias = address.removeprefix("models:/").rpartition("@")
-        if not at or "/" in alias:
-            return address
-        from mlflow.exceptions import MlflowException
-
         with self._answering():
+            from mlflow.exceptions import MlflowException, RestException
+            from mlflow.store.artifact.utils.models import get_model_name_and_version
+
             try:
-                found = self._client.get_model_version_by_alias(name, alias)
+                name, version = get_model_name_and_version(self._client, address)
             except MlflowException as error:
-                # So MLflow answers for an alias that is not there.
-                if error.error_code != "INVALID_PARAMETER_VALUE":
+                # So MLflow answers for an alias that is not there, and its client for no version.
+                answered = isinstance(error, RestException)
+                if answered and error.error_code != "INVALID_PARAMETER_VALUE":
                     raise
-                raise NotFound(f"no version of model {name} has the alias {alias}") from None
-        return f"models:/{name}/{found.version}"
+                if not answered and "API request" in str(error):
+                    raise
+                raise NotFound(f"there is no {address}: {error}") from None
+        return f"models:/{name}/{version}"
 
     def register(self, run_id: str, model: str, tags: dict[str, str], alias: str | None) -> int:
         """Make a version of a registered model from a run's artifact ``encoder/``.

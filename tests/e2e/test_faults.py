@@ -68,6 +68,11 @@ def test_two_workers_evaluate_as_one_does_after_one_of_them_is_killed(running: R
     alone = running.wait(running.client.submit(spec))
     assert alone.summary == ended.summary
     assert alone.summary["knn/top1"] > 0.5
+    cancelled = running.client.submit(spec | {"name": "eval-cancel", "resources": {"workers": 2}})
+    running.until(cancelled, lambda job: any("data_open" in a.moments() for a in job.attempts))
+    running.client.cancel(cancelled.id)
+    assert running.wait(cancelled).state is JobState.CANCELLED
+    wait_until(lambda: not running.processes("ray::RayTrainWorker"), 30)
 
 
 def test_a_driver_told_to_end_saves_the_step_it_is_at(running: Running) -> None:

@@ -448,9 +448,11 @@ def test_an_ended_job_is_retried_and_any_job_cloned(platform: Platform) -> None:
     job = platform.submit(training={"epochs": 4})
     assert platform.http.post(f"/v1/jobs/{job}/retry").status_code == 409
     platform.http.post(f"/v1/jobs/{job}/cancel")
+    platform.http.patch(f"/v1/jobs/{job}", json={"labels": {"team": "vision"}})
     retry = platform.http.post(f"/v1/jobs/{job}/retry")
     assert retry.status_code == 201
     assert retry.json()["retry_of"] == job
+    assert retry.json()["labels"] == {"team": "vision"}
     clone = platform.http.post(
         f"/v1/jobs/{job}/clone", json={"overrides": {"training.epochs": 30, "name": "longer"}}
     )

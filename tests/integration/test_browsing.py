@@ -184,6 +184,12 @@ def test_the_checkpoints_that_there_are_say_where_and_those_that_are_gone_say_so
     (only,) = platform.http.get(path).json()["items"]
     assert (only["step"], only["storage"], only["present"]) == (44, None, None)
     assert only["artifact"] == "checkpoints/step-00000044"
+    # What workers never write is no checkpoint, whoever has written it.
+    for name in ("step-44", f"step-{'1' * 200}", "zzz"):
+        client.log_text(run, "", f"checkpoints/{name}/shared.pt")
+    told = {"step": 10**300, "saved_at": None, "size": -1, "workers": 1}
+    client.set_tag(run, CHECKPOINTS_TAG, json.dumps({"folder": "", "checkpoints": [told]}))
+    assert platform.http.get(path).json()["items"] == [only]
 
 
 def folder(storage: Path, job: str, step: int) -> Path:

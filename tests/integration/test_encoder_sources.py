@@ -101,6 +101,7 @@ def test_an_alias_is_the_version_that_has_it_when_the_job_runs(
         "data": {"train": digits, "test": digits | {"split": "test"}},
     }
     assert tagged("a", evaluation, lambda each: evaluate(each, Timeline())) == "models:/aliased/2"
+    assert version_of("models:/aliased/latest", mlflow_server.url) == "models:/aliased/2"
     client.set_registered_model_alias("aliased", "candidate", "1")
     assert tagged("b", evaluation, lambda each: evaluate(each, Timeline())) == "models:/aliased/1"
     training = {
@@ -134,8 +135,9 @@ def test_a_missing_encoder_is_a_user_failure(
 
 def test_an_alias_that_no_version_has_is_named(mlflow_server: MlflowServer) -> None:
     MlflowClient(mlflow_server.url).create_registered_model("bare")
-    with pytest.raises(UserFailure, match="no version of model bare has the alias best"):
-        version_of("models:/bare@best", mlflow_server.url)
+    for address in ("models:/bare@best", "models:/bare/latest"):
+        with pytest.raises(UserFailure, match=f"there is no {address}"):
+            version_of(address, mlflow_server.url)
     assert version_of("models:/bare/7", mlflow_server.url) == "models:/bare/7"
 
 

@@ -252,14 +252,15 @@ def test_runs_whose_steps_cost_the_same_are_found_among_any_number(database: Dat
         session.execute(insert(Job), rows(3000, step_cost="other", workers=2, state="succeeded"))
         session.execute(insert(Job), rows(1, step_cost="new", workers=1, state="running"))
 
-    def found(key: str, workers: int) -> list[str]:
+    def found(key: str, workers: int, state: JobState = JobState.SUCCEEDED) -> list[str]:
         with database.read() as session:
-            jobs = JobRepository(session, NOW).of_step_cost(key, workers, 10)
+            jobs = JobRepository(session, NOW).of_step_cost(key, workers, state, 10)
             return [job.id for job in jobs]
 
     assert found("same", 2) == [row["id"] for row in succeeded[:-11:-1]]
     assert found("same", 4) == []
-    assert len(found("new", 1)) == 1  # nothing has succeeded: one that runs
+    assert found("new", 1) == []
+    assert len(found("new", 1, JobState.RUNNING)) == 1
     if database.engine.dialect.name == "sqlite":
         with database.read() as session:
             plan = session.execute(

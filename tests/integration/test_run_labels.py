@@ -13,7 +13,7 @@ from tests.integration.conftest import MlflowServer
 from tests.integration.test_api import Platform, platform  # noqa: F401
 from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.errors import TrackingUnavailable
-from vicreg_platform.tracking import mlflow_client
+from vicreg_platform.tracking import Tracking, mlflow_client
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +99,22 @@ def test_without_mlflow_labels_are_changed_at_once_and_reach_the_run_when_it_is_
         mlflow_server.start()
     platform.dispatcher.round()
     assert labels(platform, mlflow_server, job) == {"label.team": "audio"}
+
+
+def test_a_tag_that_someone_else_removes_meanwhile_costs_no_label(
+    platform: Platform,  # noqa: F811
+    mlflow_server: MlflowServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = platform.submit(labels={"old": "yes"})
+    platform.starts(job)
+    client = mlflow_client(mlflow_server.url)
+    read = client.get_run(platform.http.get(f"/v1/jobs/{job}").json()["mlflow"]["run_id"])
+    client.delete_tag(read.info.run_id, "label.old")
+    with monkeypatch.context() as patched:
+        patched.setattr(type(client), "get_run", lambda *_: read)
+        Tracking(mlflow_server.url).set_labels(read.info.run_id, {"team": "speech"})
+    assert labels(platform, mlflow_server, job) == {"label.team": "speech"}
 
 
 def test_a_run_that_is_gone_stops_no_other(

@@ -10,10 +10,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -44,6 +46,8 @@ class WebServer(http.server.ThreadingHTTPServer):
         """Whether it ends connections without an answer."""
         self.parts = True
         """Whether it sends parts of files."""
+        self.sent = 0
+        """Bytes of whole files."""
         self._scheme = "http"
         if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -80,6 +84,12 @@ class _Ranges(http.server.SimpleHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        with suppress(ConnectionError):
+            while content := source.read(2**20):
+                outputfile.write(content)
+                self.server.sent += len(content)
 
     def _fails(self) -> bool:
         if self.server.down:
@@ -179,11 +189,15 @@ def test_a_shard_replaced_on_a_web_server_loses_its_images_alone(
     assert "train-001.tar has been replaced since the training" in unreadable(images, [5])[0]
 
 
-def test_a_server_that_sends_whole_files_is_refused(server: WebServer) -> None:
+def test_a_server_that_sends_whole_files_is_refused(server: WebServer, tmp_path: Path) -> None:
     """As Python's ``http.server`` is: each block would cost the whole shard."""
     server.parts = False
+    with (tmp_path / "set" / "a.tar").open("wb") as first:
+        first.truncate(2**28)
     with pytest.raises(InvalidInput, match=r"sends whole files when it is asked for a part"):
         open_remote(f"{server.url}/set")
+    # Not even once, to find out: what fits between the two is sent unasked.
+    assert 0 < server.sent < 2**26
 
 
 @pytest.fixture

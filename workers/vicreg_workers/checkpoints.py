@@ -128,7 +128,7 @@ class Checkpoints:
         self._keep = keep
         self._address = f"{storage.rstrip('/')}/{job_id}/{CHECKPOINTS}"
         self._report_to = tell
-        self._known: dict[str, StoredCheckpoint] = {}
+        self._known: dict[str, StoredCheckpoint | None] = {}
         self._shared, self._own = Snapshot(), Snapshot()
         self._saving: _Save | None = None
         self.saved_at: datetime | None = None
@@ -286,8 +286,9 @@ class Checkpoints:
         complete = self.names()
         kept = complete[-self._keep :]
         self._prune(complete, kept[0])
+        written = _Manifest(saving.state.step, saving.state.workers, saving.taken_at, files, b"")
         # It may replace a damaged one of the same step.
-        self._known.pop(name_of_checkpoint(saving.state.step), None)
+        self._known[name_of_checkpoint(saving.state.step)] = written.told()
         self._tell(kept)
 
     def _prune(self, complete: list[str], oldest: str) -> None:
@@ -302,19 +303,31 @@ class Checkpoints:
             folder.remove()
 
     def _tell(self, names: list[str]) -> None:
-        """Say which checkpoints there are. The manifest of each is read once."""
+        """Say which checkpoints there are. The manifest of each is read once.
+
+        Nothing that goes wrong here is the training's.
+        """
         if self._report_to is None:
             return
         newest = names[-MOST_TOLD:]
-        read = {
-            name: manifest.told()
-            for name in newest
-            if name not in self._known and (manifest := _read_manifest(self._folder / name))
-        }
-        self._known = {name: each for name, each in (self._known | read).items() if name in newest}
-        told = tuple(self._known[name] for name in newest if name in self._known)
-        report = CheckpointReport(folder=self._address, checkpoints=told, total=len(names))
-        self._report_to(report)
+        try:
+            self._known = {
+                name: self._known[name] if name in self._known else self._told(name)
+                for name in newest
+            }
+            told = tuple(each for each in self._known.values() if each is not None)
+            report = CheckpointReport(folder=self._address, checkpoints=told, total=len(names))
+            self._report_to(report)
+        except Exception as error:  # whatever the storage's library raises
+            logger.warning("the run is not told which checkpoints there are: %s", error)
+
+    def _told(self, name: str) -> StoredCheckpoint | None:
+        """What a checkpoint's manifest says; None if it cannot be read, or is not credible."""
+        manifest = _read_manifest(self._folder / name)
+        try:
+            return manifest and manifest.told()
+        except ValueError:
+            return None
 
 
 def _file_of(worker: int) -> str:
@@ -421,7 +434,7 @@ def _read(folder: Folder, name: str, manifest: _Manifest) -> bytes | None:
 
 
 def _warn_of(folder: Folder, damaged: list[str]) -> None:
-    logger.warning("checkpoint %s is damaged (%s): trying an older one", folder, damaged)
+    logger.warning("checkpoint %s is damaged (%s): an older one is used", folder, damaged)
 
 
 def _unpacked(content: bytes | None) -> dict[str, Any]:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 CHECKPOINTS = "checkpoints"
 """The folder of a job's checkpoints: in the storage, and among the artifacts of its run."""
 MANIFEST = "manifest.json"
 """The file of a checkpoint that is written last: a folder without it is not one."""
-CHECKPOINT_NAME = re.compile(r"step-\d+")
+CHECKPOINT_NAME = re.compile(r"step-(\d{8}|[1-9]\d{8,14})")
 MOST_TOLD = 20
 """How many checkpoints are told of, the newest: MLflow cuts a tag at 8,000 characters."""
+
+
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+"""Also of bytes. JSON's numbers are exact up to here."""
 
 
 def name_of_checkpoint(step: int) -> str:
@@ -25,12 +30,12 @@ class StoredCheckpoint(BaseModel):
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
-    step: int
+    step: Count
     saved_at: AwareDatetime | None
     """When the state was taken, by the clock of the node; null before 0.3.0."""
-    size: int
+    size: Count
     """In bytes, of all its files."""
-    workers: int
+    workers: Count
     """By how many it was saved."""
 
 
@@ -43,7 +48,7 @@ class CheckpointReport(BaseModel):
     """Where they are in the storage, as the workers see it."""
     checkpoints: tuple[StoredCheckpoint, ...] = ()
     """The newest ``MOST_TOLD``, oldest first."""
-    total: int = 0
+    total: Count = 0
     """How many there are."""
 
 

@@ -6,7 +6,7 @@ import logging
 
 from vicreg_platform.clock import Clock
 from vicreg_platform.dispatch.backoff import Backoff
-from vicreg_platform.errors import NotFound, TrackingRefused
+from vicreg_platform.errors import NotFound
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.tables import Job
 from vicreg_platform.tracking import Tracking
@@ -51,7 +51,7 @@ class RunLabels:
         try:
             labels = {label.key: label.value for label in job.labels}
             self._tracking.set_labels(job.run_id, labels)
-        except (NotFound, TrackingRefused) as error:
+        except NotFound as error:
             logger.warning("the run of job %s cannot be given its labels: %s", job.id, error)
         with self._jobs.write() as jobs:
             # Unless they have been changed once more meanwhile.

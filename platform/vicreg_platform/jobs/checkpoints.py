@@ -7,6 +7,7 @@ from pathlib import Path
 from vicreg_platform.contract.checkpoint import (
     CHECKPOINTS,
     MANIFEST,
+    MOST_TOLD,
     CheckpointReport,
     name_of_checkpoint,
 )
@@ -41,20 +42,31 @@ def checkpoints_of(tracking: Tracking, storage: str, job: JobSchema) -> Checkpoi
             size=each.size,
             workers=each.workers,
             storage=f"{report.folder}/{name}",
-            present=None if folder is None else (folder / name / MANIFEST).is_file(),
+            present=None if folder is None else _is_there(folder / name),
         )
     for name, size in uploaded.items():
         known = items.get(name) or CheckpointSchema(step=int(name.rpartition("-")[2]), size=size)
         items[name] = known.model_copy(update={"artifact": f"{CHECKPOINTS}/{name}"})
     newest_first = sorted(items.values(), key=lambda each: -each.step)
     return CheckpointsSchema(
-        items=[each.model_copy(update={"epoch": _epoch(job, each.step)}) for each in newest_first],
+        items=[
+            each.model_copy(update={"epoch": _epoch(job, each.step)})
+            for each in newest_first[:MOST_TOLD]
+        ],
         total=max(len(items), report.total),
     )
 
 
+def _is_there(folder: Path) -> bool | None:
+    """Whether a folder holds a checkpoint; None if this process may not look into it."""
+    try:
+        return (folder / MANIFEST).is_file()
+    except OSError:
+        return None
+
+
 def _epoch(job: JobSchema, step: int) -> float | None:
     progress = job.progress
-    if progress is None or progress.steps < 1:
+    if progress is None or not 0 < progress.epochs <= progress.steps:
         return None
     return step * progress.epochs / progress.steps

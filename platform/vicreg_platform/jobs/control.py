@@ -129,18 +129,20 @@ class JobControl:
                     f"job {job_id} has been changed meanwhile: its version is {job.version}"
                 )
             _check_fields(job, patch)
+            changed: dict[str, Any] = {}
+            rest = {name: value for name, value in patch.items() if name != "labels"}
+            if rest:
+                spec = self._changed(job, rest)
+                self._service.check_priority(session, spec, caller)
+                changed = self._columns(job, spec)
             labels = patch.get("labels")
             if labels is not None:
                 now = {label.key: label.value for label in job.labels}
                 kept = {k: v for k, v in (now | dict(labels)).items() if v is not None}
                 _check_labels(kept)
                 jobs.set_labels(job_id, kept)
-            rest = {name: value for name, value in patch.items() if name != "labels"}
-            changed = {}
-            if rest:
-                spec = self._changed(job, rest)
-                self._service.check_priority(session, spec, caller)
-                changed = self._columns(job, spec)
+                # A retry has them too.
+                changed["spec"] = changed.get("spec", job.spec) | {"labels": kept}
             jobs.change(job_id, **changed, version=job.version + 1)
             jobs.note(job_id, f"changed by its owner: {_words(patch)}")
             if rest.keys() & {"search", "concurrency"} and job.state in (

@@ -361,28 +361,23 @@ class JobRepository:
         query = select(func.count()).select_from(Job).where(*wanted.conditions())
         return self._session.scalar(query) or 0
 
-    def of_step_cost(self, key: str, workers: int, limit: int) -> list[Job]:
+    def of_step_cost(self, key: str, workers: int, state: JobState, limit: int) -> list[Job]:
         """The newest pretrainings whose steps cost the same.
-
-        Those that have succeeded; those that run, if there are none.
 
         Args:
             key: a ``step_cost_key``.
             workers: with how many they train.
+            state: theirs.
             limit: how many, at most. The cost does not depend on how many there are.
         """
-        for state in (JobState.SUCCEEDED, JobState.RUNNING):
-            found = (
-                select(Job)
-                .where(Job.step_cost == key, Job.workers == workers, Job.state == state.value)
-                .order_by(Job.id.desc())
-                .limit(limit)
-                .options(selectinload(Job.attempts))
-            )
-            jobs = list(self._session.scalars(found))
-            if jobs:
-                return jobs
-        return []
+        found = (
+            select(Job)
+            .where(Job.step_cost == key, Job.workers == workers, Job.state == state.value)
+            .order_by(Job.id.desc())
+            .limit(limit)
+            .options(selectinload(Job.attempts))
+        )
+        return list(self._session.scalars(found))
 
     def queued(self) -> list[QueuedRow]:
         """The jobs that may start now, without their specs."""

@@ -145,10 +145,14 @@ class JobService:
 
     def _cost(self, spec: PretrainSpec) -> TrainingCost | None:
         key, workers = step_cost_key(spec), spec.needs().count
-        with self._jobs.read() as jobs:
-            found = jobs.of_step_cost(key, workers, MAX_MEASURED)
-        runs = (run for run in map(MeasuredRun.of, found) if run is not None)
-        return training_cost(epochs_of(spec), runs)
+        for state in (JobState.SUCCEEDED, JobState.RUNNING):
+            with self._jobs.read() as jobs:
+                found = jobs.of_step_cost(key, workers, state, MAX_MEASURED)
+            runs = (run for run in map(MeasuredRun.of, found) if run is not None)
+            cost = training_cost(epochs_of(spec), runs)
+            if cost is not None:
+                return cost
+        return None
 
     def submit(
         self, request: Any, idempotency_key: str | None = None, owner: str | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vicreg_platform.contract.progress import read_progress
+from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.jobs.schemas import CostBasis, TrainingCost, stored_timeline
 from vicreg_platform.specs import PretrainSpec
 from vicreg_platform.specs.stored import read_spec
@@ -33,6 +33,10 @@ _DO_NOT_DECIDE = {
     "resources": ("workers",),
 }
 """What changes the result of a step, or the number of steps, and not what one costs."""
+MOST = 2**53
+"""No count is larger: JSON's numbers are exact up to here."""
+SLOWEST = 1e-6
+"""Images per second: one in twelve days."""
 
 
 def step_cost_key(spec: PretrainSpec) -> str:
@@ -75,9 +79,13 @@ class MeasuredRun:
         progress = read_progress(job.progress)
         if not isinstance(spec, PretrainSpec) or progress is None or job.workers is None:
             return None
-        if progress.epochs < 1 or progress.steps < 1 or progress.images_per_second <= 0:
+        timeline = stored_timeline(job.attempts[-1]) if job.attempts else None
+        # Before its first step, what is stored is of the attempt before, perhaps of other workers.
+        if timeline is None or timeline.first_step is None or not _is_credible(progress):
             return None
-        seconds = _seconds(job)
+        seconds = 0.0
+        if timeline.last_step is not None:
+            seconds = (timeline.last_step - timeline.first_step).total_seconds()
         counted = seconds > 0 and progress.resumed_at is not None
         return cls(
             job=job.id,
@@ -130,8 +138,11 @@ def training_cost(epochs: int, runs: Iterable[MeasuredRun]) -> TrainingCost | No
     )
 
 
-def _seconds(job: Job) -> float:
-    timeline = stored_timeline(job.attempts[-1]) if job.attempts else None
-    if timeline is None or timeline.first_step is None or timeline.last_step is None:
-        return 0.0
-    return (timeline.last_step - timeline.first_step).total_seconds()
+def _is_credible(progress: Progress) -> bool:
+    """Whether a progress can be a run's: whoever can write to MLflow could have written it."""
+    return (
+        0 < progress.epochs <= progress.steps < MOST
+        and 0 <= (progress.resumed_at or 0) <= progress.step <= progress.steps
+        and 0 <= (progress.peak_memory or 0) < MOST
+        and SLOWEST < progress.images_per_second < MOST
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from vicreg_platform.jobs.schemas import CostBasis
+from vicreg_platform.jobs.tables import Attempt, Job
 from vicreg_platform.jobs.training_cost import (
     MeasuredRun,
     epochs_of,
@@ -15,6 +17,7 @@ from vicreg_platform.jobs.training_cost import (
     training_cost,
 )
 from vicreg_platform.specs import PretrainSpec, parse_spec
+from vicreg_platform.specs.stored import VERSION
 
 WHOLE = MeasuredRun(
     job="whole",
@@ -110,6 +113,51 @@ def test_the_few_steps_after_a_stop_are_no_measure() -> None:
 
 def test_without_a_run_nothing_is_guessed() -> None:
     assert training_cost(20, []) is None
+
+
+def row(**changes: Any) -> Job:
+    """A stored run of two epochs with its attempt, its progress changed."""
+    moments = {"first_step": "2026-11-28T12:00:00Z", "last_step": "2026-11-28T12:00:19Z"}
+    progress = {
+        "epoch": 2, "epochs": 2, "step": 20, "steps": 20, "resumed_at": 0,
+        "images_per_second": 256.0, "eta_seconds": 0.0, "peak_memory": 2**30,
+    }  # fmt: skip
+    timeline = changes.pop("timeline", moments)
+    return Job(
+        id="a" * 20,
+        name="run",
+        kind="pretrain",
+        spec=spec(training={"epochs": 2, "batch_size": 256}).model_dump(mode="json"),
+        spec_version=VERSION,
+        progress=progress | changes,
+        workers=2,
+        attempts=[Attempt(number=1, timeline=timeline)],
+    )
+
+
+def test_a_stored_run_is_measured_by_its_first_and_last_step() -> None:
+    run = MeasuredRun.of(row())
+    assert run is not None
+    assert (run.steps, run.seconds, run.pace) == (20, 19.0, 256.0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"images_per_second": math.nan},
+        {"images_per_second": math.inf},
+        {"images_per_second": 1e-320},
+        {"step": 10**400, "steps": 10**400},
+        {"resumed_at": -(10**12)},
+        {"resumed_at": 21},
+        {"epochs": 10**30},
+        {"peak_memory": -1},
+        # An attempt that has grown from one worker to two has not begun to train.
+        {"timeline": {}},
+    ],
+)
+def test_what_no_run_can_have_written_is_not_measured(changes: dict[str, Any]) -> None:
+    assert MeasuredRun.of(row(**changes)) is None
 
 
 def test_an_extended_training_takes_the_epochs_that_are_left() -> None:

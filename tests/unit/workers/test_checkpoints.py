@@ -175,6 +175,26 @@ def test_a_checkpoint_that_replaces_a_damaged_one_is_told_anew(tmp_path: Path) -
     assert before.saved_at < after.saved_at
 
 
+@pytest.mark.parametrize("changes", [{"saved_at": "2026-11-28T12:00:00"}, {"step": -1}])
+def test_what_cannot_be_told_stops_no_training(tmp_path: Path, changes: dict[str, Any]) -> None:
+    save(Checkpoints(str(tmp_path), "job", keep=2), 1, 2)
+    manifest = folder_of(tmp_path, 1) / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+    told: list[CheckpointReport] = []
+    resumed = Checkpoints(str(tmp_path), "job", keep=2, tell=told.append)
+    loaded = resumed.load()
+    assert loaded is not None
+    assert loaded.step == 2
+    assert [each.step for each in told[-1].checkpoints] == [2]
+
+    def fail(_: CheckpointReport) -> None:
+        raise OSError("the store does not answer")
+
+    failing = Checkpoints(str(tmp_path), "job", keep=2, tell=fail)
+    save(failing, 3)
+    assert failing.names()[-1] == "step-00000003"
+
+
 def test_of_many_checkpoints_the_newest_are_told(tmp_path: Path) -> None:
     told: list[CheckpointReport] = []
     checkpoints = Checkpoints(str(tmp_path), "job", keep=1000, tell=told.append)

@@ -23,9 +23,8 @@ def test_a_gpu_that_is_not_there_is_named(of_ray: torch.device | None) -> None:
 
 def test_on_a_cpu_memory_is_that_of_the_process() -> None:
     before = peak_memory(torch.device("cpu"))
-    held = torch.ones(2**28, dtype=torch.uint8)
-    grown = peak_memory(torch.device("cpu")) - before
-    assert held.sum() == 2**28
-    # What the process has given back before may be used again.
-    assert grown > 2**26 or before > 2**29
+    # More than there ever was: what the process has given back before may be used again.
+    held = torch.ones(before + 2**26, dtype=torch.uint8)
+    assert held.sum() == len(held)
+    assert peak_memory(torch.device("cpu")) >= before + 2**26
     assert name_of(torch.device("cpu")) == "CPU"

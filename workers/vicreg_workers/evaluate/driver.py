@@ -9,8 +9,10 @@ from vicreg_platform.contract.assignment import Assignment
 from vicreg_platform.contract.failure_class import FailureClass
 from vicreg_platform.contract.timeline import Timeline
 
-COLLECTIVE_SECONDS = 24 * 3600
-"""How long workers wait for the slowest one to compute its part. A lost one ends all at once."""
+COLLECTIVE_SECONDS = 2 * 3600
+"""How long workers wait for the slowest one, whose part is as large as theirs; after that, the
+attempt fails. A lost one ends all at once. Torch's own half an hour would be over if another job
+uses a node's disk or processor too."""
 
 
 def evaluate(assignment: Assignment, timeline: Timeline) -> None:

@@ -166,16 +166,21 @@ def rows_on_first(rows: Tensor, counts: Sequence[int]) -> Tensor:
     if world_size() == 1:
         return rows
     if rank() > 0:
-        for some in torch.split(rows, ROWS_SENT):
+        for some in _split(rows):
             dist.send(some, 0)
         return rows
     everything = rows.new_empty(sum(counts), rows.shape[1])
     places = torch.split(everything, list(counts))
     places[0].copy_(rows)
     for sender, place in enumerate(places[1:], start=1):
-        for some in torch.split(place, ROWS_SENT):
+        for some in _split(place):
             dist.recv(some, sender)
     return everything
+
+
+def _split(rows: Tensor) -> Sequence[Tensor]:
+    """As they are sent: none if there are no rows."""
+    return torch.split(rows, ROWS_SENT) if len(rows) else ()
 
 
 def take_from_first(tensors: Iterable[Tensor]) -> None:

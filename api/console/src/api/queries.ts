@@ -76,7 +76,7 @@ export const artifacts = (id: string) =>
       ),
   });
 
-export const checkpoints = (id: string) =>
+export const checkpoints = (id: string, live: boolean) =>
   queryOptions({
     queryKey: ["job", id, "checkpoints"],
     queryFn: ({ signal }) =>
@@ -84,7 +84,7 @@ export const checkpoints = (id: string) =>
         api.GET("/v1/jobs/{job_id}/checkpoints", { params: { path: { job_id: id } }, signal }),
       ),
     // One that is saved is no event.
-    refetchInterval: 10_000,
+    refetchInterval: live ? 10_000 : false,
   });
 
 export const trials = (id: string) =>
@@ -110,7 +110,8 @@ export const trials = (id: string) =>
 
 export const trial = (id: string, number: string) =>
   queryOptions({
-    queryKey: ["job", id, "trials", number],
+    // Not under "trials", which each event of the sweep refreshes.
+    queryKey: ["job", id, "trial", number],
     queryFn: ({ signal }) =>
       answered(
         api.GET("/v1/jobs/{job_id}/trials/{number}", {
@@ -124,7 +125,7 @@ export const trial = (id: string, number: string) =>
 
 export const trialCurves = (id: string, number: number, seed: number, keys: string[], points: number) =>
   queryOptions({
-    queryKey: ["job", id, "trials", String(number), "curves", seed, keys, points],
+    queryKey: ["job", id, "trial", String(number), "curves", seed, keys, points],
     queryFn: ({ signal }) =>
       answered(
         api.GET("/v1/jobs/{job_id}/trials/{number}/metrics", {

@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, cast
 
 import fsspec
+import fsspec.asyn
 
 from vicreg_platform.specs.data import expand_braces
 from vicreg_workers.selfsup.data.shard_index import Shard
@@ -183,10 +185,20 @@ class RemoteFiles:
     def _refuse_whole_files(self, url: str) -> None:
         """Check that a web server sends a part of a file if it is asked for that.
 
+        What it sends is not read: it may be the whole shard.
+
         Raises:
             InvalidInput: it does not.
         """
-        if len(self._store().cat_file(url, start=0, end=1)) > 1:
+        store = self._store()
+
+        async def status() -> int:
+            session = await store.set_session()
+            async with session.get(store.encode_url(url), headers={"Range": "bytes=0-0"}) as answer:
+                answer.raise_for_status()
+                return int(answer.status)
+
+        if fsspec.asyn.sync(store.loop, status) != HTTPStatus.PARTIAL_CONTENT:
             raise InvalidInput(
                 f"data.shards: the server of {url} sends whole files when it is asked for a part "
                 "(HTTP ranges): use one that sends parts, such as nginx, or copy the shards"

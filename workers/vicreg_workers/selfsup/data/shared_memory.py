@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -45,23 +44,22 @@ def in_flight(loaders: int, batch_bytes: int) -> InFlight:
         batch_bytes: size of the largest batch.
     """
     size = max(1, batch_bytes)
-    room = math.inf
-    if loaders and FOLDER.is_dir():
-        free = shutil.disk_usage(FOLDER).free
-        room = free * SHARE / processes_on_node()
-        if room < loaders * size:
-            logger.warning(
-                "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for a "
-                "batch; give the container more shared memory (docker: --shm-size), or lower the "
-                "batch size",
-                room // size,
-                loaders,
-                FOLDER,
-                free / 1e6,
-                size / 1e6,
-            )
-    used = int(min(loaders, room // size))
-    if not used:
-        return HERE
     wanted = min(MOST, max(FEWEST, AHEAD_BYTES // size))
-    return InFlight(used, int(min(wanted, room // (used * size))))
+    if not loaders:
+        return HERE
+    if not FOLDER.is_dir():
+        return InFlight(loaders, wanted)
+    free = shutil.disk_usage(FOLDER).free
+    room = int(free * SHARE / processes_on_node())
+    if room < loaders * size:
+        logger.warning(
+            "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for a batch; "
+            "give the container more shared memory (docker: --shm-size), or lower the batch size",
+            room // size,
+            loaders,
+            FOLDER,
+            free / 1e6,
+            size / 1e6,
+        )
+    used = min(loaders, room // size)
+    return InFlight(used, min(wanted, room // (used * size))) if used else HERE

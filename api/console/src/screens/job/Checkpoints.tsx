@@ -9,7 +9,7 @@ import { Time } from "../../components/Time";
 import { bytes, number, plural } from "../../compute/format";
 
 export function Checkpoints({ job }: { job: Job }) {
-  const { data, error } = useQuery(queries.checkpoints(job.id));
+  const { data, error } = useQuery(queries.checkpoints(job.id, job.finished_at === null));
   if (error) return <Failure error={error} />;
   if (data === undefined) return null;
   return (
