@@ -627,6 +627,9 @@ def test_a_file_of_several_specs_is_several_jobs_or_none(
     platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
+    # A platform that ran in this folder has left a key of its own.
+    monkeypatch.setenv("VICREG_HOME", str(tmp_path))
+
     def submit(*documents: dict[str, Any]) -> int:
         file = tmp_path / "specs.yaml"
         file.write_text(yaml.safe_dump_all(documents))
