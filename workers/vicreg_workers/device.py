@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import platform
+import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -45,6 +47,13 @@ def peak_memory(device: torch.device) -> int:
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_reserved(device)
-    # Linux counts in KiB, macOS in bytes.
+    try:
+        # The program's own. What getrusage says is also of the one that has started it, from which
+        # this process was forked.
+        status = Path("/proc/self/status").read_text()
+        if kib := re.search(r"^VmHWM:\s*(\d+) kB$", status, re.MULTILINE):
+            return int(kib[1]) * 1024
+    except OSError:
+        pass  # not Linux
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
