@@ -129,17 +129,25 @@ def jobs_table(jobs: list[JobSchema]) -> Table:
     for column in ("ID", "STATE", "KIND", "NAME", "EXPERIMENT", "PROGRESS", "REASON"):
         table.add_column(column, overflow="fold", no_wrap=column in ("ID", "STATE"))
     for job in jobs:
-        progress = f"{job.progress.epoch}/{job.progress.epochs}" if job.progress else ""
         table.add_row(
             job.id,
             _coloured(job.state),
             job.kind,
             escape(job.name),
             escape(job.experiment),
-            "" if job.kind == "evaluate" else progress,
+            _progress_cell(job),
             escape((job.reason or "")[:80]),
         )
     return table
+
+
+def _progress_cell(job: JobSchema) -> str:
+    """The epoch of a training, the trials of a sweep, or the share of an evaluation's images."""
+    if job.progress is None:
+        return ""
+    if job.kind == "evaluate":
+        return f"{job.progress.step / max(1, job.progress.steps):.0%}"
+    return f"{job.progress.epoch}/{job.progress.epochs}"
 
 
 def counts_table(counts: Counts) -> Table:

@@ -159,7 +159,7 @@ class Queue:
                 job, f"waits until MLflow is reachable: the run of job {encoder}"
             )
             return False
-        workers = start.size if job.kind == "pretrain" else None
+        workers = None if job.kind == "sweep" else start.size
         with self._jobs.write() as jobs:
             jobs.transition(job.id, JobState.STARTING, message=None)
             attempt = jobs.open_attempt(job.id, len(job.attempts) + 1, workers)

@@ -697,7 +697,7 @@ class JobRepository:
         Args:
             job_id: the job.
             number: from 1.
-            workers: how many it is given; None if it is not a pretraining.
+            workers: how many it is given; None for a sweep.
         """
         if workers is not None:
             self._update(job_id, workers=workers)

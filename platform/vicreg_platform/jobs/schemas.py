@@ -39,7 +39,7 @@ class AttemptSchema(Schema):
     """`succeeded`, the class of the failure, or what it was stopped for: `cancelled`, `paused`,
     `preempted` or `resized`."""
     workers: int | None = None
-    """How many it was given; null for an evaluation or a sweep."""
+    """How many it was given; null for a sweep, and for evaluations before 0.3.0."""
     message: str | None
 
     @classmethod
@@ -114,7 +114,7 @@ class JobSchema(Schema):
     preemptible: bool = False
     """Whether it may be stopped for a job of higher priority."""
     workers: int | None = None
-    """Of a pretraining: how many it has, or had last."""
+    """How many it has, or had last; null for a sweep, whose trials have theirs."""
     made_room_for: str | None = None
     """The job that has taken its place."""
     queue: QueuePlace | None = None
@@ -175,7 +175,7 @@ class JobSchema(Schema):
             version=job.version,
             priority=job.priority,
             preemptible=bool(job.preemptible),
-            workers=job.workers if job.kind == "pretrain" else None,
+            workers=None if job.kind == "sweep" else job.workers,
             made_room_for=job.displaced_by,
             depends_on=[dependency.depends_on for dependency in job.dependencies],
             start_after=job.start_after,

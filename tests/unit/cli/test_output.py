@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from vicreg_platform.cli.output import checkpoints_table, cost_line, trials_table
+from vicreg_platform.cli.output import checkpoints_table, cost_line, jobs_table, trials_table
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.schemas import (
     CheckpointSchema,
@@ -85,3 +85,17 @@ def test_a_checkpoint_says_where_it_is_and_whether_it_still_is_there() -> None:
         "/s/a (gone)",
         "/s/b\nMLflow: checkpoints/b",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"), [("pretrain", "3/10"), ("sweep", "3/10"), ("evaluate", "25%")]
+)
+def test_progress_is_in_epochs_trials_or_images(kind: str, shown: str) -> None:
+    progress = SimpleNamespace(epoch=3, epochs=10, step=250, steps=1000)
+    job: Any = SimpleNamespace(
+        id="a", state=JobState.RUNNING, kind=kind, name="a", experiment="e", reason=None,
+        progress=progress,
+    )  # fmt: skip
+    waiting: Any = SimpleNamespace(**(vars(job) | {"progress": None}))
+    columns = {str(each.header): list(each.cells) for each in jobs_table([job, waiting]).columns}
+    assert columns["PROGRESS"] == [shown, ""]

@@ -94,6 +94,8 @@ def test_an_evaluation_of_several_workers_waits_until_there_is_room_for_all(worl
     assert world.job(waiting).state is JobState.STARTING
     assert world.cluster.submitted[f"{waiting}-1"].driver == Bundle(0, 0)
     assert assignment(world, f"{waiting}-1").worker_count == 2
+    shown = world.jobs.get(waiting)
+    assert (shown.workers, shown.attempts[0].workers) == (2, 2)
 
 
 def test_who_has_just_saved_goes_first_and_says_when_the_other_ends(world: World) -> None:  # noqa: F811

@@ -1,4 +1,4 @@
-// How many workers a pretraining asks for: a number, or as many as there is room for.
+// How many workers a job asks for: a number, or as many as there is room for.
 import { plural } from "./format";
 
 export type Workers = number | { min: number; max: number };

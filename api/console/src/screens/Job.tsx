@@ -256,7 +256,7 @@ function Facts({ job }: { job: Job }) {
     ["Priority", job.priority],
     ["Preemptible", job.preemptible ? "yes" : "no"],
   ];
-  if (job.kind === "pretrain") facts.push(["Workers", workersNow(job.workers ?? null, workersOf(job.spec))]);
+  if (job.kind !== "sweep") facts.push(["Workers", workersNow(job.workers ?? null, workersOf(job.spec))]);
   if (job.parent != null) facts.push([job.kind === "evaluate" ? "Evaluates" : "Promoted from", <JobRef key="p" id={job.parent} />]);
   if (job.retry_of != null) facts.push(["Retries", <JobRef key="r" id={job.retry_of} />]);
   if (job.extends != null) facts.push(["Extends", <JobRef key="e" id={job.extends} />]);
