@@ -69,9 +69,7 @@ class JobProgress:
             self._tasks[job.id] = self._progress.add_task(
                 escape(job.name), total=1.0, state="", detail=""
             )
-        share = job.progress.step / max(1, job.progress.steps) if job.progress else 0.0
-        if job.state is JobState.SUCCEEDED:
-            share = 1.0
+        share = 1.0 if job.state is JobState.SUCCEEDED else _share(job)
         colour = STATE_COLOURS.get(job.state, "white")
         self._progress.update(
             self._tasks[job.id],
@@ -79,6 +77,20 @@ class JobProgress:
             state=f"[{colour}]{job.state.value}[/]",
             detail=escape(_detail(job)),
         )
+
+
+def _share(job: JobSchema) -> float:
+    """How much of its steps, or of its images, a job has done, from 0 to 1."""
+    return job.progress.step / max(1, job.progress.steps) if job.progress else 0.0
+
+
+def _how_far(job: JobSchema) -> str:
+    """The epoch of a training, the trials of a sweep, or the share of an evaluation's images."""
+    if job.progress is None:
+        return ""
+    if job.kind == "evaluate":
+        return f"{_share(job):.0%}"
+    return f"{job.progress.epoch}/{job.progress.epochs}"
 
 
 def _detail(job: JobSchema) -> str:
@@ -95,13 +107,12 @@ def _detail(job: JobSchema) -> str:
         return ""
     if job.kind == "sweep":
         best = job.summary.get("sweep/best")
-        text = f"{_trials_finished(job)}, {job.progress.step} epochs"
+        text = f"{_trials_finished(job)}, {_count(job.progress.step, 'epoch')}"
         return (
             text if best is None else f"{text}, best {job.spec['objective']['metric']} {best:.4g}"
         )
-    parts = []
+    parts = [f"epoch {_how_far(job)}" if job.kind == "pretrain" else _how_far(job)]
     if job.kind == "pretrain":
-        parts.append(f"epoch {job.progress.epoch}/{job.progress.epochs}")
         for short, metric in (
             ("loss", "train/loss"),
             ("inv", "train/invariance"),
@@ -115,6 +126,10 @@ def _detail(job: JobSchema) -> str:
         parts.append(f"ETA {_duration(job.progress.eta_seconds)}")
     parts += [finding.name.replace("_", " ") for finding in job.progress.findings]
     return "  ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
@@ -135,19 +150,10 @@ def jobs_table(jobs: list[JobSchema]) -> Table:
             job.kind,
             escape(job.name),
             escape(job.experiment),
-            _progress_cell(job),
+            _how_far(job),
             escape((job.reason or "")[:80]),
         )
     return table
-
-
-def _progress_cell(job: JobSchema) -> str:
-    """The epoch of a training, the trials of a sweep, or the share of an evaluation's images."""
-    if job.progress is None:
-        return ""
-    if job.kind == "evaluate":
-        return f"{job.progress.step / max(1, job.progress.steps):.0%}"
-    return f"{job.progress.epoch}/{job.progress.epochs}"
 
 
 def counts_table(counts: Counts) -> Table:
@@ -219,9 +225,9 @@ def cost_line(check: DryRun) -> str:
         without = "queue, start, measurements and checkpoints"
     memory = "" if cost.peak_memory is None else f", {cost.peak_memory / 2**30:.1f} GiB each"
     return (
-        f"would train for {span} (without {without}) with {cost.workers} "
-        f"worker{'' if cost.workers == 1 else 's'}{memory}, at {cost.images_per_second:,.0f} "
-        f"img/s: measured in job {cost.job}{f', on {cost.device}' if cost.device else ''}"
+        f"would train for {span} (without {without}) with {_count(cost.workers, 'worker')}"
+        f"{memory}, at {cost.images_per_second:,.0f} img/s: "
+        f"measured in job {cost.job}{f', on {cost.device}' if cost.device else ''}"
     )
 
 
@@ -403,7 +409,7 @@ def job_table(job: JobSchema) -> Table:
     for attempt in job.attempts:
         ended = attempt.outcome or "live"
         if attempt.workers is not None:
-            ended += f", {attempt.workers} worker{'' if attempt.workers == 1 else 's'}"
+            ended += f", {_count(attempt.workers, 'worker')}"
         facts[f"attempt {attempt.number}"] = (
             f"{ended}: {attempt.message}" if attempt.message else ended
         )

@@ -1,17 +1,28 @@
 """What tables show."""
 
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.text import Text
 
-from vicreg_platform.cli.output import checkpoints_table, cost_line, jobs_table, trials_table
+from vicreg_platform.cli.output import (
+    checkpoints_table,
+    cost_line,
+    job_table,
+    jobs_table,
+    trials_table,
+)
+from vicreg_platform.contract.progress import Progress
 from vicreg_platform.contract.trial import TrialState
 from vicreg_platform.jobs.schemas import (
+    AttemptSchema,
     CheckpointSchema,
     CheckpointsSchema,
     CostBasis,
     DryRun,
+    JobSchema,
     RunSchema,
     TrainingCost,
     TrialSchema,
@@ -99,3 +110,25 @@ def test_progress_is_in_epochs_trials_or_images(kind: str, shown: str) -> None:
     waiting: Any = SimpleNamespace(**(vars(job) | {"progress": None}))
     columns = {str(each.header): list(each.cells) for each in jobs_table([job, waiting]).columns}
     assert columns["PROGRESS"] == [shown, ""]
+
+
+def test_an_evaluation_says_how_far_it_is_and_by_how_many_workers() -> None:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    attempt = AttemptSchema(
+        number=1, submission_id="a-1", created_at=at, submitted_at=None, ended_at=None,
+        outcome=None, workers=1, message=None,
+    )  # fmt: skip
+    progress = Progress(
+        epoch=0, epochs=1, step=250, steps=1000, images_per_second=50.0, eta_seconds=15.0
+    )
+    job = JobSchema(
+        id="a", kind="evaluate", name="a", experiment="e", state=JobState.RUNNING, reason=None,
+        failure=None, spec={}, labels={}, priority=0, workers=1, depends_on=[], start_after=None,
+        deadline=None, retry_of=None, schedule_id=None, owner=None, attempts=[attempt],
+        mlflow=None, progress=progress, summary={}, created_at=at, started_at=at, finished_at=None,
+    )  # fmt: skip
+    names, values = (list(column.cells) for column in job_table(job).columns)
+    facts = {Text.from_markup(str(a)).plain: b for a, b in zip(names, values, strict=True)}
+    assert facts["workers"] == "1"
+    assert facts["progress"] == "25%  50 img/s  ETA 0:15"
+    assert facts["attempt 1"] == "live, 1 worker"
