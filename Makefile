@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test bench gpu check format docs reference screenshots lock compose-env compose-test clean
+.PHONY: help install demo test bench gpu check check-types check-style check-reference check-console format docs reference screenshots lock compose-env compose-test clean
 .DEFAULT_GOAL := help
 
 help:
@@ -38,8 +38,8 @@ $(INSTALLED): requirements.lock pyproject.toml $(CONSOLE)
 demo: install
 	@$(BIN)/vicreg demo
 
-# What the console is built and tested with. Its build installs it by itself, and not where the
-# console is built already.
+# What the console is built and tested with. Its build installs it by itself, and is skipped if the
+# console is already built.
 MODULES := api/console/node_modules/.package-lock.json
 $(MODULES): api/console/package-lock.json | $(INSTALLED)
 	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
@@ -76,12 +76,22 @@ gpu: install
 	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) $(LIGHTLY_PACKAGES)
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.gpu.measure gpu.json $(if $(CIFAR10),--images $(CIFAR10))
 
+# Its parts share nothing: they run side by side.
 check: install $(MODULES)
+	@$(MAKE) --no-print-directory --jobs 2 check-types check-style check-reference check-console
+
+check-types:
+	$(BIN)/mypy
+
+check-style:
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check-reference:
 	$(BIN)/python docs/generate.py --check
+
+check-console:
 	cd api/console && PATH="$(CURDIR)/$(BIN):$$PATH" npm run check --silent
 
 format: install

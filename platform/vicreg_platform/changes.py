@@ -1,6 +1,6 @@
-"""Tells that the jobs in the database have changed, to a process that would else look later.
+"""Notifies a process when jobs in the database change, so that it need not poll.
 
-PostgreSQL notifies. SQLite counts the commits of others, which is looked at every 50 ms.
+PostgreSQL uses LISTEN/NOTIFY; for SQLite, a counter of commits is read every 50 ms.
 """
 
 from __future__ import annotations

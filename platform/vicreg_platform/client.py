@@ -136,11 +136,16 @@ class Client:
             if cursor is None:
                 return
 
-    def events(self, job_id: str) -> Page[EventSchema]:
-        """The changes of a job's state, oldest first."""
-        return Page[EventSchema].model_validate(
-            self._call("GET", f"/v1/jobs/{_segment(job_id)}/events", params={"limit": 200})
-        )
+    def events(self, job_id: str) -> Iterator[EventSchema]:
+        """The events of a job, oldest first, page by page."""
+        params: dict[str, Any] = {"limit": 200}
+        while True:
+            answer = self._call("GET", f"/v1/jobs/{_segment(job_id)}/events", params=params)
+            page = Page[EventSchema].model_validate(answer)
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            params["cursor"] = page.next_cursor
 
     def metrics(self, job_id: str, *keys: str) -> dict[str, list[dict[str, float]]]:
         """The curves of a job's run: points with ``step``, ``value`` and ``timestamp``.
@@ -220,7 +225,7 @@ class Client:
         return JobSchema.model_validate(answer)
 
     def resume(self, job_id: str, workers: int | None = None) -> JobSchema:
-        """Let a paused job go on.
+        """Resume a paused job from the step at which it was paused.
 
         Args:
             job_id: the job.

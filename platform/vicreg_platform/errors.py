@@ -224,7 +224,7 @@ class NotDelivered(PlatformError):
 
 
 class InvalidSettings(PlatformError):
-    """An environment variable has a value that it cannot have."""
+    """An environment variable has an invalid value."""
 
 
 class DatabaseTooNew(PlatformError):

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     )
 
     home: Annotated[Path, AfterValidator(Path.absolute)] = Path(".vicreg")
-    """Where ``vicreg up`` keeps everything, and where the defaults of other settings lie."""
+    """Where ``vicreg up`` keeps everything, and the default location of other settings."""
     database_url: str = Field(
         default_factory=lambda given: f"sqlite:///{given['home']}/platform.db"
     )
@@ -84,14 +84,14 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """The port on which the dispatcher serves Prometheus metrics. Default: none."""
     webhook_url: Annotated[str | None, AfterValidator(_http_url)] = Field(default=None, repr=False)
-    """Where the dispatcher tells that jobs have ended and what is found to be wrong with trainings,
-    by HTTP. Default: nowhere."""
+    """URL to which the dispatcher POSTs events: jobs that ended, and problems found in trainings.
+    Default: none."""
     webhook_secret: str | None = Field(default=None, repr=False)
-    """The key with which the dispatcher signs what it tells there."""
+    """Key with which the dispatcher signs those events."""
     warm_start: bool = True
-    """Whether drivers, workers and trials are forks of a process that each Ray node keeps, which
-    has imported torch and MLflow before: they start seconds sooner. It takes 600 MB of memory on
-    each node on which one of them has run, besides the libraries that all processes share."""
+    """Whether drivers, workers and trials are forks of a process that each Ray node keeps and that
+    has already imported torch and MLflow, so they start seconds sooner. It takes 600 MB of memory
+    on each node on which one of them has run, besides the libraries that all processes share."""
     queue_policy: Literal["backfill", "strict"] = "backfill"
     """``backfill``: owners take turns, and small jobs start beside a large one that waits, if they
     do not delay it. ``strict``: by priority and age alone; the first job that does not fit holds up
@@ -101,9 +101,9 @@ class Settings(BaseSettings):
     fair_share_half_life_seconds: float = Field(default=86_400.0, gt=0.0, allow_inf_nan=False)
     """After this long, what an owner has used counts half."""
     preempt_after_seconds: float = Field(default=600.0, ge=0.0, allow_inf_nan=False)
-    """No job makes room for another sooner after its start."""
+    """A job is not preempted within this long of its start."""
     resize_after_seconds: float = Field(default=600.0, ge=0.0, allow_inf_nan=False)
-    """No elastic job is resized sooner after it was resized."""
+    """Minimum time between two resizes of an elastic job."""
     grow_after_seconds: float = Field(default=300.0, ge=0.0, allow_inf_nan=False)
     """How long room must have been free before an elastic job grows into it."""
     retry_backoff_seconds: float = Field(default=5.0, ge=0.0, allow_inf_nan=False)
@@ -117,7 +117,7 @@ class Settings(BaseSettings):
             given: fields that are not read from the environment.
 
         Raises:
-            InvalidSettings: a variable has a value that it cannot have.
+            InvalidSettings: a variable has an invalid value.
         """
         try:
             return cls(**given)

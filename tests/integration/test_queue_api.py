@@ -106,5 +106,8 @@ def test_only_its_owner_and_administrators_change_a_job(
     bulk = {"action": "priority", "priority": 5, "jobs": [job.rpartition("/")[2]]}
     (done,) = ann.ask("POST", "/v1/jobs/bulk", json=bulk).json()["items"]
     assert done["problem"]["status"] == 403
+    unsaid = ann.ask("POST", "/v1/jobs/bulk", json=bulk | {"priority": None})
+    assert unsaid.status_code == 422
+    assert "needs the field priority" in unsaid.json()["errors"][0]["message"]
     (found,) = [key for key in admin.ask("GET", "/v1/keys").json()["items"] if key["name"] == "ann"]
     assert (found["max_priority"], found["weight"]) == (3, None)

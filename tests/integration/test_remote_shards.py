@@ -282,6 +282,12 @@ def test_a_cache_that_others_can_write_is_not_used(
     assert list((tmp_path / "cache").glob("*/*.block")) == []
 
 
+def test_a_bound_that_is_no_number_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VICREG_CACHE_BYTES", "20GB")
+    with pytest.raises(InvalidInput, match="VICREG_CACHE_BYTES is '20GB': it must be a number"):
+        open_remote(bucket)
+
+
 def test_the_cache_keeps_its_bound_and_what_was_used_last(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

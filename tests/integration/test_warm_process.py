@@ -217,6 +217,8 @@ def test_a_forked_driver_does_what_its_own_process_does(node: Node) -> None:
     results = [re.findall(r"knn/top\d [\d.]+", driver.said()) for driver in (cold, forked)]
     assert results[0] == results[1] != []
     assert f"attempt 1 of job {node.folder.name}-1" in forked.said()
+    (held,) = re.findall(rf"forked from warm process {warm.pid} .* holds (\d+) MB", forked.said())
+    assert 100 < int(held) < 1500
     asked = node.start(KNN, warm_start=False)
     assert asked.wait() == 0
     assert warm.children() == []
@@ -357,6 +359,12 @@ def test_other_sources_have_a_warm_process_of_their_own(node: Node, tmp_path: Pa
     old = node.start(KNN)
     assert old.wait() == 0
     assert "changed" not in old.said()
+    # An upgrade in place: what holds the sources of before is of no use any more.
+    assert len(node.warm()) == 2
+    changed.write_text(changed.read_text() + "\n")
+    wait_until(lambda: len(node.warm()) == 1, seconds=30)
+    assert len(node.sockets()) == 1
+    assert node.start(KNN).wait() == 0
 
 
 def test_it_ends_with_its_node(node: Node) -> None:

@@ -65,7 +65,7 @@ def push_encoder(encoder: Published, facts: ModelFacts, repository: str, private
                 commit_description=f"Job {facts.job}",
             )
         except HFValidationError as error:
-            raise UserFailure(f"{repository} is no name of a repository: {error}") from None
+            raise UserFailure(f"{repository} is not a repository name: {error}") from None
         except HfHubHTTPError as error:
             raise _refused(repository, error) from None
         except (OSError, client_error) as error:

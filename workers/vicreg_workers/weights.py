@@ -187,12 +187,14 @@ def kept_weights(folder: Folder) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The description and the weights in a folder of ``kept_encoder``.
 
     Raises:
-        UserFailure: they are not there.
+        UserFailure: they are not there, or damaged.
     """
     try:
         return json.loads(folder.read(DESCRIPTION)), load(folder.read(WEIGHTS))
     except FileNotFoundError:
         raise UserFailure(f"there is no encoder in {folder}: it has been removed") from None
+    except (SafetensorError, ValueError) as error:
+        raise UserFailure(f"the encoder in {folder} is damaged: {error}") from None
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:

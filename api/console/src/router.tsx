@@ -7,7 +7,9 @@ import {
   lazyRouteComponent,
 } from "@tanstack/react-router";
 import type { JobState } from "./api/client";
+import * as queries from "./api/queries";
 import { Failure } from "./components/Failure";
+import { filters, page } from "./compute/jobs";
 import { Home } from "./screens/Home";
 import { Shell } from "./Shell";
 
@@ -63,6 +65,12 @@ export const jobsRoute = createRoute({
     after: text(raw, "after"),
     before: text(raw, "before"),
   }),
+  loaderDeps: ({ search }) => search,
+  // Asked while the screen draws what was chosen, not when it has: that takes as long.
+  loader: ({ context, deps }) => {
+    void context.client.prefetchQuery(queries.jobs(page(deps)));
+    void context.client.prefetchQuery(queries.counts(filters(deps)));
+  },
   component: lazyRouteComponent(() => import("./screens/Jobs"), "Jobs"),
 });
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from vicreg_api.access import InjectedCaller, check_owner
 from vicreg_api.body import parsed_body
@@ -140,7 +140,7 @@ class JobPatch(BaseModel):
 
 
 class Resume(BaseModel):
-    """How a job goes on."""
+    """How to resume a job."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -149,7 +149,7 @@ class Resume(BaseModel):
 
 
 class ExtendRequest(BaseModel):
-    """How far a pretraining goes on, and how; or how far a sweep does."""
+    """How to extend a pretraining or a sweep."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -183,6 +183,12 @@ class BulkRequest(BaseModel):
     """For `label`: values by key; null removes a label."""
     priority: int | None = None
     """For `priority`: the new one."""
+
+    @model_validator(mode="after")
+    def _says_which_priority(self) -> Self:
+        if self.action is Action.PRIORITY and self.priority is None:
+            raise ValueError("the action priority needs the field priority: the new one")
+        return self
 
 
 class Done(Schema):
@@ -361,7 +367,7 @@ def change(
     """Change a job's priority, labels, `preemptible`, `max_runtime` or `deadline`.
 
     Of a sweep, also `search.trials` (more) and `concurrency`: one that runs is restarted for it,
-    and its trials go on at their step. The tags of its MLflow run get changed labels soon after.
+    and its trials continue at their step. The tags of its MLflow run get changed labels soon after.
     """
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     changes = patch.model_dump(exclude_unset=True)
@@ -600,7 +606,7 @@ def resume(
     job_id: Identifier,
     how: Resume | None = None,
 ) -> JobSchema:
-    """Let a paused job go on, from the step at which it was paused."""
+    """Resume a paused job from the step at which it was paused."""
     check_owner(caller, services.jobs.get(job_id).owner, f"job {job_id}")
     return services.control.resume(job_id, how.workers if how else None)
 
@@ -609,7 +615,10 @@ def resume(
     "/{job_id}/extend",
     status_code=status.HTTP_201_CREATED,
     responses={
-        409: {"model": Problem, "description": "It is no pretraining or sweep that has succeeded"}
+        409: {
+            "model": Problem,
+            "description": "It is not a pretraining or sweep that has succeeded",
+        }
     },
 )
 def extend(
@@ -621,8 +630,8 @@ def extend(
 ) -> Extended:
     """A new job that trains a succeeded pretraining on, or gives a succeeded sweep more trials.
 
-    A pretraining goes on from its last checkpoint (`epochs`). A sweep begins with the trials of the
-    other one, none of which runs again (`trials`).
+    A pretraining continues from its last checkpoint (`epochs`). A sweep begins with the trials of
+    the other one, none of which runs again (`trials`).
     """
     epochs, schedule, trials = request.epochs, request.schedule, request.trials
     if epochs is not None and schedule is not None and trials is None:

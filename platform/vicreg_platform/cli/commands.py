@@ -315,7 +315,7 @@ def resume(
     ] = None,
     api: ApiUrl = DEFAULT_API,
 ) -> None:
-    """Let a paused job go on from its step."""
+    """Resume a paused job from the step at which it was paused."""
     with Client(api) as client:
         console.print(client.resume(job_id, workers).state.value)
 
@@ -343,8 +343,8 @@ def extend(
     schedule: Annotated[
         ExtensionSchedule | None,
         typer.Option(
-            help="How a pretraining's learning rate goes on: as in one run (the default), or risen "
-            "once more."
+            help="How a pretraining's learning rate continues: as in one run (the default), or "
+            "rising once more."
         ),
     ] = None,
     api: ApiUrl = DEFAULT_API,
@@ -436,9 +436,9 @@ def evaluate(
 
 @app.command()
 def events(job_id: JobId, api: ApiUrl = DEFAULT_API) -> None:
-    """List the changes of a job's state, oldest first."""
+    """List the events of a job, oldest first."""
     with Client(api) as client:
-        console.print(output.events_table(client.events(job_id).items))
+        console.print(output.events_table(list(client.events(job_id))))
 
 
 @app.command()
@@ -802,7 +802,7 @@ def pack_data(
         int,
         typer.Option(
             min=1,
-            help="Size of a shard, in 10⁶ bytes; estimated from a sample where the images' sizes "
+            help="Size of a shard, in 10⁶ bytes; estimated from a sample if the images' sizes "
             "are not known beforehand, as with --short-side.",
         ),
     ] = 256,

@@ -1,1 +1,1 @@
-"""What dispatcher and workers say to each other."""
+"""What the control plane and the workers say to each other."""

@@ -6,7 +6,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 
 class Finding(BaseModel):
-    """Something that is wrong with a training that goes on."""
+    """Something wrong with a running training."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
@@ -36,7 +36,7 @@ class Progress(BaseModel):
     kept_epoch: int | None = None
     """The last epoch after which the encoder was kept to be evaluated."""
     resumed_at: int | None = None
-    """The step from which a pretraining's last processes went on: 0 if they began it."""
+    """The step from which a pretraining's last processes resumed; 0 if they started it."""
     device: str | None = None
     """What a pretraining's first worker trains on: the name of its GPU, or ``CPU``."""
     peak_memory: int | None = None

@@ -1,4 +1,4 @@
-"""Skips, for a while, what has just failed: each failure in a row doubles the while."""
+"""Skips what has just failed; the wait doubles with each consecutive failure."""
 
 from __future__ import annotations
 

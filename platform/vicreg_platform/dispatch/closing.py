@@ -10,11 +10,11 @@ from vicreg_platform.cluster import Cluster
 from vicreg_platform.dispatch.backoff import Backoff
 from vicreg_platform.dispatch.readings import Readings
 from vicreg_platform.errors import (
+    Forbidden,
     IllegalTransition,
     InvalidSpec,
     LogUnavailable,
     NotFound,
-    QuotaExceeded,
     TrackingRefused,
 )
 from vicreg_platform.jobs.leaderboard import best_trial
@@ -156,7 +156,7 @@ class Closing:
             try:
                 promoted = self._service.promote(job.id, best_trial(self._tracking, sweep))
                 logger.info("sweep %s: job %s trains its best", job.id, promoted.id)
-            except (InvalidSpec, IllegalTransition, QuotaExceeded) as error:
+            except (InvalidSpec, IllegalTransition, Forbidden) as error:
                 logger.warning("the best of sweep %s cannot be trained: %s", job.id, error)
         self._tracking.cancel_trials(run_id)
 

@@ -49,7 +49,7 @@ class Loop:
     name: str
     steps: tuple[Callable[[], None], ...]
     vital: bool = True
-    """Whether the dispatcher is of no use while this loop hangs."""
+    """Whether the dispatcher counts as stalled while this loop hangs."""
 
 
 class Dispatcher:

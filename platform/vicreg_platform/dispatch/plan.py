@@ -193,7 +193,7 @@ class Preemption:
 
 @dataclass(frozen=True)
 class Resize:
-    """A running job that goes on with another number of workers."""
+    """A running job that continues with another number of workers."""
 
     id: str
     size: int

@@ -174,7 +174,7 @@ class Queue:
             return read_demand(session, self._now(), half_life, self._growable)
 
     def _make_room(self, made: Plan) -> None:
-        """Tell jobs to stop for others, or to go on with another number of workers."""
+        """Tell jobs to stop for others, or to continue with another number of workers."""
         for preemption in made.preemptions:
             with contained(preemption.id):
                 self._stop(

@@ -1,8 +1,7 @@
-"""Tells a receiver, by HTTP, that jobs have ended and what is newly wrong with trainings.
+"""POSTs events to a receiver: jobs that ended, and new findings of trainings.
 
-What is told are rows of ``events``, in the order of their ids. How far it is stands in the
-database: an event is told again if the dispatcher ends before it has noted that the receiver has
-taken it, and none is left out, but for those of more than a day ago.
+Events are rows of ``events``, in the order of their ids. The position is stored in the database, so
+an event may be sent twice after a restart; none is skipped unless it is more than a day old.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ KEPT = timedelta(days=1)
 BATCH = 500
 """Events that are read at once."""
 ROUND_SECONDS = 60.0
-"""After which a round tells no more events: a loop whose round takes long is said to stand."""
+"""After which a round sends no more events: a loop with a long round is reported as stalled."""
 _RECEIVER = "the webhook"
 _ONE_ROW = 1
 _ENDED = {

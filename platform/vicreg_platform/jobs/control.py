@@ -20,7 +20,7 @@ from vicreg_platform.specs import AnySpec, FieldFault, PretrainSpec, SweepSpec, 
 from vicreg_platform.specs.base import Labels
 from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.specs.pretrain import dividing
-from vicreg_platform.specs.stored import Unreadable, read_spec
+from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
 
 CHANGEABLE = ("priority", "labels", "preemptible", "max_runtime", "deadline")
 OF_A_SWEEP = ("search.trials", "concurrency")
@@ -69,11 +69,11 @@ class JobControl:
             return self._service.answer(jobs.get(job_id))
 
     def resume(self, job_id: str, workers: int | None = None) -> JobSchema:
-        """Let a paused job go on from the step at which it was paused.
+        """Resume a paused job from the step at which it was paused.
 
         Args:
             job_id: the job.
-            workers: of a pretraining: with how many it goes on; default: as before.
+            workers: of a pretraining: how many it continues with; default: as before.
 
         Raises:
             NotFound: there is no such job.
@@ -170,7 +170,7 @@ class JobControl:
         Args:
             job_id: the pretraining.
             epochs: of the whole training, those that are trained already included.
-            schedule: how the learning rate goes on.
+            schedule: how the learning rate continues.
             owner: of the new job.
 
         Raises:
@@ -266,6 +266,7 @@ class JobControl:
         runtime: timedelta | None = spec.max_runtime
         columns: dict[str, Any] = {
             "spec": spec.model_dump(mode="json"),
+            "spec_version": VERSION,
             "priority": spec.priority,
             "preemptible": spec.preemptible,
             "deadline": spec.deadline,
@@ -346,7 +347,7 @@ def _differences(spec: PretrainSpec, epochs: int, schedule: ExtensionSchedule) -
     warnings = [f"{text}. One run of {epochs} epochs would have ended elsewhere"]
     if spec.branches.weights == "momentum":
         warnings.append(
-            f"the momentum of the second branch had risen to 1 by epoch {trained}; it goes on as "
+            f"the momentum of the second branch had risen to 1 by epoch {trained}; it continues as "
             f"in one run of {epochs} epochs"
         )
     return warnings

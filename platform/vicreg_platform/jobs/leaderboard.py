@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from vicreg_platform.contract.trial import Trial, TrialState, ranked
-from vicreg_platform.errors import InvalidRequest
+from vicreg_platform.errors import InvalidRequest, InvalidSpec
 from vicreg_platform.jobs.schemas import JobSchema, RunSchema, TrialSchema, TrialSort
 from vicreg_platform.pages import Page, number_of, page_of
+from vicreg_platform.specs import FieldFault, SweepSpec
+from vicreg_platform.specs.stored import Unreadable, read_spec
 from vicreg_platform.tracking import Tracking
 
 
@@ -21,6 +23,7 @@ def leaderboard(
 
     Raises:
         InvalidRequest: the job is not a sweep.
+        InvalidSpec: this version cannot read its spec.
     """
     answers = placed_trials(tracking, mlflow_public_url, sweep)
     if sort is TrialSort.NUMBER:
@@ -40,9 +43,9 @@ def placed_trials(
 
     Raises:
         InvalidRequest: the job is not a sweep.
+        InvalidSpec: this version cannot read its spec.
     """
-    if sweep.kind != "sweep":
-        raise InvalidRequest(f"job {sweep.id} is not a sweep: it has no trials")
+    mode = sweep_spec(sweep).objective.mode
     found = tracking.trials(sweep.mlflow.run_id) if sweep.mlflow else []
     places = {trial.number: RunSchema.of(mlflow_public_url, *ids) for trial, *ids in found}
     return [
@@ -52,14 +55,33 @@ def placed_trials(
             stopped_early=trial.state is TrialState.STOPPED,
             mlflow=places[trial.number],
         )
-        for place, trial in enumerate(
-            ranked([trial for trial, *_ in found], sweep.spec["objective"]["mode"]), start=1
-        )
+        for place, trial in enumerate(ranked([trial for trial, *_ in found], mode), start=1)
     ]
 
 
 def best_trial(tracking: Tracking, sweep: JobSchema) -> Trial | None:
-    """The best trial; None if no trial has a value of the objective."""
+    """The best trial; None if no trial has a value of the objective.
+
+    Raises:
+        InvalidRequest: the job is not a sweep.
+        InvalidSpec: this version cannot read its spec.
+    """
     found = tracking.trials(sweep.mlflow.run_id) if sweep.mlflow else []
-    order = ranked([trial for trial, *_ in found], sweep.spec["objective"]["mode"])
+    order = ranked([trial for trial, *_ in found], sweep_spec(sweep).objective.mode)
     return order[0] if order and order[0].objective is not None else None
+
+
+def sweep_spec(job: JobSchema) -> SweepSpec:
+    """The spec of a sweep.
+
+    Raises:
+        InvalidRequest: the job is not a sweep.
+        InvalidSpec: this version cannot read its spec.
+    """
+    if job.kind != "sweep":
+        raise InvalidRequest(f"job {job.id} is not a sweep: it has no trials")
+    spec = read_spec(job.spec, job.spec_version)
+    if isinstance(spec, Unreadable):
+        raise InvalidSpec([FieldFault("", f"the spec is unreadable: {spec.reason}")])
+    assert isinstance(spec, SweepSpec)
+    return spec

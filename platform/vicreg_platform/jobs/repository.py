@@ -463,7 +463,8 @@ class JobRepository:
     def unfinished_of_owner(self, owner: str) -> list[Job]:
         """Unfinished jobs of an owner."""
         query = select(Job).where(Job.owner == owner, Job.finished_at.is_(None))
-        return list(self._session.scalars(query))
+        # Some may have been told to stop in this transaction.
+        return list(self._session.scalars(query.execution_options(populate_existing=True)))
 
     def unfinished_of_schedule(self, schedule_id: str) -> list[Job]:
         """Unfinished jobs of a schedule, and those that follow from them, oldest first."""

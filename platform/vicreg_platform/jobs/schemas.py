@@ -128,7 +128,7 @@ class JobSchema(Schema):
     retry_of: str | None
     """The job that this one retries."""
     extends: str | None = None
-    """The pretraining that this one goes on from."""
+    """The pretraining that this one continues."""
     promoted_from: str | None = None
     """The sweep whose best configuration this one trains."""
     parent: str | None = None
@@ -292,7 +292,7 @@ class TrialDetail(TrialSchema):
 
 
 class CheckpointSchema(Schema):
-    """A checkpoint of a pretraining: the state after a step, from which it can go on."""
+    """A checkpoint of a pretraining: the state after a step, from which it can resume."""
 
     step: int
     epoch: float | None = None
@@ -385,7 +385,7 @@ class JobProgress(Schema):
 
 
 class ExtensionSchedule(enum.StrEnum):
-    """How the learning rate of an extended pretraining goes on."""
+    """How the learning rate of an extended pretraining continues."""
 
     ANNEAL = "anneal"
     """As in one run over the whole length, from where that would be."""
@@ -394,7 +394,7 @@ class ExtensionSchedule(enum.StrEnum):
 
 
 class Extended(Schema):
-    """A pretraining or sweep that goes on."""
+    """A new job that extends a pretraining or sweep."""
 
     job: JobSchema
     """The new job."""
@@ -462,7 +462,7 @@ class DryRun(Schema):
     warnings: list[str]
     cost: TrainingCost | None = None
     """What the training would take; null if no run is known whose steps cost the same, or if the
-    job is no pretraining."""
+    job is not a pretraining."""
     reason: str | None = None
     """Why it would not start at once; null if it would, or if nobody can know."""
     queue: QueuePlace | None = None

@@ -376,9 +376,13 @@ class JobService:
             raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
         if best is None:
             raise IllegalTransition(f"no trial of sweep {sweep_id} has a value of its objective")
-        request = overridden(sweep.spec["base"], best.parameters)
+        stored = read_spec(sweep.spec, sweep.spec_version)
+        if not isinstance(stored, SweepSpec):
+            reason = stored.reason if isinstance(stored, Unreadable) else "it is not a sweep"
+            raise InvalidSpec([FieldFault("", f"the spec is unreadable: {reason}")])
+        request = overridden(stored.base, best.parameters)
         request |= {"name": f"{sweep.name}-best"[:200], "experiment": sweep.experiment}
-        request["labels"] = sweep.spec["labels"] | request.get("labels", {})
+        request["labels"] = stored.labels | request.get("labels", {})
         spec, _ = self.resolve(request)
         origin = Origin(promoted_from=sweep_id, schedule_id=sweep.schedule_id, owner=sweep.owner)
         with self._database.write() as session:
@@ -717,7 +721,12 @@ def _check_quota(
     max_jobs, max_gpus = quota
     if max_jobs is None and max_gpus is None:
         return
-    live = jobs.unfinished_of_owner(owner)
+    # One that is being cancelled, or is out of time, gives its room up by itself.
+    live = [
+        job
+        for job in jobs.unfinished_of_owner(owner)
+        if job.stopping_for is None or job.stopping_for in UNCOUNTED
+    ]
     new = [spec, *spec.follow_ups("new")]
     if max_jobs is not None and len(live) + len(new) > max_jobs:
         raise QuotaExceeded(

@@ -58,7 +58,7 @@ class Job(Base):
     retry_of: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The job that this one retries, from its last checkpoint."""
     extends: Mapped[str | None] = mapped_column(String(64))
-    """The pretraining that this one goes on from."""
+    """The pretraining that this one continues."""
     promoted_from: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"))
     """The sweep whose best configuration this one trains."""
     parent_id: Mapped[str | None] = mapped_column(String(64))

@@ -65,7 +65,7 @@ class MeasuredRun:
     images_per_second: float
     """By its last reading, of a few steps."""
     steps: int = 0
-    """Those that its last processes have trained to the end of the training; 0 if it goes on."""
+    """Those that its last processes have trained to the end of the training; 0 while it runs."""
     seconds: float = 0.0
     """From the first of these steps to the last."""
     device: str | None = None

@@ -153,7 +153,7 @@ class KeyService:
     def ensure(self, key: str) -> None:
         """Store a key that was made elsewhere as an administrator's, unless it is stored already.
 
-        It replaces the one before: a key that was rotated is of no more use.
+        It replaces the previous one: a rotated key must stop working.
 
         Raises:
             InvalidKey: it does not have the form of a key.

@@ -31,7 +31,7 @@ class TickOutcome(enum.StrEnum):
     MISSED = "missed"
     """No dispatcher was running, and the schedule does not catch up."""
     REFUSED = "refused"
-    """The job's spec is no longer valid, or its owner's quota is used up."""
+    """The job's spec is no longer valid, or its owner's quota or priority limit refuses it."""
 
 
 class TickSchema(Schema):

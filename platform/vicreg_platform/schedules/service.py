@@ -13,9 +13,9 @@ from vicreg_platform.clock import Clock, utc_now
 from vicreg_platform.database import Database
 from vicreg_platform.errors import (
     Conflict,
+    Forbidden,
     InvalidSpec,
     LeaseLost,
-    QuotaExceeded,
     Unavailable,
 )
 from vicreg_platform.ids import new_id
@@ -59,8 +59,10 @@ class ScheduleService:
 
         Raises:
             InvalidSpec: with every fault, those of its job among them.
+            Forbidden: its job's priority is above the limit of the owner's keys.
         """
-        spec = self._checked(request)
+        spec = parse_schedule(request)
+        job_spec = self._resolved(spec)
         now = self._now()
         schedule = Schedule(
             id=new_id(),
@@ -75,6 +77,7 @@ class ScheduleService:
             updated_at=now,
         )
         with self._database.write() as session:
+            self._jobs.check_priority(session, job_spec, owner)
             repository = ScheduleRepository(session, now)
             repository.add(schedule)
             return self._answer(repository, schedule)
@@ -116,17 +119,22 @@ class ScheduleService:
         Raises:
             NotFound: there is no such schedule.
             InvalidSpec: the result is not valid.
-            Conflict: another change committed first.
+            Forbidden: its job's priority is above the limit of the owner's keys.
+            Conflict: another change committed first; or the schedule is unreadable.
         """
         with self._database.read() as session:
-            before = ScheduleRepository(session, self._now()).get(schedule_id).spec
-        spec = self._checked(_patched(before, changes))
+            found = ScheduleRepository(session, self._now()).get(schedule_id)
+        stored = found.spec
+        before = _readable(found).model_dump(mode="json")
+        spec = parse_schedule(_patched(before, changes))
+        job_spec = self._resolved(spec)
         after = spec.model_dump(mode="json")
         with self._database.write() as session:
             repository = ScheduleRepository(session, self._now())
             schedule = repository.get(schedule_id, lock=True)
-            if schedule.spec != before:
+            if schedule.spec != stored:
                 raise Conflict(f"schedule {schedule_id} was changed meanwhile: try again")
+            self._jobs.check_priority(session, job_spec, schedule.owner)
             schedule.name, schedule.spec, schedule.updated_at = spec.name, after, self._now()
             schedule.spec_version = VERSION
             if not schedule.paused and any(before.get(name) != after[name] for name in _WHEN):
@@ -168,6 +176,7 @@ class ScheduleService:
             NotFound: there is no such schedule.
             Conflict: its last job is unfinished, and its overlap is ``skip``; or it is unreadable.
             InvalidSpec: its job's spec is no longer valid.
+            Forbidden: the owner's quota or priority limit refuses the job.
         """
         now = self._now()
         with self._database.read() as session:
@@ -232,7 +241,11 @@ class ScheduleService:
         except InvalidSpec as error:
             self._settle(schedule_id, at, spec, TickOutcome.REFUSED, str(error))
             return
-        self._settle(schedule_id, at, spec, job=(job_spec, request))
+        try:
+            self._settle(schedule_id, at, spec, job=(job_spec, request))
+        except Forbidden as error:
+            # Nothing of it has happened: with `overlap: cancel`, the last job has not ended.
+            self._settle(schedule_id, at, spec, TickOutcome.REFUSED, str(error))
 
     def _settle(
         self,
@@ -247,6 +260,9 @@ class ScheduleService:
 
         Of several dispatchers one gets the tick. If it dies before the transaction commits, the
         claim is rolled back, and another one takes it.
+
+        Raises:
+            Forbidden: the owner's quota or priority limit refuses the job.
         """
         with self._database.write() as session:
             repository = ScheduleRepository(session, self._now())
@@ -257,19 +273,12 @@ class ScheduleService:
                 tick = repository.tick(schedule_id, at)
                 tick.outcome, tick.reason = outcome.value, reason
                 if job is not None:
-                    made = self._make_or_refuse(session, tick, schedule.owner, spec, *job)
-                    schedule.runs += made
+                    made = self._make(session, tick, schedule.owner, spec, *job)
+                    schedule.runs += made is not None
                 logger.info(
                     "schedule %s at %s: %s %s", schedule_id, at, tick.outcome, tick.job_id or ""
                 )
             schedule.next_tick = _next(spec, at, schedule.runs)
-
-    def _make_or_refuse(self, session: Session, tick: Tick, owner: str | None, *what: Any) -> bool:
-        try:
-            return self._make(session, tick, owner, *what) is not None
-        except QuotaExceeded as error:
-            tick.outcome, tick.reason = TickOutcome.REFUSED.value, str(error)
-            return False
 
     def _make(
         self,
@@ -313,14 +322,14 @@ class ScheduleService:
             session.flush()
             return self._answer(repository, schedule)
 
-    def _checked(self, request: Any) -> ScheduleSpec:
-        spec = parse_schedule(request)
+    def _resolved(self, spec: ScheduleSpec) -> AnySpec:
+        """The spec of a job that it would submit now."""
         try:
-            self._jobs.resolve(spec.job_at(self._now()))
+            job_spec, _ = self._jobs.resolve(spec.job_at(self._now()))
         except InvalidSpec as error:
             faults = [FieldFault(f"job.{f.field}", f.message) for f in error.faults]
             raise InvalidSpec(faults) from None
-        return spec
+        return job_spec
 
     def _answer(
         self, repository: ScheduleRepository, schedule: Schedule, preview: int = 0

@@ -68,7 +68,7 @@ class Views(SpecModel):
     global_: Literal[2] = Field(default=2, alias="global")
     """Views of ``data.image_size``, cropped by ``crop_scale``."""
     local: int = Field(default=0, ge=0, le=16)
-    """Views of ``local_size``. They need method vicreg with shared weights."""
+    """Views of ``local_size``. They need method vicreg or vicregl, with shared weights."""
     local_size: ImageSize = 96
     """Side of a local view, in pixels."""
     local_scale: Scale | None = None

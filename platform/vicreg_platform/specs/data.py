@@ -235,7 +235,7 @@ class SegmentationData(_Share):
     """For ``folders``: labels are below it. Default: the highest label of the training masks,
     and one."""
     ignore_index: int = Field(default=255, ge=0, le=65_535)
-    """For ``folders``: the label of pixels that count for nothing, neither in training nor in the
+    """For ``folders``: the label of pixels that are ignored, both in training and in the
     metrics."""
     image_size: ImageSize = 512
     """Side of the square image the network sees, in pixels."""

@@ -33,7 +33,7 @@ class JobEncoder(SpecModel):
     """The id of the pretraining job."""
     epoch: int | None = Field(default=None, ge=1, le=100_000)
     """The encoder that the job has kept after so many epochs (``evaluations[].at_epochs``), which
-    is evaluated while the training goes on. Default: the encoder at its end."""
+    is evaluated while training continues. Default: the encoder at its end."""
 
 
 class RunEncoder(SpecModel):
@@ -66,7 +66,7 @@ class UntrainedEncoder(SpecModel):
     untrained: Backbone
     """The architecture."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the weights."""
+    """Seed of the random weights."""
 
 
 Encoder = Annotated[
@@ -87,10 +87,10 @@ class EvaluateResources(SpecModel):
     first one then measures them. Protocols that train a network have one: ``linear`` with
     ``augment``, ``finetune``, ``segmentation`` and ``detection``."""
     cpus: int = Field(default=1, ge=1, le=256)
-    """Of each worker. With one, it reads the images itself; each further one is a process that
+    """CPUs of each worker. With one, it reads the images itself; each further one is a process that
     reads them."""
     gpus: Literal[0, 1] = 0
-    """Of each worker. With 0, it computes on its CPUs."""
+    """GPUs of each worker. With 0, it computes on its CPUs."""
 
 
 ANNOTATED: dict[type[SpecModel], tuple[type[SpecModel], str, str]] = {
@@ -114,7 +114,7 @@ def annotated_only_for(data: Data) -> str | None:
 def source_faults(
     protocol: Protocol, data: EvaluationData, above: str = ""
 ) -> list[tuple[tuple[str, ...], str]]:
-    """Where images have masks or boxes that the protocol cannot use, or lack those that it needs.
+    """Faults: images with masks or boxes that the protocol cannot use, or without those it needs.
 
     Args:
         protocol: how the encoder is evaluated.

@@ -11,12 +11,12 @@ _NOT_IMAGES = ("__MACOSX",)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is no part of a data set."""
+    """Whether a file or folder of this name is not part of a data set."""
     return name.startswith(".") or name in _NOT_IMAGES
 
 
 def image_files(folder: str, links: Callable[[str], None] | None = None) -> Iterator[str]:
-    """The paths of the images in a folder and its sub-folders, in no order.
+    """The paths of the images in a folder and its sub-folders, in no particular order.
 
     Symbolic links are followed, but not back into a folder that contains them; hidden files and
     folders are skipped.

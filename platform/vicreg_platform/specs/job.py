@@ -55,7 +55,7 @@ class JobSpec(SpecModel):
     the job with it: seconds, or as in ``PT12H``. Its last checkpoint stays for a retry."""
     preemptible: bool = True
     """Whether it may be stopped, or made smaller, for a job of higher priority. It saves the step
-    that it is at, and goes on from it later."""
+    that it is at, and resumes from it later."""
     retry: Retry = Retry()
 
     @abstractmethod
@@ -97,7 +97,7 @@ class JobSpec(SpecModel):
 
     @property
     def extended_job(self) -> str | None:
-        """The pretraining or sweep that this one goes on from."""
+        """The pretraining or sweep that this one continues."""
         return None
 
     @property

@@ -61,8 +61,8 @@ class VICRegL(VICRegTerms):
     view of a pair, and of the second (γ; ``num_matches`` of the authors' code). By what they show,
     all are."""
     layers: tuple[Width, ...] = Field(default=(512, 512, 512), min_length=1, max_length=16)
-    """Of the expander of the places, which is like the other one (``maps-mlp`` of the authors'
-    code)."""
+    """Widths of the expander of the places, which is like the other one (``maps-mlp`` of the
+    authors' code)."""
 
 
 class BarlowTwins(_Regularised):
@@ -81,7 +81,7 @@ class SimCLR(_Regularised):
 
     name: Literal["simclr"]
     temperature: float = Field(default=0.2, gt=0.0, le=100.0)
-    """Of the softmax over the similarities."""
+    """Temperature of the softmax over the similarities."""
 
 
 class BYOL(_Regularised):
@@ -131,28 +131,32 @@ class Expander(SpecModel):
     batchnorm: bool = True
     """Without it, the hidden layers are Linear-ReLU (paper, Table 4, column BN)."""
     normalization: Literal["none", "standardize", "l2"]
-    """Of the embeddings. ``standardize``: to mean 0 and standard deviation 1 of each dimension over
-    the batch; ``l2``: to norm 1 for each image (paper, Table 8). Default: standardize for simsiam
-    (its projector ends in BatchNorm), else none."""
+    """Normalisation of the embeddings. ``standardize``: to mean 0 and standard deviation 1 of each
+    dimension over the batch; ``l2``: to norm 1 for each image (paper, Table 8). Default:
+    standardize for simsiam (its projector ends in BatchNorm), else none."""
 
 
 class Predictor(SpecModel):
     """Linear-BatchNorm-ReLU for each width, then a linear layer to the width of the embedding."""
 
     layers: tuple[Width, ...] = Field(default=(512,), min_length=1, max_length=16)
+    """Widths of the hidden layers."""
     batchnorm: bool = True
+    """Whether each hidden layer has batch normalisation."""
 
 
 class Branches(SpecModel):
     """How the second branch differs from the first, and what passes between them."""
 
     weights: Literal["shared", "separate", "momentum"]
-    """Of the second branch: those of the first, its own (paper, Table 5), or a moving average of
-    those of the first (paper, Table 4, column ME). Default: momentum for byol, else shared."""
+    """Weights of the second branch: those of the first, its own (paper, Table 5), or a moving
+    average of those of the first (paper, Table 4, column ME). Default: momentum for byol, else
+    shared."""
     backbone: Backbone | None = None
-    """Of the second branch, if it differs; needs ``weights: separate`` (paper, Table 5)."""
+    """Backbone of the second branch, if another; needs ``weights: separate`` (paper, Table 5)."""
     momentum: float = Field(default=0.99, ge=0.0, le=1.0)
-    """Of the moving average at the first step; rises to 1 along a cosine (Grill et al. 2020)."""
+    """Momentum of the moving average at the first step; it rises to 1 along a cosine (Grill et al.
+    2020)."""
     stop_gradient: bool
     """Whether gradients stop at the second branch, which is then only a target (Table 4, column
     SG). Default: true for byol and simsiam, else false."""

@@ -47,6 +47,7 @@ class Lars(_Optimizer):
     weight_decay: WeightDecay
     """Not applied to biases and BatchNorm parameters, as in the authors' code."""
     momentum: float = Field(ge=0.0, lt=1.0)
+    """Share of the last update that the next one contains."""
     eta: float = Field(gt=0.0, le=1.0)
     """Trust coefficient."""
     clip: bool
@@ -68,7 +69,9 @@ class Sgd(_Optimizer):
     base_lr: LearningRate = 0.05
     """The peak learning rate is ``base_lr * batch_size / 256`` (0.05: Chen & He 2021)."""
     weight_decay: WeightDecay = 1.0e-4
+    """Not applied to biases and normalisation parameters."""
     momentum: float = Field(default=0.9, ge=0.0, lt=1.0)
+    """Share of the last update that the next one contains."""
 
 
 class AdamW(_Optimizer):
@@ -78,6 +81,7 @@ class AdamW(_Optimizer):
     base_lr: LearningRate = 5.0e-4
     """The peak learning rate is ``base_lr * batch_size / 256``."""
     weight_decay: WeightDecay = 0.05
+    """Not applied to biases and normalisation parameters."""
 
 
 def _name(value: Any) -> Any:

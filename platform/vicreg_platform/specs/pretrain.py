@@ -74,7 +74,7 @@ class Training(SpecModel):
     """Compile the network with ``torch.compile``. If any worker cannot, the run continues without,
     with a warning. Needs a C compiler on every node."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the initial weights, and of the order, crops and colours of the images."""
+    """Seed of the initial weights, and of the order, crops and colours of the images."""
 
 
 class WorkerRange(SpecModel):
@@ -86,7 +86,9 @@ class WorkerRange(SpecModel):
     """
 
     min: int = Field(ge=1, le=MOST_WORKERS)
+    """The fewest workers with which the run starts or continues."""
     max: int = Field(ge=1, le=MOST_WORKERS)
+    """The most workers that it takes."""
 
     @model_validator(mode="after")
     def _in_order(self) -> WorkerRange:
@@ -196,7 +198,7 @@ class Evaluation(SpecModel):
     at_epochs: tuple[Annotated[int, Field(ge=1, le=100_000)], ...] = Field(
         default=(), max_length=100
     )
-    """After these epochs too the encoder is kept, and evaluated while the training goes on. The
+    """After these epochs too the encoder is kept, and evaluated while training continues. The
     results are points of the training's curves ``evaluations/<protocol>/…``."""
 
     @model_validator(mode="after")
@@ -214,7 +216,7 @@ class Evaluation(SpecModel):
 
 
 class Extends(SpecModel):
-    """The pretraining that this one goes on from: ``POST /v1/jobs/{id}/extend`` fills it in."""
+    """The pretraining that this one continues: ``POST /v1/jobs/{id}/extend`` fills it in."""
 
     job: Identifier
     """It has succeeded, and trained the same network on the same data with the same batch."""
@@ -442,7 +444,7 @@ class PretrainSpec(JobSpec):
 
     @property
     def _smallest_size(self) -> int:
-        """Of a global view, in pixels."""
+        """Side of a global view, in pixels."""
         return min((size for _, size in self.training.sizes), default=self.data.image_size)
 
     def _backbones(self) -> list[tuple[str, Backbone]]:

@@ -20,7 +20,7 @@ class KnnProtocol(SpecModel):
 
 
 class LinearProtocol(SpecModel):
-    """A linear classifier on the frozen representation, trained with SGD, on a cosine.
+    """A linear classifier on the frozen representation, trained with SGD and a cosine rate.
 
     The authors' protocol is ``augment: true``, ``standardize: false``, ``learning_rates: [0.02]``
     and ``weight_decay: 1.0e-6`` with ``data.interpolation: bilinear`` (Appendix C.2;
@@ -33,7 +33,9 @@ class LinearProtocol(SpecModel):
 
     name: Literal["linear"]
     epochs: int = Field(default=100, ge=1, le=10_000)
+    """Epochs of the classifier's training."""
     batch_size: int = Field(default=256, ge=1, le=65_536)
+    """Images per step."""
     learning_rates: tuple[Annotated[float, Field(gt=0.0, le=1000.0)], ...] = Field(
         default=(0.01, 0.03, 0.1, 0.3, 1.0, 3.0), min_length=1, max_length=64
     )
@@ -60,7 +62,9 @@ class FinetuneProtocol(SpecModel):
 
     name: Literal["finetune"]
     epochs: int = Field(default=20, ge=1, le=10_000)
+    """Epochs of the fine-tuning."""
     batch_size: int = Field(default=256, ge=2, le=65_536)
+    """Images per step."""
     backbone_lr: float = Field(default=0.03, ge=0.0, le=1000.0)
     """Peak learning rate of the encoder."""
     head_lr: float = Field(default=0.08, gt=0.0, le=1000.0)
@@ -70,7 +74,7 @@ class FinetuneProtocol(SpecModel):
 
 
 class SvmProtocol(SpecModel):
-    """One linear SVM a class on the frozen representation, as the paper's VOC07 results.
+    """One linear SVM per class on the frozen representation, as the paper's VOC07 results.
 
     Representations are l2-normalised. It is the protocol of Goyal et al. 2019
     (facebookresearch/fair_self_supervision_benchmark, ``tools/svm``): squared hinge loss, positive
@@ -86,7 +90,7 @@ class SvmProtocol(SpecModel):
     )
     """Each class chooses its own, by cross-validated average precision on the training images."""
     folds: int = Field(default=3, ge=2, le=20)
-    """Of the cross-validation."""
+    """Number of parts of the cross-validation."""
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
@@ -109,7 +113,7 @@ class FewShotProtocol(SpecModel):
     cost: float = Field(default=1.0, gt=0.0, le=1e6)
     """C of the SVMs: there are too few images to choose it by cross-validation."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the draws and the SVMs."""
+    """Seeds of the draws and of the SVMs."""
 
 
 class RetrievalProtocol(SpecModel):
@@ -135,7 +139,7 @@ class SegmentationProtocol(SpecModel):
 
     Images are trained on in random crops (of a quarter of the image or more) and flips. For the
     test, an image is resized so that its longer side is ``image_size``, and padded to a square;
-    its mask is resized with it, and padding counts for nothing. ``segmentation/miou`` is the
+    its mask is resized with it, and padding is ignored. ``segmentation/miou`` is the
     intersection over union averaged over the classes that are in a test mask or predicted, and
     ``segmentation/pixel_accuracy`` the share of pixels that are classified correctly. The artifact
     ``pictures/segmentation.png`` shows test images, their masks and the predictions.
@@ -150,11 +154,13 @@ class SegmentationProtocol(SpecModel):
     in VICRegL and in fully convolutional networks (Yu et al. 2017; torchvision's
     ``replace_stride_with_dilation``). Other networks are left as they are."""
     epochs: int = Field(default=60, ge=1, le=10_000)
+    """Epochs of the head's training, and of the encoder's if it is not ``frozen``."""
     batch_size: int = Field(default=16, ge=1, le=65_536)
+    """Images per step."""
     learning_rate: float = Field(default=0.01, gt=0.0, le=1000.0)
-    """Of the head, in the first step."""
+    """Learning rate of the head in the first step."""
     backbone_lr: float = Field(default=0.01, ge=0.0, le=1000.0)
-    """Of the encoder, in the first step, if it is not ``frozen``."""
+    """Learning rate of the encoder in the first step, if it is not ``frozen``."""
     weight_decay: float = Field(default=5e-4, ge=0.0, le=1.0)
     seed: int = Field(default=0, ge=0, lt=2**32)
 
@@ -186,10 +192,12 @@ class DetectionProtocol(SpecModel):
     """Whether objects are segmented too (Mask R-CNN, He et al. 2017). It needs ``fpn``, and data of
     layout ``coco``."""
     epochs: int = Field(default=12, ge=1, le=10_000)
+    """Epochs of the training of encoder and heads."""
     batch_size: int = Field(default=16, ge=2, le=65_536)
-    """BatchNorm is trained too, with the statistics of a batch: a small one makes them noisy."""
+    """Images per step. BatchNorm is trained too, with the statistics of a batch: a small one makes
+    them noisy."""
     learning_rate: float = Field(default=0.02, gt=0.0, le=1000.0)
-    """Of encoder and heads, at its peak."""
+    """Learning rate of encoder and heads at its peak."""
     weight_decay: float = Field(default=1e-4, ge=0.0, le=1.0)
     """BatchNorm has none."""
     seed: int = Field(default=0, ge=0, lt=2**32)

@@ -21,7 +21,7 @@ class Part(NamedTuple):
     name: str
     protocol: Protocol
     share: float = 1.0
-    """Of the training images' labels."""
+    """Share of the training images' labels."""
     interpolation: Interpolation = "bicubic"
 
 

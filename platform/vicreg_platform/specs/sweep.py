@@ -58,7 +58,7 @@ class Search(SpecModel):
     """How many times each configuration is trained: with the base's ``training.seed``, and with the
     numbers that follow it. A trial's objective is their mean."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the random choices."""
+    """Seed of the random choices."""
 
 
 class Fifo(SpecModel):

@@ -445,6 +445,22 @@ def test_a_job_whose_run_is_gone_holds_up_no_other(world: World) -> None:
     assert world.job(other).state is JobState.STARTING
 
 
+def test_the_best_of_a_sweep_of_an_older_version_is_trained_as_its_trials_were(
+    world: World,
+) -> None:
+    """Before ``augmentation.resample``, all views were cropped by Pillow."""
+    job = world.jobs.submit(sweep(1, 1))[0].id
+    with world.database.write() as session:
+        spec = world.job(job).spec
+        del spec["base"]["augmentation"]["resample"]
+        session.execute(
+            text("UPDATE jobs SET spec = :spec, spec_version = 2, state = 'succeeded'"),
+            {"spec": json.dumps(spec | {"forgotten": 1})},
+        )
+    promoted = world.jobs.promote(job, trial(0, TrialState.SUCCEEDED, 0.5))
+    assert promoted.spec["augmentation"]["resample"] == "pillow"
+
+
 @pytest.mark.parametrize("spec", ['{"kind": "old"}', "[]", '"text"', "{}"])
 def test_a_job_that_cannot_be_read_is_explained_and_holds_up_no_other(
     world: World, spec: str
@@ -802,11 +818,21 @@ def test_the_run_of_a_job_that_ends_between_attempts_is_closed(world: World) -> 
         assert world.tracking.logs[f"run-{job}", 1] == "epoch 1\n"
 
 
-def test_a_sweep_whose_best_is_over_the_quota_is_closed_all_the_same(world: World) -> None:
+@pytest.mark.parametrize(
+    ("limit", "changes"),
+    [
+        ({"max_jobs": 1}, {"evaluations": [{"protocol": {"name": "knn"}}]}),
+        ({"max_priority": 3}, {"priority": 4}),
+    ],
+    ids=["over its owner's quota", "above its owner's priority"],
+)
+def test_a_sweep_whose_best_may_not_be_trained_is_closed_all_the_same(
+    world: World, limit: dict[str, int], changes: dict[str, Any]
+) -> None:
     keys = KeyService(world.database, world.now)
     keys.create("root", Role.ADMIN)
-    keys.create("alice", Role.USER, max_jobs=1)
-    base = {"data": {"source": "digits"}, "evaluations": [{"protocol": {"name": "knn"}}]}
+    keys.create("alice", Role.USER, **limit)
+    base = {"data": {"source": "digits"}} | changes
     request = {
         "kind": "sweep",
         "base": base,

@@ -13,11 +13,13 @@ import pytest
 from sqlalchemy import text
 
 from vicreg_platform.database import Database
-from vicreg_platform.errors import Conflict, InvalidSpec
+from vicreg_platform.errors import Conflict, Forbidden, InvalidSpec
 from vicreg_platform.jobs.repository import JobFilter, JobRepository
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.keys.schemas import Role
+from vicreg_platform.keys.service import KeyService
 from vicreg_platform.schedules.schemas import ScheduleSchema, ScheduleState
 from vicreg_platform.schedules.service import BATCH, ScheduleService
 
@@ -138,6 +140,69 @@ def test_overlap_cancel_ends_the_last_one(clockwork: Clockwork) -> None:
     assert first.state is JobState.STOPPING
     assert first.reason == f"cancelled for the next job of schedule {schedule}"
     assert (second.state, second.depends_on) == (JobState.WAITING, [first.id])
+
+
+def limit(clockwork: Clockwork, owner: str, **limits: int) -> None:
+    """Give an owner a new key, whose limits are theirs from now on."""
+    keys = KeyService(clockwork.database, lambda: clockwork.moment)
+    if not keys.any():
+        keys.create("root", Role.ADMIN)
+    clockwork.moment += timedelta(seconds=1)
+    keys.create(owner, Role.USER, **limits)
+
+
+def test_a_priority_above_the_owners_limit_is_refused_at_once_and_at_each_time(
+    clockwork: Clockwork,
+) -> None:
+    urgent = HOURLY | {"job": DIGITS | {"priority": 5}}
+    schedule = clockwork.schedules.create(urgent, owner="ann").id
+    limit(clockwork, "ann", max_priority=3)
+    clockwork.pass_time(2)
+    assert clockwork.outcomes(schedule) == [(1, "refused"), (2, "refused")]
+    assert clockwork.made() == []
+    (tick, _) = clockwork.schedules.ticks(schedule, 2, None).items
+    assert tick.reason == "priority 5 is above 3, the limit of the keys of ann"
+    with pytest.raises(Forbidden, match="above 3"):
+        clockwork.schedules.create(urgent, owner="ann")
+    with pytest.raises(Forbidden, match="above 3"):
+        clockwork.schedules.update(schedule, {"job": {"name": "still urgent"}})
+    clockwork.schedules.update(schedule, {"job": {"priority": 3}})
+    clockwork.pass_time(1)
+    assert clockwork.outcomes(schedule)[-1] == (3, "created")
+
+
+def test_overlap_cancel_under_a_quota_of_one_makes_room_for_itself_alone(
+    clockwork: Clockwork,
+) -> None:
+    schedule = clockwork.schedules.create(HOURLY | {"overlap": "cancel"}, owner="ann").id
+    limit(clockwork, "ann", max_jobs=1)
+    clockwork.pass_time(1)
+    (first,) = clockwork.made()
+    with clockwork.database.write() as session:
+        jobs = JobRepository(session, clockwork.moment)
+        jobs.transition(first.id, JobState.STARTING, message=None)
+    # Ann's other job takes the place: nothing is made, and nothing is cancelled for it.
+    limit(clockwork, "ann", max_jobs=2)
+    other, _ = clockwork.jobs.submit(DIGITS, owner="ann")
+    limit(clockwork, "ann", max_jobs=1)
+    clockwork.pass_time(1)
+    assert clockwork.outcomes(schedule) == [(1, "created"), (2, "refused")]
+    assert clockwork.jobs.get(first.id).state is JobState.STARTING
+    clockwork.jobs.cancel(other.id)
+    clockwork.pass_time(1)
+    assert clockwork.outcomes(schedule)[-1] == (3, "created")
+    assert clockwork.jobs.get(first.id).state is JobState.STOPPING
+
+
+def test_a_schedule_of_another_version_is_changed_as_this_one_reads_it(
+    clockwork: Clockwork,
+) -> None:
+    schedule = clockwork.create()
+    with clockwork.database.write() as session:
+        session.execute(
+            text("UPDATE schedules SET spec = json_set(spec, '$.forgotten', 1), spec_version = 1")
+        )
+    assert clockwork.schedules.update(schedule, {"name": "daily"}).name == "daily"
 
 
 @pytest.mark.parametrize("name", ["{{" + " " * 130_000, "{{ " * 40_000, "{{" + "a" * 130_000])

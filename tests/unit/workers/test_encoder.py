@@ -170,3 +170,6 @@ def test_an_encoder_kept_while_training_is_read_from_the_storage(tmp_path: Path)
     assert torch.equal(backbone.state_dict()["conv1.weight"], kept.state_dict()["conv1.weight"])
     with pytest.raises(UserFailure, match=r"there is no encoder in .*epoch-00020"):
         loaded(20)
+    kept_encoder(str(tmp_path), "job", 10).write(WEIGHTS, b"cut off")
+    with pytest.raises(UserFailure, match=r"the encoder in .*epoch-00010 is damaged"):
+        loaded(10)

@@ -1,4 +1,4 @@
-"""Runs the protocol ``svm``: one linear SVM a class."""
+"""Runs the protocol ``svm``: one linear SVM per class."""
 
 from __future__ import annotations
 

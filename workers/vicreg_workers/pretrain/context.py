@@ -200,7 +200,7 @@ class RunContext:
         return state
 
     def _find_kept(self) -> None:
-        """Find the encoders kept before, those of the jobs that this one goes on from too."""
+        """Find the encoders kept before, those of the jobs that this one continues too."""
         spec, storage = self._assignment.spec, self._assignment.storage
         assert isinstance(spec, PretrainSpec)
         for epoch in spec.kept_epochs:

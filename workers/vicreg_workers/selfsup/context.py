@@ -74,7 +74,7 @@ class Context(Protocol):
         """Warn the user of something that does not stop the training."""
 
     def keep_encoder(self, backbone: nn.Module, epoch: int, step: int) -> None:
-        """Keep the backbone as it is after an epoch, to be evaluated while the training goes on."""
+        """Keep the backbone as it is after an epoch, to be evaluated while training continues."""
 
     def finding(self, name: str, text: str | None) -> None:
         """Say what is wrong with the training under a name, or that it no longer is (None)."""

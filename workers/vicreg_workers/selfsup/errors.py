@@ -27,4 +27,4 @@ class Stopped(SelfsupError):
 
 
 class Unreachable(SelfsupError):
-    """Where the images lie does not answer. Another attempt may find it again."""
+    """The store that holds the images does not answer; another attempt may succeed."""

@@ -28,7 +28,7 @@ class ParameterUpdate:
         terms: names of the loss's terms, in their order.
         steps_per_epoch: at least 1.
         device: where the parameters are.
-        factors: of their learning rate, where it is not 1.
+        factors: of their learning rate, if not 1.
         undecayed: weights that are treated like biases.
     """
 

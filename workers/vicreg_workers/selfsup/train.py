@@ -178,7 +178,7 @@ class Pretraining:
         return losses, gradient_norm
 
     def _boxes(self, batch: Batch) -> Tensor | None:
-        """What the views show, where the loss asks for it: elsewhere nothing is copied."""
+        """What the views show, if the loss needs it; otherwise nothing is copied."""
         if not isinstance(self._spec.method, VICRegL):
             return None
         return batch.boxes.to(self._context.device, non_blocking=True)

@@ -27,7 +27,7 @@ export type QueuePlace = Schemas["QueuePlace"];
 export type Holder = Schemas["Holder"];
 export type OwnerShare = Schemas["OwnerShare"];
 
-/** An answer of the API that is no success. */
+/** An answer of the API that is not a success. */
 export class ApiError extends Error {
   readonly status: number;
   readonly problem: Problem | null;

@@ -4,7 +4,7 @@ import type { paths } from "./schema";
 import { answered, api, rememberCsrf } from "./client";
 
 export type JobsQuery = NonNullable<paths["/v1/jobs"]["get"]["parameters"]["query"]>;
-type CountsQuery = NonNullable<paths["/v1/jobs/counts"]["get"]["parameters"]["query"]>;
+export type CountsQuery = NonNullable<paths["/v1/jobs/counts"]["get"]["parameters"]["query"]>;
 
 export const session = queryOptions({
   queryKey: ["session"],
@@ -83,7 +83,7 @@ export const checkpoints = (id: string, live: boolean) =>
       answered(
         api.GET("/v1/jobs/{job_id}/checkpoints", { params: { path: { job_id: id } }, signal }),
       ),
-    // One that is saved is no event.
+    // A save is not an event.
     refetchInterval: live ? 10_000 : false,
   });
 
@@ -119,7 +119,7 @@ export const trial = (id: string, number: string) =>
           signal,
         }),
       ),
-    // What a training measures is no event.
+    // A measurement is not an event.
     refetchInterval: (query) => (query.state.data?.state === "running" ? 5_000 : false),
   });
 

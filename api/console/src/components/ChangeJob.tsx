@@ -71,7 +71,7 @@ function Fields({ job, close, again }: { job: Job; close: () => void; again: () 
         <PriorityInput value={priority} change={setPriority} />
         <Switch
           label="Preemptible"
-          description="It may be stopped, or made smaller, for a job of higher priority; it goes on from the same step later."
+          description="It may be stopped, or made smaller, for a job of higher priority; it resumes from the same step later."
           checked={preemptible}
           onChange={(event) => setPreemptible(event.currentTarget.checked)}
         />

@@ -1,4 +1,4 @@
-// What to do about a job that does not go on.
+// What to do about a job that does not continue.
 import type { Job } from "../api/client";
 
 const FAILURES: Record<string, string> = {
@@ -8,16 +8,16 @@ const FAILURES: Record<string, string> = {
   out_of_memory:
     "A worker ran out of memory. Use a smaller training.batch_size, more workers, a narrower expander, or precision bf16.",
   timeout:
-    "The time that the spec allows was over. Raise max_runtime or deadline; a retry goes on from the last checkpoint.",
+    "The time that the spec allows was over. Raise max_runtime or deadline; a retry resumes from the last checkpoint.",
   infrastructure:
-    "A machine or a service failed, as often as retry.max_attempts allows. Look at the cluster and the log; a retry goes on from the last checkpoint.",
+    "A machine or a service failed, as often as retry.max_attempts allows. Look at the cluster and the log; a retry resumes from the last checkpoint.",
 };
 
 export function advice(job: Job): string | null {
   if (job.state === "failed") return FAILURES[job.failure ?? ""] ?? FAILURES.infrastructure ?? null;
   if (job.state === "queued") return "It starts by itself as soon as the cluster has room for it.";
   if (job.state === "waiting") return "It starts by itself once that has come.";
-  if (job.state === "paused") return "It occupies nothing. Resumed, it goes on from the step at which it was paused.";
-  if (job.state === "cancelled" && job.attempts.length > 0) return "A retry goes on from its last checkpoint.";
+  if (job.state === "paused") return "It occupies nothing. When resumed, it continues from the step at which it was paused.";
+  if (job.state === "cancelled" && job.attempts.length > 0) return "A retry resumes from its last checkpoint.";
   return null;
 }

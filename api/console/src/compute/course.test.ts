@@ -86,7 +86,7 @@ test("a job that shrinks says for whom; one whose workers stay as they were, why
   expect(ends({ outcome: "cancelled", message: "cancelled by the user" }, {})).toBe("cancelled");
 });
 
-test("a wait for a time is one, and goes on until now; a change by the owner is a moment", () => {
+test("a wait for a time is one, and continues until now; a change by the owner is a moment", () => {
   const note: EventOfJob = {
     id: 9,
     at: at(30),

@@ -8,13 +8,13 @@ export type Span = {
   /** In milliseconds since 1970. */
   from: number;
   until: number;
-  /** Whether it goes on. */
+  /** Whether it lasts still. */
   open: boolean;
   /** How an attempt ended. */
   end: string | null;
 };
 
-/** A job passes through `waiting` until the dispatcher looks at it: that is no wait of its own. */
+/** A job passes through `waiting` until the dispatcher looks at it: that is not a wait of its own. */
 const PASSED_MS = 5_000;
 const OFF_CLUSTER: Partial<Record<JobState, Pick<Span, "kind" | "name">>> = {
   waiting: { kind: "waiting", name: "waits for its time or for other jobs" },
@@ -27,12 +27,12 @@ const OFF_CLUSTER: Partial<Record<JobState, Pick<Span, "kind" | "name">>> = {
  *
  * @param attempts - of the job, first to last.
  * @param events - of the job, oldest first.
- * @param now - until when what goes on has lasted.
+ * @param now - until when what has not ended has lasted.
  */
 export function course({ attempts }: Pick<Job, "attempts">, events: EventOfJob[], now: number): Span[] {
   const runs = attempts.map((attempt, index) => run(attempt, attempts[index + 1], now));
   const notes = events
-    // What an attempt has reached is no change of the job.
+    // What an attempt has reached is not a change of the job.
     .filter(({ before, after, attempt, message }) => before === after && attempt === null && message !== null)
     .map(({ at, message }): Span => {
       const moment = Date.parse(at);

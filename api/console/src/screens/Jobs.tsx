@@ -28,9 +28,9 @@ import { JobProgressBar } from "../components/JobProgressBar";
 import { StateBadge, STATES } from "../components/StateBadge";
 import { Duration, Time } from "../components/Time";
 import { metric, number, plural } from "../compute/format";
+import { filters, nested, page } from "../compute/jobs";
 import type { JobsSearch } from "../router";
 
-const PAGE = 50;
 const ACTIONS: Action[] = ["pause", "resume", "cancel", "retry", "label"];
 const route = getRouteApi("/jobs");
 type Row = Job & { depth: number };
@@ -103,31 +103,11 @@ const COLUMNS: ColumnDef<Row>[] = [
 ];
 const HIDDEN: VisibilityState = { finished: false, owner: false, priority: false, labels: false, id: false };
 
-/** Whether jobs stand under the one that they follow from: a search looks at each by itself. */
-function nested({ state, kind, text, label, created_from, created_before }: JobsSearch): boolean {
-  return [state, kind, text, label, created_from, created_before].every((each) => each === undefined);
-}
-
-/** A page before the job `before` is the page after it in the opposite order, turned around. */
-function query(search: JobsSearch): queries.JobsQuery {
-  const { after, before, ...rest } = search;
-  const order = search.order ?? "desc";
-  const opposite = order === "desc" ? "asc" : "desc";
-  return {
-    ...rest,
-    top_level: nested(search) ? true : undefined,
-    order: before === undefined ? order : opposite,
-    cursor: before ?? after,
-    limit: PAGE,
-  };
-}
-
 export function Jobs() {
   const search = route.useSearch();
   const navigate = useNavigate({ from: "/jobs" });
-  const list = useQuery(queries.jobs(query(search)));
-  const { after: _after, before: _before, sort: _sort, order: _order, ...wanted } = search;
-  const totals = useQuery(queries.counts(wanted));
+  const list = useQuery(queries.jobs(page(search)));
+  const totals = useQuery(queries.counts(filters(search)));
   const [open, setOpen] = useState<Record<string, boolean>>({});
   const [here, setHere] = useState(0);
   const [chosen, setChosen] = useState<Record<string, Job>>({});

@@ -109,7 +109,7 @@ function Actions({ schedule }: { schedule: Schedule }) {
         </Button>
       )}
       <Confirm label="Delete" title="Delete this schedule?" confirm="Delete the schedule" onConfirm={() => remove.mutate()}>
-        {schedule.name} submits no more jobs. Its jobs stay, and go on.
+        {schedule.name} submits no more jobs. Its jobs stay, and continue.
       </Confirm>
     </Group>
   );

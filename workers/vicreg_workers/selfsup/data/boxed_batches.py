@@ -33,7 +33,7 @@ class BoxedView(NamedTuple):
     categories: Tensor
     """int64 ``[n]``: indices of classes."""
     ignored: Tensor
-    """bool ``[n]``: objects that are not trained on, and count for nothing in the test."""
+    """bool ``[n]``: objects that are not trained on, and are ignored in the test."""
     masks: Tensor | None
     """uint8 ``[n, h, w]``, if they were asked for."""
 

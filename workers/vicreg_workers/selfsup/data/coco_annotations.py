@@ -73,7 +73,7 @@ def _each(file: Path, content: object, key: str, read: Callable[[_Entry], T]) ->
     for place, entry in enumerate(entries):
         try:
             if not isinstance(entry, dict):
-                raise ValueError("it is no object")
+                raise ValueError("it is not an object")
             made.append(read(entry))
         except ValueError as error:
             raise InvalidInput(

@@ -24,7 +24,7 @@ CROP_SCALE = (0.25, 1.0)
 """The share of an image that a crop covers: at least what 512 pixels do of an image whose shorter
 side is 1,024, the largest size of mmsegmentation's ``pascal_voc12.py``."""
 PADDING = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
-"""Colour of what is no image: nearly 0 once normalised."""
+"""Colour of the padding: nearly 0 once normalised."""
 AUGMENTATION = Augmentation.model_validate({"crop_scale": CROP_SCALE})
 """Of which the crops and flips are drawn."""
 PIXEL_BYTES = 3 + 4

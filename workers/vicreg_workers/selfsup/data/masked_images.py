@@ -21,7 +21,7 @@ from vicreg_workers.selfsup.data.names import Names
 from vicreg_workers.selfsup.errors import InvalidInput
 
 IGNORED = -1
-"""The class of pixels that count for nothing."""
+"""The class of pixels that are ignored."""
 LABEL_MODES = ("P", "L", "1", "I", "I;16", "I;16L", "I;16B")
 """Pillow's names for pixels that are one number each."""
 

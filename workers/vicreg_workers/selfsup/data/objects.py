@@ -21,7 +21,7 @@ class Object(NamedTuple):
     category: int
     """The index of its class."""
     ignored: bool = False
-    """Whether it is not trained on, and counts for nothing in the test: a ``difficult`` object of
+    """Whether it is not trained on, and ignored in the test: a ``difficult`` object of
     VOC, or a crowd of COCO."""
     outline: object = None
     """COCO's ``segmentation``, not yet checked."""

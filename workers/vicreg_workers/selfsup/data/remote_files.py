@@ -283,13 +283,18 @@ class BlockCache:
 
     ``VICREG_CACHE`` names its folder, and ``VICREG_CACHE_BYTES`` its size; the blocks that were
     not used for longest are removed.
+
+    Raises:
+        InvalidInput: ``VICREG_CACHE_BYTES`` is not a number of bytes.
     """
 
     def __init__(self) -> None:
         default = Path(tempfile.gettempdir()) / f"vicreg-cache-{os.getuid()}"
         self._folder = Path(os.environ.get("VICREG_CACHE") or default)
         limit = os.environ.get("VICREG_CACHE_BYTES", "")
-        self._limit = int(limit) if limit.isdecimal() else None
+        if limit and not limit.isdecimal():
+            raise InvalidInput(f"VICREG_CACHE_BYTES is '{limit}': it must be a number of bytes")
+        self._limit = int(limit) if limit else None
         self._ours = self._is_ours()
         self._full_until = 0.0
         self._warned = False

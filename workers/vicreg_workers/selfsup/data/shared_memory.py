@@ -37,7 +37,7 @@ def in_flight(loaders: int, batch_bytes: int) -> InFlight:
     """As many loaders, and batches of each, as the shared memory has room for.
 
     A loader that finds none left is killed by the system (``SIGBUS``), and the training with it.
-    Where there is little room, each loader has one batch before there are fewer loaders.
+    If room is short, each loader has one batch before there are fewer loaders.
 
     Args:
         loaders: processes that may be used.

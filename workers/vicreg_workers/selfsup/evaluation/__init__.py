@@ -1,1 +1,1 @@
-"""Features, kNN, linear probe and fine-tuning of an encoder."""
+"""Measures an encoder: kNN, linear probe, fine-tuning, SVM, few-shot, retrieval, dense tasks."""

@@ -194,7 +194,7 @@ def measure_detection(
     metric = MeanAveragePrecision(
         iou_type=("bbox", "segm") if masks else "bbox", iou_thresholds=list(THRESHOLDS)
     )
-    # What is beyond 100 detections counts for nothing, in COCO's metric too.
+    # What is beyond 100 detections is ignored, in COCO's metric too.
     metric.warn_on_many_detections = False
     examples: list[DetectionExample] = []
     corrupt: list[int] = []

@@ -24,7 +24,7 @@ COLOURS = ("red", "lime", "blue", "yellow", "magenta", "cyan", "orange", "white"
 def detection_picture(examples: Sequence[DetectionExample], categories: Sequence[str]) -> bytes:
     """Plot the objects of images in the upper row, and those that were found below, as PNG.
 
-    Objects that count for nothing are not shown.
+    Objects that are ignored are not shown.
 
     Args:
         examples: the images.

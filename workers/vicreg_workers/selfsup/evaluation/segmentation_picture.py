@@ -20,7 +20,7 @@ def segmentation_picture(examples: SegmentationExamples) -> bytes:
     """Plot images in the upper row, their masks below, and the predictions below these, as PNG.
 
     Each class has its colour of Pascal VOC's palette; class 0 is black. Predictions for pixels that
-    count for nothing are shown too.
+    are ignored are shown too.
     """
     masks, predictions = (
         _coloured(classes.long()) for classes in (examples.masks, examples.predictions)

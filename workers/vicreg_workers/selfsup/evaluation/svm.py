@@ -1,4 +1,4 @@
-"""One linear SVM a class on frozen representations, as the paper's VOC07 results are measured.
+"""One linear SVM per class on frozen representations, as the paper's VOC07 results are measured.
 
 The protocol is that of Goyal et al. 2019 (arXiv 1905.01235; facebookresearch/
 fair_self_supervision_benchmark, ``tools/svm``), trained by LIBLINEAR through scikit-learn.

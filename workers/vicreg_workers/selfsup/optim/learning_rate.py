@@ -32,7 +32,7 @@ def learning_rate(step: int, peak: float, warmup_steps: int, total_steps: int) -
 def rewarmed_learning_rate(
     step: int, peak: float, warmup_steps: int, trained_steps: int, total_steps: int
 ) -> float:
-    """The rate of a step of a run that goes on from one that has ended.
+    """The rate of a step of a run that continues one that has ended.
 
     A linear warm-up from where that one ended, 0.001 of the peak, then a cosine back to it.
 

@@ -17,12 +17,12 @@ def parameter_groups(
 
     Args:
         parameters: what to update; those without ``requires_grad`` are left out.
-        factors: of the learning rate, where it is not 1.
+        factors: of the learning rate, if not 1.
         undecayed: weights that are treated like biases.
 
     Returns:
         Groups with the keys ``params``, ``adaptive`` (whether they are layers' weights, which are
-        decayed, and scaled by LARS) and, where it is not 1, ``factor``.
+        decayed, and scaled by LARS) and, if it is not 1, ``factor``.
     """
     groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
     for parameter in parameters:

@@ -87,7 +87,7 @@ export function Actions({ job }: { job: Job }) {
           loading={bulk.isPending}
           onConfirm={() => bulk.mutate({ action: "cancel", jobs: [job.id] })}
         >
-          {job.name} stops. Its last checkpoint is kept: a retry goes on from there.
+          {job.name} stops. Its last checkpoint is kept: a retry resumes from there.
         </Confirm>
       )}
     </Group>

@@ -18,7 +18,7 @@ export function Checkpoints({ job }: { job: Job }) {
       <Text size="sm" c="dimmed" mb="xs">
         {data.items.length === 0
           ? "The workers have not saved one yet."
-          : `A retry goes on from the newest one that is intact.${data.total > data.items.length ? ` These are the newest ${data.items.length} of ${plural(data.total, "checkpoint")}.` : ""}`}
+          : `A retry resumes from the newest one that is intact.${data.total > data.items.length ? ` These are the newest ${data.items.length} of ${plural(data.total, "checkpoint")}.` : ""}`}
       </Text>
       {data.items.length > 0 && (
         <div className="scroll" tabIndex={0}>

@@ -36,7 +36,7 @@ export function Extend({ job }: { job: Job }) {
       <Button variant="default" onClick={() => setOpen(true)}>
         Extend
       </Button>
-      <Modal opened={open} onClose={close} title={extend.data === undefined ? title : "It goes on"}>
+      <Modal opened={open} onClose={close} title={extend.data === undefined ? title : "Extended"}>
         {extend.data !== undefined ? (
           <Stack>
             {extend.data.warnings.map((warning) => (
@@ -61,7 +61,7 @@ export function Extend({ job }: { job: Job }) {
               <Text size="sm">
                 {sweep
                   ? "A new job begins with the trials of this one, and runs none of them again. This one stays as it is."
-                  : "A new job goes on from the last checkpoint of this one. This one stays as it is."}
+                  : "A new job continues from the last checkpoint of this one. This one stays as it is."}
               </Text>
               {extend.error && <Failure error={extend.error} />}
               <NumberInput

@@ -1,4 +1,4 @@
-// How a paused job goes on.
+// How a paused job is resumed.
 import { Button, Modal, NumberInput, Stack } from "@mantine/core";
 import { useMutation, useQueryClient } from "@tanstack/react-query";
 import { useState } from "react";

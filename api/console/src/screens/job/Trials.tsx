@@ -161,7 +161,7 @@ function Rungs({ trials, grace, factor, objective }: { trials: Trial[]; grace: n
         </Table.Tbody>
       </Table>
       <Text size="xs" c="dimmed">
-        At each rung, ASHA lets the best 1 in {factor} go on.
+        At each rung, ASHA lets the best 1 in {factor} continue.
       </Text>
     </section>
   );
