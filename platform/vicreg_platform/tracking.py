@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -379,11 +380,16 @@ class Tracking:
         self.finish(run_id, _TRIAL_STATUS[state])
 
     def history(self, run_id: str, metric: str) -> list[MetricPoint]:
-        """All points of one curve, in the order of their steps."""
+        """The points of one curve, in the order of their steps; finite ones alone."""
         with self._answering():
             points = self._client.get_metric_history(run_id, metric)
         return sorted(
-            (MetricPoint(point.step, point.value, point.timestamp) for point in points),
+            (
+                MetricPoint(point.step, point.value, point.timestamp)
+                for point in points
+                # MLflow stores an infinity as the largest number.
+                if math.isfinite(point.value) and abs(point.value) < sys.float_info.max
+            ),
             key=lambda point: (point.step, point.timestamp),
         )
 
@@ -479,14 +485,8 @@ class Tracking:
         """
         if not self.has_log(run_id, attempt):
             raise NotFound(f"no log of attempt {attempt} is stored")
-        return self._stored_log(run_id, attempt)
-
-    def _stored_log(self, run_id: str, attempt: int) -> Iterator[bytes]:
-        with tempfile.TemporaryDirectory() as folder:
-            with self._answering():
-                file = self._client.download_artifacts(run_id, _log_path(attempt), folder)
-            with open(file, "rb") as stored:
-                yield from iter(lambda: stored.read(PIECE_BYTES), b"")
+        pieces, _ = self.artifact(run_id, _log_path(attempt))
+        return pieces
 
     def download(self, uri: str, folder: Path) -> Path:
         """Download artifacts into ``folder``.

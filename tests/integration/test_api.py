@@ -703,7 +703,7 @@ def test_the_addresses_are_those_that_others_rely_on(platform: Platform) -> None
     [
         ("spec", '{"labels": 3}'), ("spec", '{"labels": {"a": null}}'), ("spec", "[1]"),
         ("summary", '{"train/loss": "much"}'), ("summary", "[]"), ("summary", '"text"'),
-        ("progress", '{"epoch": 1}'), ("progress", "3"),
+        ("progress", '{"epoch": 1}'), ("progress", "3"), ("state", "hibernating"),
     ],
 )  # fmt: skip
 def test_a_row_that_cannot_be_read_whole_is_shown_without_the_rest(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import tempfile
+import tracemalloc
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,7 +156,18 @@ def test_a_finished_run_still_takes_its_log(tracking: Tracking, job: str) -> Non
     assert b"".join(tracking.log(run_id, 1)) == b"late\n"
 
 
-@pytest.mark.parametrize("tag", ["not json", '{"epoch": 1}', "[]", '"text"'])
+PROGRESS = '{"epoch": 1, "epochs": 2, "step": %s, "steps": 4, '
+PROGRESS += '"images_per_second": 5, "eta_seconds": %s}'
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "not json", '{"epoch": 1}', "[]", '"text"',
+        PROGRESS % (3, "NaN"), PROGRESS % (3, "1e999"), PROGRESS % ("-1", 6),
+        PROGRESS % (10**40, 6),
+    ],
+)  # fmt: skip
 def test_what_was_edited_by_hand_is_not_read(
     mlflow_server: MlflowServer, job: str, tag: str
 ) -> None:
@@ -180,7 +195,13 @@ def test_of_two_runs_of_a_job_the_one_written_to_counts_and_the_other_goes(
     assert client.get_run(late).info.lifecycle_stage == "active"
 
 
-@pytest.mark.parametrize("tag", ["not json", '{"number": 1}', "[]"])
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "not json", '{"number": 1}', "[]",
+        '{"number": 0, "parameters": {}, "epochs": 4, "objective": -Infinity}',
+    ],
+)  # fmt: skip
 def test_a_trial_that_was_edited_by_hand_is_left_out(
     mlflow_server: MlflowServer, job: str, tag: str
 ) -> None:
@@ -201,6 +222,36 @@ def test_a_log_of_any_bytes_is_kept_as_it_is(mlflow_server: MlflowServer, job: s
     pieces = [b"caf\xe9 \xff\x00\n", b"x" * 200_000]
     tracking.store_log(run_id, 1, pieces)
     assert b"".join(tracking.log(run_id, 1)) == b"".join(pieces)
+
+
+def test_a_long_log_is_read_in_pieces_and_kept_nowhere(
+    mlflow_server: MlflowServer, job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform's containers have their temporary files in 1 GB of memory."""
+    tracking = Tracking(mlflow_server.url)
+    run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
+    tracking.store_log(run_id, 1, (b"x" * 2**20 for _ in range(100)))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    tracemalloc.start()
+    try:
+        count = 0
+        for piece in tracking.log(run_id, 1):
+            count += len(piece)
+            assert list(tmp_path.iterdir()) == []
+        assert count == 100 * 2**20
+        assert tracemalloc.get_traced_memory()[1] < 20 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_points_that_are_not_finite_are_not_shown(mlflow_server: MlflowServer, job: str) -> None:
+    """MLflow stores an infinity as the largest number, beside which no other can be seen."""
+    tracking, client = Tracking(mlflow_server.url), MlflowClient(mlflow_server.url)
+    run_id, _ = tracking.ensure_run(job, "name", "contract", SPEC, None)
+    for step, value in enumerate([1.0, math.inf, -math.inf, math.nan, 2.0]):
+        client.log_metric(run_id, "gradient_norm", value, step=step)
+    points = tracking.history(run_id, "gradient_norm")
+    assert [(point.step, point.value) for point in points] == [(0, 1.0), (4, 2.0)]
 
 
 def test_a_log_beyond_all_measure_is_cut(

@@ -31,6 +31,10 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 15.0
 LOG_SECONDS = 600
 """How long Ray may take to send a whole log."""
+END_SECONDS = 5.0
+"""How long it may take to send the end of one, for which others wait."""
+END_BYTES = 2**16
+"""Of the end of a log, whose lines may be of any length."""
 _STATES = {
     "PENDING": SubmissionState.PENDING,
     "RUNNING": SubmissionState.RUNNING,
@@ -60,6 +64,7 @@ class RayCluster:
     ) -> None:
         self._url = url
         self._nodes = nodes
+        self._timeout = timeout
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.Client(base_url=url, timeout=timeout, headers=headers)
 
@@ -98,7 +103,7 @@ class RayCluster:
         details = self._details(submission_id)
         if details is None:
             return None
-        chunks = self._log_file(submission_id, details, lines=-1)
+        chunks = self._log_file(submission_id, details, -1, self._timeout)
         # The first piece is read here, so that a log that Ray cannot give is known at once.
         return chain([next(chunks, b"")], chunks)
 
@@ -107,14 +112,28 @@ class RayCluster:
         details = self._details(submission_id)
         if details is None:
             raise LogUnavailable(f"Ray does not know {submission_id}")
-        content = b"".join(self._log_file(submission_id, details, lines=count))
-        return content.decode(errors="replace")
+        end = b""
+        for piece in self._log_file(submission_id, details, count, END_SECONDS):
+            end = (end + piece)[-END_BYTES:]
+        return end.decode(errors="replace")
 
-    def _log_file(self, submission_id: str, details: dict[str, Any], lines: int) -> Iterator[bytes]:
+    def _log_file(
+        self, submission_id: str, details: dict[str, Any], lines: int, seconds: float
+    ) -> Iterator[bytes]:
         """The driver's log file, from the agent of its node.
 
         ``/api/jobs/<id>/logs`` is not used: it answers 500 for a log that is not UTF-8, and holds
         all of it in memory.
+
+        Args:
+            submission_id: the driver's.
+            details: what Ray knows of it.
+            lines: how many of its last lines; -1 for all.
+            seconds: how long each part may take.
+
+        Raises:
+            LogUnavailable: the head answers, and the log does not come.
+            ClusterUnavailable: the head is unreachable.
         """
         node = details.get("driver_node_id")
         if node is None:
@@ -126,11 +145,18 @@ class RayCluster:
             "timeout": str(LOG_SECONDS),
         }
         try:
-            with self._client.stream("GET", "/api/v0/logs/file", params=query) as answer:
+            with self._client.stream(
+                "GET", "/api/v0/logs/file", params=query, timeout=seconds
+            ) as answer:
                 if not answer.is_success:
                     answer.read()
                     raise LogUnavailable(f"Ray cannot give the log: {_last_line(answer.text)}")
                 yield from answer.iter_raw()
+        except (httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError) as error:
+            # A node whose agent hangs is not the cluster. If the head does too, this raises:
+            self._call("GET", "/api/version")
+            reason = str(error) or type(error).__name__
+            raise LogUnavailable(f"Ray does not give the log: {reason}") from error
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
 

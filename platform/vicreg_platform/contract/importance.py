@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 class Importance(BaseModel):
     """The importance of a sweep's parameters for its objective."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
 
     method: str = "fANOVA"
     """How it was computed: functional ANOVA (Hutter et al. 2014), by Optuna."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
+from vicreg_platform.contract.checkpoint import Count
+
 
 class Finding(BaseModel):
     """Something wrong with a running training."""
@@ -19,27 +21,27 @@ class Finding(BaseModel):
 class Progress(BaseModel):
     """How far a run has got."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    epoch: int
+    epoch: Count
     """Epochs finished; for a sweep, trials finished."""
-    epochs: int
-    step: int
+    epochs: Count
+    step: Count
     """Steps finished, over all epochs; for an evaluation, images processed; for a sweep, epochs
     trained over all trials."""
-    steps: int
+    steps: Count
     images_per_second: float
     """Over all workers; the two views of an image count once."""
     eta_seconds: float
     saved_at: AwareDatetime | None = None
     """When the state was last saved, by the clock of the node; null before 0.3.0."""
-    kept_epoch: int | None = None
+    kept_epoch: Count | None = None
     """The last epoch after which the encoder was kept to be evaluated."""
-    resumed_at: int | None = None
+    resumed_at: Count | None = None
     """The step from which a pretraining's last processes resumed; 0 if they started it."""
     device: str | None = None
     """What a pretraining's first worker trains on: the name of its GPU, or ``CPU``."""
-    peak_memory: int | None = None
+    peak_memory: Count | None = None
     """The most memory, in bytes, that it has taken so far: see ``vicreg_workers.device``."""
     findings: tuple[Finding, ...] = ()
     """What is wrong with it now."""

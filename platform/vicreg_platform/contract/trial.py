@@ -41,7 +41,7 @@ class TrialState(enum.StrEnum):
 class Trial(BaseModel):
     """One configuration of a sweep, trained with one seed or several."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, allow_inf_nan=False)
 
     number: int
     """Counted from 0, in the order in which trials start."""

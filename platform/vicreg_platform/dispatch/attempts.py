@@ -182,13 +182,13 @@ class Attempts:
 
     def time_out(self, job: Job, reason: str, attempt: int | None = None) -> None:
         """Fail a job that is out of time; one on the cluster is stopped first."""
-        on_cluster = JobState(job.state) in ON_CLUSTER
+        on_cluster = JobState.read(job.state) in ON_CLUSTER
         with self._jobs.write() as jobs:
             jobs.transition(
                 job.id,
                 JobState.STOPPING if on_cluster else JobState.FAILED,
                 message=reason,
-                only_from=[JobState(job.state)],
+                only_from=[JobState.read(job.state)],
                 attempt=attempt,
                 failure=FailureClass.TIMEOUT.value,
                 stop_cause=StopCause.TIMEOUT if on_cluster else None,

@@ -85,12 +85,9 @@ class Dispatcher:
         self._loops: tuple[Loop, ...] = (
             Loop("clock", (schedules.tick, queue.fail_overdue)),
             Loop("cluster", (attempts.follow, queue.release, queue.start)),
+            Loop("runs", (readings.follow, labels.follow, closing.close), vital=False),
             # Uploads of logs may take long, and nobody waits for them.
-            Loop(
-                "runs",
-                (readings.follow, labels.follow, closing.close, closing.archive),
-                vital=False,
-            ),
+            Loop("logs", (closing.archive,), vital=False),
         )
         if settings.webhook_url is not None:
             webhook = Webhook(fenced, settings.webhook_url, settings.webhook_secret, now)

@@ -139,6 +139,8 @@ def moment(seconds: float | None) -> datetime | None:
 
 def _spot(place: Place) -> Spot:
     estimate = place.estimate
+    if estimate is not None and not math.isfinite(estimate.at):
+        estimate = None
     # A minute is as exact as an estimate can be, and a view is written less often.
     return Spot(
         id=place.job.id,

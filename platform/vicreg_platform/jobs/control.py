@@ -52,7 +52,7 @@ class JobControl:
         with self._jobs.write() as jobs:
             jobs.lock(job_id)
             job = jobs.get(job_id)
-            state = JobState(job.state)
+            state = JobState.read(job.state)
             ending = job.stopping_for is not None and job.stopping_for not in UNCOUNTED
             if state in TERMINAL or ending:
                 raise IllegalTransition(f"job {job_id} is {state.value}: it cannot be paused")
@@ -300,7 +300,7 @@ def _check_fields(job: Job, patch: Mapping[str, Any]) -> None:
     labels = patch.get("labels", {})
     if not isinstance(labels, dict):
         raise InvalidSpec([FieldFault("labels", "must be a mapping of fields")])
-    if JobState(job.state) in TERMINAL and patch.keys() - {"labels"}:
+    if JobState.read(job.state) in TERMINAL and patch.keys() - {"labels"}:
         raise IllegalTransition(f"job {job.id} has ended, as {job.state}: only its labels change")
 
 

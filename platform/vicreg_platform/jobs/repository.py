@@ -297,7 +297,9 @@ class JobRepository:
             message: what, in words for its user.
             finding: the name of the finding, if it is one.
         """
-        state = JobState(self._session.scalars(select(Job.state).where(Job.id == job_id)).one())
+        state = JobState.read(
+            self._session.scalars(select(Job.state).where(Job.id == job_id)).one()
+        )
         name = None if finding is None else printable(finding)
         self._record(job_id, state, state, None, printable(message), finding=name)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import enum
 import math
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from vicreg_platform.contract.progress import Progress, read_progress
 from vicreg_platform.contract.timeline import Timeline
@@ -17,6 +17,9 @@ from vicreg_platform.schema import Schema
 
 if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
     from vicreg_platform.jobs.tables import Attempt, Event, Job
+
+StoredState = Annotated[JobState, BeforeValidator(JobState.read)]
+"""`unknown` if another version has stored, or answers, a state that this one does not know."""
 
 
 class AttemptSchema(Schema):
@@ -96,7 +99,7 @@ class JobSchema(Schema):
     kind: str
     name: str
     experiment: str
-    state: JobState
+    state: StoredState
     reason: str | None
     """Why the job is in this state."""
     stopping_for: StopCause | None = None
@@ -165,7 +168,7 @@ class JobSchema(Schema):
             kind=job.kind,
             name=job.name,
             experiment=job.experiment,
-            state=JobState(job.state),
+            state=job.state,
             reason=job.reason,
             stopping_for=job.stopping_for,
             failure=job.failure,
@@ -332,8 +335,8 @@ class EventSchema(Schema):
 
     id: int
     at: datetime
-    before: JobState | None
-    after: JobState
+    before: StoredState | None
+    after: StoredState
     attempt: int | None
     message: str | None
 
@@ -369,7 +372,7 @@ class JobProgress(Schema):
     """How far a job on the cluster is."""
 
     job_id: str
-    state: JobState
+    state: StoredState
     progress: Progress | None
     summary: dict[str, float]
 
@@ -378,7 +381,7 @@ class JobProgress(Schema):
         """The answer for a row."""
         return cls(
             job_id=job.id,
-            state=JobState(job.state),
+            state=job.state,
             progress=read_progress(job.progress),
             summary=_numbers(job.summary),
         )

@@ -305,7 +305,7 @@ class JobService:
         """
         with self._jobs.write() as jobs:
             jobs.lock(job_id)
-            state = JobState(jobs.get(job_id).state)
+            state = JobState.read(jobs.get(job_id).state)
             if state in TERMINAL:
                 raise IllegalTransition(f"job {job_id} has ended: it is {state.value}")
             self.stop(jobs, job_id, "cancelled by the user")
@@ -315,7 +315,7 @@ class JobService:
         """Cancel a job, unless it has ended, in the caller's transaction."""
         jobs.lock(job_id)
         job = jobs.get(job_id)
-        state = JobState(job.state)
+        state = JobState.read(job.state)
         if job.stopping_for is not None and job.stopping_for not in UNCOUNTED:
             return
         if state not in TERMINAL:
@@ -339,7 +339,7 @@ class JobService:
         """
         with self._jobs.read() as jobs:
             ended = jobs.get(job_id)
-        if JobState(ended.state) not in (JobState.FAILED, JobState.CANCELLED):
+        if JobState.read(ended.state) not in (JobState.FAILED, JobState.CANCELLED):
             raise IllegalTransition(
                 f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
             )
@@ -372,7 +372,7 @@ class JobService:
             sweep, promoted = jobs.get(sweep_id), jobs.promoted_from(sweep_id)
         if promoted is not None:
             return self.answer(promoted)
-        if JobState(sweep.state) not in TERMINAL:
+        if JobState.read(sweep.state) not in TERMINAL:
             raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
         if best is None:
             raise IllegalTransition(f"no trial of sweep {sweep_id} has a value of its objective")

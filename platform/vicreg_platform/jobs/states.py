@@ -37,6 +37,16 @@ class JobState(enum.StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+    """A newer version has stored another one: this one shows such a job, and leaves it alone."""
+
+    @classmethod
+    def read(cls, stored: str) -> JobState:
+        """A state as any version of the platform has stored it."""
+        try:
+            return cls(stored)
+        except ValueError:
+            return cls.UNKNOWN
 
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {
@@ -72,6 +82,7 @@ TRANSITIONS: dict[JobState, frozenset[JobState]] = {
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
+    JobState.UNKNOWN: frozenset(),
 }
 
 
@@ -108,5 +119,5 @@ _AFTER_STOPPING = {
 UNCOUNTED = frozenset({StopCause.RESIZED, StopCause.PREEMPTED, StopCause.PAUSED})
 """Attempts that ended for one of these do not count as retries."""
 
-TERMINAL = frozenset(state for state, targets in TRANSITIONS.items() if not targets)
+TERMINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 ON_CLUSTER = frozenset({JobState.STARTING, JobState.RUNNING, JobState.STOPPING})

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vicreg_platform.jobs.states import JobState
+from pydantic import BeforeValidator
+
+from vicreg_platform.jobs.schemas import StoredState
 from vicreg_platform.schema import Schema
 
 if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
@@ -32,26 +34,36 @@ class TickOutcome(enum.StrEnum):
     """No dispatcher was running, and the schedule does not catch up."""
     REFUSED = "refused"
     """The job's spec is no longer valid, or its owner's quota or priority limit refuses it."""
+    UNKNOWN = "unknown"
+    """A newer version has stored another one."""
+
+    @classmethod
+    def read(cls, stored: str) -> TickOutcome:
+        """An outcome as any version of the platform has stored it."""
+        try:
+            return cls(stored)
+        except ValueError:
+            return cls.UNKNOWN
 
 
 class TickSchema(Schema):
     """A time at which a schedule was due, or was run by hand."""
 
     at: datetime
-    outcome: TickOutcome
+    outcome: Annotated[TickOutcome, BeforeValidator(TickOutcome.read)]
     reason: str | None
     job_id: str | None
-    job_state: JobState | None
+    job_state: StoredState | None
 
     @classmethod
     def of(cls, tick: Tick, job_state: str | None) -> TickSchema:
         """The answer for a row and the state of its job."""
         return cls(
             at=tick.at,
-            outcome=TickOutcome(tick.outcome),
+            outcome=tick.outcome,
             reason=tick.reason,
             job_id=tick.job_id,
-            job_state=None if job_state is None else JobState(job_state),
+            job_state=job_state,
         )
 
 

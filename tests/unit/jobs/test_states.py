@@ -14,7 +14,7 @@ def test_nothing_leaves_a_final_state(state: JobState) -> None:
     assert not any(after in TRANSITIONS[state] for after in JobState)
 
 
-@pytest.mark.parametrize("state", sorted(set(JobState) - TERMINAL))
+@pytest.mark.parametrize("state", sorted(set(JobState) - TERMINAL - {JobState.UNKNOWN}))
 def test_every_other_state_leads_to_an_end(state: JobState) -> None:
     reached, frontier = {state}, [state]
     while frontier:
@@ -23,6 +23,13 @@ def test_every_other_state_leads_to_an_end(state: JobState) -> None:
         reached |= fresh
         frontier += fresh
     assert JobState.CANCELLED in reached
+
+
+def test_a_job_in_a_state_of_a_newer_version_is_left_alone() -> None:
+    assert JobState.read("hibernating") is JobState.UNKNOWN
+    assert all(JobState.read(state.value) is state for state in JobState)
+    assert not any(JobState.UNKNOWN in after for after in TRANSITIONS.values())
+    assert TRANSITIONS[JobState.UNKNOWN] == frozenset()
 
 
 def test_only_a_job_on_the_cluster_can_succeed() -> None:
@@ -35,5 +42,5 @@ def test_a_stopping_job_may_become_what_it_is_stopped_for(cause: StopCause) -> N
     assert cause.next_state in TRANSITIONS[JobState.STOPPING]
 
 
-def test_only_its_owner_lets_a_paused_job_go_on() -> None:
+def test_only_its_owner_resumes_a_paused_job() -> None:
     assert {JobState.WAITING, JobState.FAILED, JobState.CANCELLED} == TRANSITIONS[JobState.PAUSED]

@@ -57,7 +57,7 @@ class StepCounter:
     def read(self) -> TrainingProgress:
         """The progress, with the speed since the last reading."""
         now = time.perf_counter()
-        speed = self._timed * self._batch_size / max(now - self._since, 1e-9)
+        speed = max(self._timed * self._batch_size / max(now - self._since, 1e-9), 1e-9)
         self._since, self._timed = now, 0
         return TrainingProgress(
             epoch=self.step // self.steps_per_epoch,

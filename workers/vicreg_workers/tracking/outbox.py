@@ -10,6 +10,7 @@ from the checkpoint.
 from __future__ import annotations
 
 import logging
+import math
 import tempfile
 import threading
 import time
@@ -86,7 +87,10 @@ class Outbox:
         self._thread.start()
 
     def metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Queue one point of each curve.
+        """Queue one point of each curve; what is not finite has none.
+
+        MLflow would store an infinity, such as a gradient's norm in a step that fp16 skips, as the
+        largest number, beside which no other is seen.
 
         Raises:
             UserFailure: MLflow refuses what is sent, and would do so again.
@@ -94,7 +98,11 @@ class Outbox:
         self._check()
         now = time.time_ns() // 1_000_000
         with self._lock:
-            self._points += [Point(name, value, now, step) for name, value in metrics.items()]
+            self._points += [
+                Point(name, value, now, step)
+                for name, value in metrics.items()
+                if math.isfinite(value)
+            ]
 
     def progress(self, progress: Progress) -> None:
         """Queue how far the run is. Only the latest is sent."""

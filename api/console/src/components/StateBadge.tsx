@@ -12,9 +12,10 @@ const TONES: Record<JobState, Tone> = {
   succeeded: "green",
   failed: "red",
   cancelled: "gray",
+  unknown: "gray",
 };
 /** Those that are on their way, or were left: drawn as outlines. */
-const OUTLINED: JobState[] = ["waiting", "starting", "stopping", "cancelled"];
+const OUTLINED: JobState[] = ["waiting", "starting", "stopping", "cancelled", "unknown"];
 
 export const STATES = Object.keys(TONES) as JobState[];
 
