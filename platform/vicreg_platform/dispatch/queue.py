@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -70,7 +70,8 @@ class Queue:
         self._promised: str | None = None
         """The job that was promised the room. A restart forgets the promise."""
         self._unreadable: set[str] = set()
-        self._had: dict[tuple[Bundle, ...], Capacity] = {}
+        self._had: dict[tuple[Bundle, ...], Capacity] | None = None
+        """What the cluster has had, by its nodes; None before the first round."""
 
     def fail_overdue(self) -> None:
         """Fail the jobs that have not finished by their deadline."""
@@ -110,13 +111,13 @@ class Queue:
         if idle and not self._views.due():
             return
         capacity = self._cluster.capacity()
-        self._remember(capacity)
+        had = self._remember(capacity)
         demand, space, made = self._carry_out_starts(demand, capacity)
         self._make_room(made)
         self._note_growth(made)
         waiting = [place for place in made.places if place.verdict is not Verdict.STARTS]
-        self._explain(demand, waiting, capacity)
-        self._views.store(space, waiting)
+        self._explain(demand, waiting, capacity, list(had.values()))
+        self._views.store(space, waiting, had)
 
     def _carry_out_starts(self, demand: Demand, capacity: Capacity) -> tuple[Demand, Space, Plan]:
         """Start what the plan starts; plan again while some of it turns out not to be able to."""
@@ -209,7 +210,13 @@ class Queue:
         now = self._now().timestamp()
         self._growable = {job: self._growable.get(job, now) for job in made.could_grow}
 
-    def _explain(self, demand: Demand, waiting: Iterable[Place], capacity: Capacity) -> None:
+    def _explain(
+        self,
+        demand: Demand,
+        waiting: Iterable[Place],
+        capacity: Capacity,
+        had: Sequence[Capacity],
+    ) -> None:
         """Store why the jobs wait, if that has changed."""
         changed: dict[str, str] = {}
         for place in waiting:
@@ -219,7 +226,7 @@ class Queue:
                 assert row.needs is not None
                 needs = Needs(place.job.bundle, place.job.sizes[0])
                 with contained(row.id):
-                    reason = self._follow_too_large(row.id, needs, capacity)
+                    reason = self._follow_too_large(row.id, needs, capacity, had)
             else:
                 self._too_large_since.pop(row.id, None)
                 reason = place.reason
@@ -242,17 +249,19 @@ class Queue:
                 if isinstance(spec, Unreadable):
                     self._attempts.explain(job, f"its spec is unreadable: {spec.reason}")
 
-    def _follow_too_large(self, job_id: str, needs: Needs, capacity: Capacity) -> str | None:
+    def _follow_too_large(
+        self, job_id: str, needs: Needs, capacity: Capacity, had: Sequence[Capacity]
+    ) -> str | None:
         """Why a job too large for the cluster waits; None if it has failed, after ten minutes.
 
         A cluster that has lost nodes is not one that the job is too large for.
         """
         reason = f"it needs {needs}, and the cluster has {capacity}"
-        once = [known for known in self._had.values() if known.can_ever_hold(needs)]
+        once = [known for known in had if known.can_ever_hold(needs)]
         if once or not capacity.nodes:
             self._too_large_since.pop(job_id, None)
-            had = f", and had {once[-1]}" if once else ""
-            return f"waits for a node to come back: {reason}{had}"
+            before = f", and had {once[-1]}" if once else ""
+            return f"waits for a node to come back: {reason}{before}"
         since = self._too_large_since.setdefault(job_id, self._now())
         if (self._now() - since).total_seconds() < TOO_LARGE_SECONDS:
             return f"waits for a larger cluster: {reason}"
@@ -261,13 +270,16 @@ class Queue:
         self._move(job_id, JobState.FAILED, message, FailureClass.USER)
         return None
 
-    def _remember(self, capacity: Capacity) -> None:
+    def _remember(self, capacity: Capacity) -> dict[tuple[Bundle, ...], Capacity]:
         """Note that the cluster has had these nodes; of many such sets, the latest are kept."""
+        if self._had is None:
+            self._had = {nodes: Capacity(nodes, Bundle(0, 0)) for nodes in self._views.had()}
         nodes = tuple(sorted(capacity.nodes, key=lambda node: (node.cpus, node.gpus)))
         self._had.pop(nodes, None)
         self._had[nodes] = capacity
         while len(self._had) > REMEMBERED:
             self._had.pop(next(iter(self._had)))
+        return self._had
 
     def _run_of(self, job_id: str) -> str | None:
         with self._jobs.read() as jobs:

@@ -6,7 +6,8 @@ Kept for the first ``SHOWN`` jobs; of the others, the database has the reason.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -60,6 +61,9 @@ class Content(BaseModel):
     taken: list[tuple[float, float]]
     """What others than the platform's jobs use of each."""
     spots: list[Spot]
+    had: list[list[tuple[float, float, int]]] = []
+    """The sets of nodes that the cluster has had, the present one last: CPUs and GPUs, and how many
+    such nodes. A dispatcher that starts while a node is lost knows by it that it may come back."""
 
     @property
     def space(self) -> Space:
@@ -101,13 +105,28 @@ class ViewStore:
         """Whether something is to be stored even if nobody waits."""
         return self._stored is None or bool(self._stored.spots) or not self._is_fresh()
 
-    def store(self, space: Space, waiting: Sequence[Place]) -> None:
-        """Store the nodes, and the places of the jobs that wait, in their order."""
+    def had(self) -> list[tuple[Bundle, ...]]:
+        """The sets of nodes that the cluster has had, by the latest view, however old it is."""
+        with self._database.read() as session:
+            content = _content(session.get(QueueView, 1))
+        return [
+            tuple(Bundle(cpus, gpus) for cpus, gpus, count in nodes for _ in range(count))
+            for nodes in (content.had if content else [])
+        ]
+
+    def store(
+        self, space: Space, waiting: Sequence[Place], had: Iterable[tuple[Bundle, ...]]
+    ) -> None:
+        """Store the nodes, the places of the jobs that wait, in their order, and ``had``."""
         content = Content(
             policy=self._policy,
             nodes=[(node.cpus, node.gpus) for node in space.nodes],
             taken=[(node.cpus, node.gpus) for node in space.taken],
             spots=[_spot(place) for place in waiting[:SHOWN]],
+            had=[
+                [(node.cpus, node.gpus, count) for node, count in Counter(nodes).items()]
+                for nodes in had
+            ],
         )
         if content == self._stored and self._is_fresh():
             return

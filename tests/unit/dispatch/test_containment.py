@@ -154,6 +154,12 @@ def test_a_cluster_that_has_lost_nodes_is_waited_for(world: World) -> None:  # n
             world.round(after_seconds=3600)
         assert world.job(large).state is JobState.QUEUED
         assert "waits for a node to come back" in (world.job(large).reason or "")
+    # Also by a dispatcher that starts meanwhile: it has never seen the lost node.
+    world.dispatcher = world.new_dispatcher()
+    for _ in range(3):
+        world.round(after_seconds=3600)
+    assert world.job(large).state is JobState.QUEUED
+    assert "and had 2 node(s) with 8 CPUs" in (world.job(large).reason or "")
     world.cluster.nodes = whole
     world.ends(world.all_jobs()[-1].id + "-1", 0)
     world.round()
