@@ -10,8 +10,8 @@ import resource
 import uvicorn
 
 from vicreg_api.app import MIGRATION_WAIT_SECONDS, create_app
-from vicreg_api.patience import ImpatientProtocol
 from vicreg_api.services import Services
+from vicreg_api.slow_clients import ImpatientProtocol
 from vicreg_platform.errors import DatabaseTooNew, InvalidKey, PlatformError
 from vicreg_platform.settings import Settings
 

@@ -21,7 +21,7 @@ from sqlalchemy import text
 
 from tests.fakes import FakeCluster, FakeTracking
 from tests.integration.conftest import wait_until
-from vicreg_api import patience
+from vicreg_api import slow_clients
 from vicreg_api.app import create_app
 from vicreg_api.services import Services
 from vicreg_platform.cli.local import free_ports
@@ -184,7 +184,7 @@ def test_a_hanging_mlflow_delays_no_start_no_stop_and_no_tick(
 @pytest.fixture
 def slow_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """An app whose clients have 2 s for a request, and whose answer takes twice as long."""
-    monkeypatch.setattr(patience, "REQUEST_SECONDS", 2.0)
+    monkeypatch.setattr(slow_clients, "REQUEST_SECONDS", 2.0)
     app = FastAPI()
 
     async def pieces() -> AsyncIterator[str]:
@@ -196,7 +196,7 @@ def slow_app(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     async def post() -> StreamingResponse:
         return StreamingResponse(pieces())
 
-    yield from serve(app, http=patience.ImpatientProtocol)
+    yield from serve(app, http=slow_clients.ImpatientProtocol)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ from vicreg_platform.jobs.schemas import (
     TrialSort,
 )
 from vicreg_platform.jobs.states import JobState
-from vicreg_platform.jobs.trainings import run_of_seed, trial_of
+from vicreg_platform.jobs.trials import run_of_seed, trial_of
 from vicreg_platform.pages import Page
 from vicreg_platform.schema import Schema
 from vicreg_platform.specs.base import Moment

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from vicreg_api.services import InjectedServices
-from vicreg_platform.dispatch.view import SHOWN
+from vicreg_platform.dispatch.queue_snapshot import SHOWN
 from vicreg_platform.jobs.queue_schemas import QueueSchema
 
 Shown = Annotated[int, Query(ge=1, le=SHOWN, description="Jobs of each kind, at most")]

@@ -15,7 +15,7 @@ from vicreg_platform.dispatch.attempts import Attempts
 from vicreg_platform.dispatch.containment import contained
 from vicreg_platform.dispatch.demand import Demand, policy_of, read_demand, within
 from vicreg_platform.dispatch.plan import Place, Plan, Resize, Space, Start, Verdict, plan
-from vicreg_platform.dispatch.view import ViewStore
+from vicreg_platform.dispatch.queue_snapshot import SnapshotStore
 from vicreg_platform.jobs.repository import Jobs
 from vicreg_platform.jobs.states import JobState, StopCause
 from vicreg_platform.needs import Bundle, Needs
@@ -63,7 +63,7 @@ class Queue:
         self._settings = settings
         self._policy = policy_of(settings)
         self._now = now
-        self._views = ViewStore(database, self._policy, now)
+        self._snapshots = SnapshotStore(database, self._policy, now)
         self._too_large_since: dict[str, datetime] = {}
         self._growable: dict[str, float] = {}
         """Since when elastic jobs could have grown."""
@@ -108,7 +108,7 @@ class Queue:
             job: since for job, since in self._too_large_since.items() if job in demand.rows
         }
         idle = not demand.queued and not any(job.sizes for job in demand.running)
-        if idle and not self._views.due():
+        if idle and not self._snapshots.due():
             return
         capacity = self._cluster.capacity()
         had = self._remember(capacity)
@@ -117,7 +117,7 @@ class Queue:
         self._note_growth(made)
         waiting = [place for place in made.places if place.verdict is not Verdict.STARTS]
         self._explain(demand, waiting, capacity, list(had.values()))
-        self._views.store(space, waiting, had)
+        self._snapshots.store(space, waiting, had)
 
     def _carry_out_starts(self, demand: Demand, capacity: Capacity) -> tuple[Demand, Space, Plan]:
         """Start what the plan starts; plan again while some of it turns out not to be able to."""
@@ -273,7 +273,7 @@ class Queue:
     def _remember(self, capacity: Capacity) -> dict[tuple[Bundle, ...], Capacity]:
         """Note that the cluster has had these nodes; of many such sets, the latest are kept."""
         if self._had is None:
-            self._had = {nodes: Capacity(nodes, Bundle(0, 0)) for nodes in self._views.had()}
+            self._had = {nodes: Capacity(nodes, Bundle(0, 0)) for nodes in self._snapshots.had()}
         nodes = tuple(sorted(capacity.nodes, key=lambda node: (node.cpus, node.gpus)))
         self._had.pop(nodes, None)
         self._had[nodes] = capacity

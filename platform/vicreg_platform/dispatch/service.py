@@ -12,7 +12,12 @@ from vicreg_platform.cluster import Capacity
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.demand import Demand, new_job, policy_of, read_demand, within
 from vicreg_platform.dispatch.plan import Basis, Estimate, Running, Space, Verdict, plan
-from vicreg_platform.dispatch.view import Spot, View, moment, read_view
+from vicreg_platform.dispatch.queue_snapshot import (
+    QueueSnapshot,
+    StoredPlace,
+    as_datetime,
+    read_snapshot,
+)
 from vicreg_platform.jobs.queue_schemas import Holder, OwnerShare, QueueEntry, QueueSchema
 from vicreg_platform.jobs.repository import JobRepository, QueuedRow
 from vicreg_platform.jobs.schemas import DryRun, JobSchema, QueuePlace
@@ -27,7 +32,7 @@ class QueueService:
     """The use cases of the queue.
 
     Args:
-        database: where jobs and the scheduler's view are.
+        database: where jobs and the scheduler's snapshot are.
         settings: the deployment's policy.
         now: the clock.
     """
@@ -41,19 +46,19 @@ class QueueService:
     def queue(self, limit: int) -> QueueSchema:
         """The queue, its first ``limit`` jobs, and what is on the cluster."""
         with self._database.read() as session:
-            view = read_view(session, self._now())
+            snapshot = read_snapshot(session, self._now())
             demand = self._demand(session)
-            order = _order(demand.rows, view)
+            order = _order(demand.rows, snapshot)
             held = sorted(demand.running, key=lambda job: (-job.priority, job.started, job.id))
             shown = [row.id for row in order[:limit]] + [job.id for job in held[:limit]]
             named = JobRepository(session, self._now()).brief(shown)
-        spots = {spot.id: spot for spot in view.content.spots} if view else {}
+        stored = {place.id: place for place in snapshot.content.places} if snapshot else {}
         return QueueSchema(
             policy=self._settings.queue_policy,
-            at=view and view.at,
+            at=snapshot and snapshot.at,
             total=len(order),
             items=[
-                _entry(row, named[row.id], spots.get(row.id))
+                _entry(row, named[row.id], stored.get(row.id))
                 for row in order[:limit]
                 if row.id in named
             ],
@@ -66,9 +71,9 @@ class QueueService:
         if job.state is not JobState.QUEUED:
             return job
         with self._database.read() as session:
-            view = read_view(session, self._now())
-        spot = view.spot(job.id) if view else None
-        return job.model_copy(update={"queue": _place(spot)})
+            snapshot = read_snapshot(session, self._now())
+        place = snapshot.place(job.id) if snapshot else None
+        return job.model_copy(update={"queue": _place(place)})
 
     def foreseen(self, checked: DryRun, owner: str | None) -> DryRun:
         """What a POST would do, with where the job would stand and when it would start."""
@@ -81,11 +86,11 @@ class QueueService:
         if waits:
             return checked.model_copy(update={"reason": "waits for its start time or other jobs"})
         with self._database.read() as session:
-            view = read_view(session, self._now())
+            snapshot = read_snapshot(session, self._now())
             demand = self._demand(session)
-        if view is None or not view.content.nodes:
+        if snapshot is None or not snapshot.content.nodes:
             return checked
-        space = view.content.space
+        space = snapshot.content.space
         job = new_job(spec, owner)
         demand, _ = within(_as_capacity(space), demand)
         now = self._now().timestamp()
@@ -118,21 +123,21 @@ class QueueService:
         return read_demand(session, self._now(), half_life, {})
 
 
-def _order(rows: Mapping[str, QueuedRow], view: View | None) -> list[QueuedRow]:
-    """The jobs in the view's order, then those that it does not have."""
-    places = {spot.id: spot.position for spot in view.content.spots} if view else {}
+def _order(rows: Mapping[str, QueuedRow], snapshot: QueueSnapshot | None) -> list[QueuedRow]:
+    """The jobs in the snapshot's order, then those that it does not have."""
+    places = {place.id: place.position for place in snapshot.content.places} if snapshot else {}
     return sorted(
         rows.values(),
         key=lambda row: (places.get(row.id, len(rows) + 1), -row.priority, row.id),
     )
 
 
-def _entry(row: QueuedRow, job: Job, spot: Spot | None) -> QueueEntry:
+def _entry(row: QueuedRow, job: Job, place: StoredPlace | None) -> QueueEntry:
     needs = row.needs
     if needs is not None and row.worker_sizes:
         needs = Needs(needs.bundle, row.worker_sizes[0])
     return QueueEntry(
-        **_place(spot).model_dump(),
+        **_place(place).model_dump(),
         job_id=row.id,
         name=job.name,
         kind=row.kind,
@@ -146,7 +151,7 @@ def _entry(row: QueuedRow, job: Job, spot: Spot | None) -> QueueEntry:
 
 
 def _holder(running: Running, job: Job) -> Holder:
-    since = moment(running.started)
+    since = as_datetime(running.started)
     assert since is not None
     return Holder(
         job_id=job.id,
@@ -159,24 +164,24 @@ def _holder(running: Running, job: Job) -> Holder:
         gpus=running.bundle.gpus * running.size,
         preemptible=running.preemptible,
         since=since,
-        ends=moment(running.ends),
+        ends=as_datetime(running.ends),
         basis=None if running.ends is None else Basis.of(running.limit).value,
     )
 
 
-def _place(spot: Spot | None) -> QueuePlace:
-    if spot is None:
+def _place(place: StoredPlace | None) -> QueuePlace:
+    if place is None:
         return QueuePlace(position=None, waits_for=[], start=None, basis=None)
     return QueuePlace(
-        position=spot.position,
-        waits_for=spot.by,
-        start=moment(spot.at),
-        basis=spot.basis and spot.basis.value,
+        position=place.position,
+        waits_for=place.by,
+        start=as_datetime(place.at),
+        basis=place.basis and place.basis.value,
     )
 
 
 def _start(estimate: Estimate | None) -> datetime | None:
-    return None if estimate is None else moment(estimate.at)
+    return None if estimate is None else as_datetime(estimate.at)
 
 
 def _shares(demand: Demand) -> list[OwnerShare]:

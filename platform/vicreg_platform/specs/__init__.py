@@ -54,7 +54,7 @@ from vicreg_platform.specs.optimizer import AdamW, Lars, Optimizer, Sgd
 from vicreg_platform.specs.pretrain import Extends, PretrainSpec, Resources, WorkerRange
 from vicreg_platform.specs.protocol import (
     DetectionProtocol,
-    ExportProtocol,
+    FeaturesProtocol,
     FewShotProtocol,
     FinetuneProtocol,
     KnnProtocol,
@@ -144,9 +144,9 @@ __all__ = [
     "EvaluateSpec",
     "EvaluationData",
     "Expander",
-    "ExportProtocol",
     "Extends",
     "ExtendsSweep",
+    "FeaturesProtocol",
     "FewShotProtocol",
     "FieldFault",
     "Fifo",

@@ -209,7 +209,7 @@ class DetectionProtocol(SpecModel):
         return self
 
 
-class ExportProtocol(SpecModel):
+class FeaturesProtocol(SpecModel):
     """Measures nothing: stores the representations of both sets as the artifact ``features.npz``.
 
     It holds ``train`` and ``test`` ``[N, F]`` float32, ``train_labels`` and ``test_labels`` (-1 for
@@ -228,7 +228,7 @@ Protocol = Annotated[
     | RetrievalProtocol
     | SegmentationProtocol
     | DetectionProtocol
-    | ExportProtocol,
+    | FeaturesProtocol,
     Field(discriminator="name"),
 ]
 

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicreg_platform.specs import ExportProtocol
+from vicreg_platform.specs import FeaturesProtocol
 from vicreg_workers.evaluate.evaluation import Evaluation
 
 
-def export_features(evaluation: Evaluation, protocol: ExportProtocol) -> dict[str, float]:
+def store_features(evaluation: Evaluation, protocol: FeaturesProtocol) -> dict[str, float]:
     """Store the representations and labels as the artifact ``features.npz``. No metrics.
 
     Images without labels have -1. Many representations are in float16, see ``Features``.

@@ -16,7 +16,7 @@ from vicreg_platform.errors import NotFound, TrackingRefused, TrackingUnavailabl
 from vicreg_platform.specs import (
     DetectionProtocol,
     EvaluateSpec,
-    ExportProtocol,
+    FeaturesProtocol,
     FewShotProtocol,
     FinetuneProtocol,
     KnnProtocol,
@@ -30,7 +30,7 @@ from vicreg_platform.specs.protocol import repeated
 from vicreg_platform.tracking import Tracking
 from vicreg_workers.evaluate.detection import evaluate_detection
 from vicreg_workers.evaluate.evaluation import Evaluation
-from vicreg_workers.evaluate.features import export_features
+from vicreg_workers.evaluate.features import store_features
 from vicreg_workers.evaluate.few_shot import evaluate_few_shot
 from vicreg_workers.evaluate.finetune import evaluate_finetune
 from vicreg_workers.evaluate.knn import evaluate_knn
@@ -57,7 +57,7 @@ MEASURES: dict[type[Protocol], Callable[[Evaluation, Any], dict[str, float]]] = 
     RetrievalProtocol: evaluate_retrieval,
     SegmentationProtocol: evaluate_segmentation,
     DetectionProtocol: evaluate_detection,
-    ExportProtocol: export_features,
+    FeaturesProtocol: store_features,
 }
 """What measures each protocol."""
 

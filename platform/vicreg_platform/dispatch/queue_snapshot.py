@@ -24,14 +24,14 @@ from vicreg_platform.needs import Bundle
 SHOWN = 1000
 """How many places are kept."""
 REFRESH = timedelta(seconds=10)
-"""A view is written again after this time even if it has not changed: its age says whether there
-is a dispatcher."""
+"""A snapshot is written again after this time even if it has not changed: its age says whether
+there is a dispatcher."""
 STALE = timedelta(seconds=60)
-"""A view that is older says nothing about now."""
+"""A snapshot that is older says nothing about now."""
 
 
-class QueueView(Base):
-    """The latest view, in one row."""
+class SnapshotRow(Base):
+    """The latest snapshot, in one row."""
 
     __tablename__ = "queue_view"
 
@@ -40,7 +40,7 @@ class QueueView(Base):
     content: Mapped[dict[str, Any]]
 
 
-class Spot(BaseModel):
+class StoredPlace(BaseModel):
     """Where a job stands."""
 
     id: str
@@ -53,14 +53,14 @@ class Spot(BaseModel):
 
 
 class Content(BaseModel):
-    """What a view holds."""
+    """What a snapshot holds."""
 
     policy: str
     nodes: list[tuple[float, float]]
     """CPUs and GPUs of each."""
     taken: list[tuple[float, float]]
     """What others than the platform's jobs use of each."""
-    spots: list[Spot]
+    places: list[StoredPlace]
     had: list[list[tuple[float, float, int]]] = []
     """The sets of nodes that the cluster has had, the present one last: CPUs and GPUs, and how many
     such nodes. A dispatcher that starts while a node is lost knows by it that it may come back."""
@@ -74,19 +74,19 @@ class Content(BaseModel):
 
 
 @dataclass(frozen=True)
-class View:
-    """A view that can be read."""
+class QueueSnapshot:
+    """A snapshot that can be read."""
 
     at: datetime
     content: Content
 
-    def spot(self, job_id: str) -> Spot | None:
+    def place(self, job_id: str) -> StoredPlace | None:
         """Where a job stands, if it is among the first."""
-        return next((spot for spot in self.content.spots if spot.id == job_id), None)
+        return next((place for place in self.content.places if place.id == job_id), None)
 
 
-class ViewStore:
-    """Stores the view, when it has changed.
+class SnapshotStore:
+    """Stores the snapshot, when it has changed.
 
     Args:
         database: where it is kept.
@@ -103,12 +103,12 @@ class ViewStore:
 
     def due(self) -> bool:
         """Whether something is to be stored even if nobody waits."""
-        return self._stored is None or bool(self._stored.spots) or not self._is_fresh()
+        return self._stored is None or bool(self._stored.places) or not self._is_fresh()
 
     def had(self) -> list[tuple[Bundle, ...]]:
-        """The sets of nodes that the cluster has had, by the latest view, however old it is."""
+        """The sets of nodes that the cluster has had, by the latest snapshot, however old it is."""
         with self._database.read() as session:
-            content = _content(session.get(QueueView, 1))
+            content = _content(session.get(SnapshotRow, 1))
         return [
             tuple(Bundle(cpus, gpus) for cpus, gpus, count in nodes for _ in range(count))
             for nodes in (content.had if content else [])
@@ -122,7 +122,7 @@ class ViewStore:
             policy=self._policy,
             nodes=[(node.cpus, node.gpus) for node in space.nodes],
             taken=[(node.cpus, node.gpus) for node in space.taken],
-            spots=[_spot(place) for place in waiting[:SHOWN]],
+            places=[_stored(place) for place in waiting[:SHOWN]],
             had=[
                 [(node.cpus, node.gpus, count) for node, count in Counter(nodes).items()]
                 for nodes in had
@@ -132,23 +132,23 @@ class ViewStore:
             return
         now = self._now()
         with self._database.write() as session:
-            session.merge(QueueView(id=1, at=now, content=content.model_dump(mode="json")))
+            session.merge(SnapshotRow(id=1, at=now, content=content.model_dump(mode="json")))
         self._stored, self._stored_at = content, now
 
     def _is_fresh(self) -> bool:
         return self._stored_at is not None and self._now() - self._stored_at < REFRESH
 
 
-def read_view(session: Session, now: datetime) -> View | None:
-    """The latest view; None if there is none, or one that is too old to say anything."""
-    row = session.get(QueueView, 1)
+def read_snapshot(session: Session, now: datetime) -> QueueSnapshot | None:
+    """The latest snapshot; None if there is none, or one that is too old to say anything."""
+    row = session.get(SnapshotRow, 1)
     content = _content(row)
     if row is None or content is None or now - row.at > STALE:
         return None
-    return View(row.at, content)
+    return QueueSnapshot(row.at, content)
 
 
-def moment(seconds: float | None) -> datetime | None:
+def as_datetime(seconds: float | None) -> datetime | None:
     """Seconds since 1970 as a moment; None if there is none, or it is beyond the calendar."""
     try:
         return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
@@ -156,12 +156,12 @@ def moment(seconds: float | None) -> datetime | None:
         return None
 
 
-def _spot(place: Place) -> Spot:
+def _stored(place: Place) -> StoredPlace:
     estimate = place.estimate
     if estimate is not None and not math.isfinite(estimate.at):
         estimate = None
-    # A minute is as exact as an estimate can be, and a view is written less often.
-    return Spot(
+    # A minute is as exact as an estimate can be, and a snapshot is written less often.
+    return StoredPlace(
         id=place.job.id,
         position=place.position,
         by=list(place.by[:10]),
@@ -170,7 +170,7 @@ def _spot(place: Place) -> Spot:
     )
 
 
-def _content(row: QueueView | None) -> Content | None:
+def _content(row: SnapshotRow | None) -> Content | None:
     try:
         return None if row is None else Content.model_validate(row.content)
     except ValidationError:
