@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
@@ -56,8 +56,6 @@ from vicreg_platform.specs import (
     AnySpec,
     Data,
     DigitsData,
-    Extends,
-    ExtendsSweep,
     FieldFault,
     ImageFolderData,
     JobSpec,
@@ -95,11 +93,6 @@ class Origin:
 
 
 ORIGINAL = Origin()
-Spec = TypeVar("Spec", bound=JobSpec)
-_SAME = ("method", "backbone", "expander", "branches", "data", "optimizer")
-"""What a pretraining and the one that it extends have in common."""
-_SAME_OF_SWEEPS = ("base", "space", "objective")
-"""What a sweep and the one that it extends have in common."""
 MAX_COUNTS = 100
 """How many values of a field are counted."""
 MAX_EVALUATIONS = 1000
@@ -430,10 +423,8 @@ class JobService:
         for field, data in spec.datasets().items():
             self._check_data(field, data, faults, warnings)
         self._check_encoder(spec, faults)
-        if isinstance(spec, PretrainSpec) and spec.extends is not None:
-            self._check_extended(spec, spec.extends, faults)
-        if isinstance(spec, SweepSpec) and spec.extends is not None:
-            self._check_extended_sweep(spec, spec.extends, faults)
+        if spec.extended_job is not None:
+            faults += self._extension_faults(spec, spec.extended_job)
         if faults:
             raise InvalidSpec(faults)
         return spec, warnings
@@ -526,57 +517,19 @@ class JobService:
                 )
             )
 
-    def _check_extended(
-        self, spec: PretrainSpec, extends: Extends, faults: list[FieldFault]
-    ) -> None:
-        before = self._extended(extends.job, PretrainSpec, "a pretraining", faults)
-        if before is None:
-            return
-        if extends.epochs != before.training.epochs:
-            text = f"job {extends.job} has trained {before.training.epochs}"
-            faults.append(FieldFault("extends.epochs", text))
-        different = [name for name in _SAME if getattr(spec, name) != getattr(before, name)]
-        if spec.training.batch_size != before.training.batch_size:
-            different.append("training.batch_size")
-        faults += [FieldFault(name, f"must be as in job {extends.job}") for name in different]
-
-    def _check_extended_sweep(
-        self, spec: SweepSpec, extends: ExtendsSweep, faults: list[FieldFault]
-    ) -> None:
-        before = self._extended(extends.job, SweepSpec, "a sweep", faults)
-        if before is None:
-            return
-        if extends.trials != before.search.trials:
-            text = f"job {extends.job} was to try {before.search.trials}"
-            faults.append(FieldFault("extends.trials", text))
-        different = [
-            name for name in _SAME_OF_SWEEPS if getattr(spec, name) != getattr(before, name)
-        ]
-        if spec.search != before.search.model_copy(update={"trials": spec.search.trials}):
-            different.append("search")
-        faults += [FieldFault(name, f"must be as in job {extends.job}") for name in different]
-
-    def _extended(
-        self, job_id: str, kind: type[Spec], what: str, faults: list[FieldFault]
-    ) -> Spec | None:
-        """The spec of a job that is extended; None if it cannot be, or is not of the kind."""
+    def _extension_faults(self, spec: JobSpec, extended: str) -> list[FieldFault]:
+        """Why a job cannot extend another."""
         try:
             with self._jobs.read() as jobs:
-                job = jobs.get(job_id)
+                job = jobs.get(extended)
         except NotFound as error:
-            faults.append(FieldFault("extends.job", str(error)))
-            return None
+            return [FieldFault("extends.job", str(error))]
         if job.state != JobState.SUCCEEDED.value:
-            faults.append(FieldFault("extends.job", f"job {job_id} has not succeeded"))
-            return None
-        spec = read_spec(job.spec, job.spec_version)
-        if isinstance(spec, Unreadable):
-            faults.append(FieldFault("extends.job", f"the spec of job {job_id}: {spec.reason}"))
-            return None
-        if not isinstance(spec, kind):
-            faults.append(FieldFault("extends.job", f"job {job_id} is not {what}"))
-            return None
-        return spec
+            return [FieldFault("extends.job", f"job {extended} has not succeeded")]
+        before = read_spec(job.spec, job.spec_version)
+        if isinstance(before, Unreadable):
+            return [FieldFault("extends.job", f"the spec of job {extended}: {before.reason}")]
+        return spec.extension_faults(before)
 
     def check_priority(self, session: Session, spec: JobSpec, owner: str | None) -> None:
         """Refuse a priority above the limit of an owner's key.

@@ -10,7 +10,15 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from vicreg_platform.needs import Needs
-from vicreg_platform.specs.base import CrossFieldError, Labels, Moment, Name, SpecModel, TimeSpan
+from vicreg_platform.specs.base import (
+    CrossFieldError,
+    FieldFault,
+    Labels,
+    Moment,
+    Name,
+    SpecModel,
+    TimeSpan,
+)
 from vicreg_platform.specs.data import Data
 
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
@@ -99,6 +107,10 @@ class JobSpec(SpecModel):
     def extended_job(self) -> str | None:
         """The pretraining or sweep that this one continues."""
         return None
+
+    def extension_faults(self, extended: JobSpec) -> list[FieldFault]:
+        """How this spec differs from that of the job that it extends, where it may not."""
+        return []
 
     @property
     def elastic_sizes(self) -> tuple[int, ...]:

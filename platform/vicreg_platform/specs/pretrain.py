@@ -12,7 +12,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.augmentation import Augmentation
 from vicreg_platform.specs.backbone import Backbone, image_faults
-from vicreg_platform.specs.base import CrossFieldError, Name, SpecModel
+from vicreg_platform.specs.base import CrossFieldError, FieldFault, Name, SpecModel
 from vicreg_platform.specs.data import Data, EvaluationData, ImageSize
 from vicreg_platform.specs.evaluate import (
     EvaluateResources,
@@ -213,6 +213,10 @@ class Evaluation(SpecModel):
             return SUITES[self.suite]
         assert self.protocol is not None
         return (Part(self.protocol.name, self.protocol),)
+
+
+_SAME = ("method", "backbone", "expander", "branches", "data", "optimizer")
+"""What a pretraining and the one that it extends have in common."""
 
 
 class Extends(SpecModel):
@@ -552,6 +556,22 @@ class PretrainSpec(JobSpec):
     def extended_job(self) -> str | None:
         """See ``JobSpec.extended_job``."""
         return self.extends.job if self.extends is not None else None
+
+    def extension_faults(self, extended: JobSpec) -> list[FieldFault]:
+        """See ``JobSpec.extension_faults``."""
+        if self.extends is None:
+            return []
+        job = self.extends.job
+        if not isinstance(extended, PretrainSpec):
+            return [FieldFault("extends.job", f"job {job} is not a pretraining")]
+        faults = []
+        if self.extends.epochs != extended.training.epochs:
+            text = f"job {job} has trained {extended.training.epochs}"
+            faults.append(FieldFault("extends.epochs", text))
+        different = [name for name in _SAME if getattr(self, name) != getattr(extended, name)]
+        if self.training.batch_size != extended.training.batch_size:
+            different.append("training.batch_size")
+        return faults + [FieldFault(name, f"must be as in job {job}") for name in different]
 
     def datasets(self) -> dict[str, Data]:
         """See ``JobSpec.datasets``."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
 from vicreg_platform.specs.base import CrossFieldError, SpecModel
 
 
-class KnnProtocol(SpecModel):
+class _Protocol(SpecModel):
+    needs_labels: ClassVar[bool] = True
+    """Whether each image must have a label."""
+
+
+class KnnProtocol(_Protocol):
     """Weighted nearest neighbours on cosine similarity (Wu et al. 2018, section 3.4)."""
 
     name: Literal["knn"]
@@ -19,7 +24,7 @@ class KnnProtocol(SpecModel):
     """A neighbour at cosine similarity s votes with weight exp(s / temperature)."""
 
 
-class LinearProtocol(SpecModel):
+class LinearProtocol(_Protocol):
     """A linear classifier on the frozen representation, trained with SGD and a cosine rate.
 
     The authors' protocol is ``augment: true``, ``standardize: false``, ``learning_rates: [0.02]``
@@ -53,7 +58,7 @@ class LinearProtocol(SpecModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class FinetuneProtocol(SpecModel):
+class FinetuneProtocol(_Protocol):
     """Trains encoder and classifier together on labelled images, as the authors' evaluate.py does.
 
     The defaults are the authors' for 1 % of the labels (``data.train.share`` 0.01); for 10 % they
@@ -73,7 +78,7 @@ class FinetuneProtocol(SpecModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class SvmProtocol(SpecModel):
+class SvmProtocol(_Protocol):
     """One linear SVM per class on the frozen representation, as the paper's VOC07 results.
 
     Representations are l2-normalised. It is the protocol of Goyal et al. 2019
@@ -94,7 +99,7 @@ class SvmProtocol(SpecModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class FewShotProtocol(SpecModel):
+class FewShotProtocol(_Protocol):
     """Linear SVMs on the representations of a few training images of each class.
 
     For each number of images, as many of each class are drawn ``draws`` times, at random, and the
@@ -116,7 +121,7 @@ class FewShotProtocol(SpecModel):
     """Seeds of the draws and of the SVMs."""
 
 
-class RetrievalProtocol(SpecModel):
+class RetrievalProtocol(_Protocol):
     """Ranks the training images for each test image, by the cosine of their representations.
 
     ``retrieval/map`` is the mean over the test images of the average precision with which those of
@@ -127,7 +132,7 @@ class RetrievalProtocol(SpecModel):
     name: Literal["retrieval"]
 
 
-class SegmentationProtocol(SpecModel):
+class SegmentationProtocol(_Protocol):
     """Classifies each pixel, by a linear head on the encoder's last feature map.
 
     It is the linear segmentation of VICRegL (Bardes et al. 2022, arXiv 2210.01571;
@@ -145,6 +150,7 @@ class SegmentationProtocol(SpecModel):
     ``pictures/segmentation.png`` shows test images, their masks and the predictions.
     """
 
+    needs_labels: ClassVar[bool] = False
     name: Literal["segmentation"]
     frozen: bool = True
     """``true``: the encoder stays as it is, and only the head is trained; ``false``: both are."""
@@ -165,7 +171,7 @@ class SegmentationProtocol(SpecModel):
     seed: int = Field(default=0, ge=0, lt=2**32)
 
 
-class DetectionProtocol(SpecModel):
+class DetectionProtocol(_Protocol):
     """Finds objects, and their classes, by a Faster R-CNN whose backbone is the encoder.
 
     The encoder is fine-tuned with the detector, as in the paper (Table 2 and Appendix C.3), on
@@ -184,6 +190,7 @@ class DetectionProtocol(SpecModel):
     predictions.
     """
 
+    needs_labels: ClassVar[bool] = False
     name: Literal["detection"]
     head: Literal["fpn", "c4"] = "fpn"
     """``fpn``: a feature pyramid on all four stages (Lin et al. 2017); ``c4``: proposals and boxes
@@ -209,13 +216,14 @@ class DetectionProtocol(SpecModel):
         return self
 
 
-class FeaturesProtocol(SpecModel):
+class FeaturesProtocol(_Protocol):
     """Measures nothing: stores the representations of both sets as the artifact ``features.npz``.
 
     It holds ``train`` and ``test`` ``[N, F]`` float32, ``train_labels`` and ``test_labels`` (-1 for
     images without labels), and ``classes``.
     """
 
+    needs_labels: ClassVar[bool] = False
     name: Literal["features"]
 
 

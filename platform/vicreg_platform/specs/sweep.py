@@ -14,6 +14,7 @@ from vicreg_platform.needs import Bundle, Needs
 from vicreg_platform.specs.base import (
     UNKNOWN_FIELD,
     CrossFieldError,
+    FieldFault,
     Name,
     SpecModel,
     cross_faults,
@@ -94,6 +95,10 @@ class Median(SpecModel):
 
 
 Scheduler = Annotated[Fifo | Asha | Median, Field(discriminator="name")]
+
+
+_SAME = ("base", "space", "objective")
+"""What a sweep and the one that it extends have in common."""
 
 
 class ExtendsSweep(SpecModel):
@@ -203,6 +208,22 @@ class SweepSpec(JobSpec):
     def extended_job(self) -> str | None:
         """See ``JobSpec.extended_job``."""
         return self.extends.job if self.extends is not None else None
+
+    def extension_faults(self, extended: JobSpec) -> list[FieldFault]:
+        """See ``JobSpec.extension_faults``."""
+        if self.extends is None:
+            return []
+        job = self.extends.job
+        if not isinstance(extended, SweepSpec):
+            return [FieldFault("extends.job", f"job {job} is not a sweep")]
+        faults = []
+        if self.extends.trials != extended.search.trials:
+            text = f"job {job} was to try {extended.search.trials}"
+            faults.append(FieldFault("extends.trials", text))
+        different = [name for name in _SAME if getattr(self, name) != getattr(extended, name)]
+        if self.search != extended.search.model_copy(update={"trials": self.search.trials}):
+            different.append("search")
+        return faults + [FieldFault(name, f"must be as in job {job}") for name in different]
 
     def runs_in_driver(self, workers: int) -> bool:
         """See ``JobSpec.runs_in_driver``: the trials are processes of their own."""

@@ -86,7 +86,7 @@ class Evaluation:
                 for each in (spec.data.train, spec.data.test)
             )
         )
-        if spec.protocol.name not in ("features", "segmentation", "detection"):
+        if spec.protocol.needs_labels:
             require_labels(train=self.train_images, test=self.test_images)
         self._reached("data_open")
         self.interpolation = spec.data.interpolation
