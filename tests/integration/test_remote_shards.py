@@ -17,6 +17,7 @@ import fsspec
 import httpx
 import pytest
 import torch
+from gcp_storage_emulator.server import create_server
 
 from tests.integration.conftest import wait_until
 from tests.object_store import CREDENTIALS, object_store_server
@@ -141,6 +142,34 @@ def test_images_in_a_store_are_those_on_the_disk(bucket: str, pattern: str, tmp_
     assert remote.name(7) == f"{bucket}/train-001.tar: 0007"
     for number in range(12):
         assert remote.read(number).tobytes() == local.read(number).tobytes()
+
+
+def test_images_are_read_from_google_cloud_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="bucket")
+    server.start()
+    try:
+        port = server._api._httpd.server_address[1]
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+        monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # it asks Google itself
+        monkeypatch.setenv("VICREG_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(remote_files, "BLOCK", 2048)
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
+        store = fsspec.filesystem("gs")
+        for shard in (tmp_path / "set").iterdir():
+            store.put_file(str(shard), f"bucket/set/{shard.name}")
+        remote = open_remote("gs://bucket/set/train-{000..002}.tar")
+        local = open_images(WebDatasetData(source="webdataset", shards="set"), under(tmp_path))
+        assert list(remote.labels) == list(local.labels)
+        for number in range(12):
+            assert remote.read(number).tobytes() == local.read(number).tobytes()
+        with pytest.raises(InvalidInput, match=r"cannot be read from the store: .*none.*train-000"):
+            open_remote("gs://bucket/none/train-000.tar")
+    finally:
+        server.stop()
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
 
 
 def test_a_block_is_fetched_once_by_all_processes(bucket: str, proxy: Proxy) -> None:
