@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from vicreg_platform.cli.local import MLFLOW_ENVIRONMENT, Child, free_ports
+from vicreg_platform.cli.local import MLFLOW_ENVIRONMENT, Child, free_ports, mlflow_command
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
@@ -26,11 +25,7 @@ class MlflowServer:
     def __init__(self, home: Path) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--workers", "1", "--port", str(port),
-            "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
-            "--artifacts-destination", str(home / "artifacts"), "--serve-artifacts",
-        ]  # fmt: skip
+        command = mlflow_command(home, port)
         self._child = Child("mlflow", command, MLFLOW_ENVIRONMENT, home / "mlflow.log")
 
     def start(self) -> None:

@@ -217,7 +217,7 @@ class LocalPlatform:
                 # those of them that have ended.
                 ends_with_parent_by=signal.SIGKILL,
             ),
-            self._child("mlflow", _mlflow_command(home, options.mlflow_port), MLFLOW_ENVIRONMENT),
+            self._child("mlflow", mlflow_command(home, options.mlflow_port), MLFLOW_ENVIRONMENT),
             self._child(
                 "api",
                 [sys.executable, "-m", "vicreg_api", "--port", str(options.api_port)],
@@ -373,9 +373,10 @@ MLFLOW_ENVIRONMENT = {
 }
 
 
-def _mlflow_command(home: Path, port: int) -> list[str]:
+def mlflow_command(home: Path, port: int) -> list[str]:
+    """What starts an MLflow server on loopback that keeps everything in ``home``."""
     return [
-        sys.executable, "-m", "mlflow", "server",
+        sys.executable, "-m", "vicreg_platform.cli.mlflow_server",
         "--host", LOOPBACK,
         "--port", str(port),
         "--workers", "1",

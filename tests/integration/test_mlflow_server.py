@@ -1,0 +1,34 @@
+"""The MLflow server of `vicreg up` is MLflow's own, in one process."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import psutil
+import requests
+
+from tests.integration.conftest import MlflowServer
+
+
+def test_it_is_one_process_that_ends_when_it_is_told_to(tmp_path: Path) -> None:
+    server = MlflowServer(tmp_path)
+    server.start()
+    try:
+        process = psutil.Process(server.process_group())
+        assert process.children(recursive=True) == []
+        named = requests.get(f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0")
+        assert named.json()["experiment"]["artifact_location"].startswith("mlflow-artifacts:/")
+        assert (tmp_path / "mlflow.db").exists()
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    finally:
+        server.end()
+
+
+def test_it_answers_to_names_of_this_machine_alone(mlflow_server: MlflowServer) -> None:
+    """As MLflow's own command does: a web page cannot reach it by a name of its own."""
+    asked = f"{mlflow_server.url}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    assert requests.get(asked).status_code == 200
+    refused = requests.get(asked, headers={"Host": "evil.example"})
+    assert refused.status_code == 403
