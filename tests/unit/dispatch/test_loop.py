@@ -825,7 +825,7 @@ def test_the_run_of_a_job_that_ends_between_attempts_is_closed(world: World) -> 
     ids=["over its owner's quota", "above its owner's priority"],
 )
 def test_a_sweep_whose_best_may_not_be_trained_is_closed_all_the_same(
-    world: World, limit: dict[str, int], changes: dict[str, Any]
+    world: World, limit: dict[str, Any], changes: dict[str, Any]
 ) -> None:
     keys = KeyService(world.database, world.now)
     keys.create("root", Role.ADMIN)

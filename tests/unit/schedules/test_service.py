@@ -142,7 +142,7 @@ def test_overlap_cancel_ends_the_last_one(clockwork: Clockwork) -> None:
     assert (second.state, second.depends_on) == (JobState.WAITING, [first.id])
 
 
-def limit(clockwork: Clockwork, owner: str, **limits: int) -> None:
+def limit(clockwork: Clockwork, owner: str, **limits: Any) -> None:
     """Give an owner a new key, whose limits are theirs from now on."""
     keys = KeyService(clockwork.database, lambda: clockwork.moment)
     if not keys.any():
