@@ -258,7 +258,7 @@ def test_without_a_token_nothing_is_asked(hub: Hub, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_no_name_is_refused(hub: Hub) -> None:
-    with pytest.raises(UserFailure, match="is no name of a repository"):
+    with pytest.raises(UserFailure, match="is not a repository name"):
         push_encoder(encoder_of(RESNET10), facts_of(), "me/net/1", private=False)
 
 
