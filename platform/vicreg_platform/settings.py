@@ -16,6 +16,11 @@ from vicreg_platform.needs import Bundle
 PREFIX = "VICREG_"
 
 
+def sqlite_url(file: Path) -> str:
+    """The SQLAlchemy URL (2.1 and later) of a SQLite file, whatever its path holds."""
+    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+
+
 def _nodes(value: object) -> object:
     return nodes_of(value) if isinstance(value, str) else value
 
@@ -54,7 +59,7 @@ class Settings(BaseSettings):
     home: Annotated[Path, AfterValidator(Path.absolute)] = Path(".vicreg")
     """Where ``vicreg up`` keeps everything, and the default location of other settings."""
     database_url: str = Field(
-        default_factory=lambda given: f"sqlite:///{given['home']}/platform.db"
+        default_factory=lambda given: sqlite_url(given["home"] / "platform.db")
     )
     """SQLAlchemy URL: ``sqlite:////path/file.db`` or ``postgresql+psycopg://user@host/name``.
     Default: a SQLite file in the home."""

@@ -33,7 +33,7 @@ from vicreg_platform.client import ApiUnreachable, Client
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.errors import ClusterUnavailable, LocalPlatformError
 from vicreg_platform.keys.service import new_key
-from vicreg_platform.settings import Settings
+from vicreg_platform.settings import Settings, sqlite_url
 
 logger = logging.getLogger(__name__)
 
@@ -216,9 +216,8 @@ class LocalPlatform:
 
     def __init__(self, options: LocalOptions) -> None:
         home = options.home.absolute()
-        if "?" in str(home):
-            raise LocalPlatformError(f"--home {home}: a URL of SQLite cannot hold a question mark")
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Version 0.2 made it readable by others. It may be a link to another disk.
+        _private(home.resolve())
         self._lock = _lock(home)
         _refuse_port_in_use("API", options.api_port, "--api-port")
         _refuse_port_in_use("MLflow", options.mlflow_port, "--mlflow-port")
@@ -229,7 +228,7 @@ class LocalPlatform:
         self.logs = home / "logs"
         self.settings = Settings.from_environment(
             home=home,
-            database_url=f"sqlite:///{home}/platform.db",
+            database_url=sqlite_url(home / "platform.db"),
             ray_url=self.ray_url,
             # Its own, not those of another cluster that the environment may have.
             ray_token=secret(home / "ray-token", lambda: secrets.token_urlsafe(32)),
@@ -434,13 +433,15 @@ MLFLOW_ENVIRONMENT = {
 
 
 def _mlflow_command(home: Path, port: int) -> list[str]:
+    # With its driver named: for a URL without, MLflow makes a folder of the path as it is escaped.
+    database = sqlite_url(home / "mlflow.db").replace("sqlite:", "sqlite+pysqlite:", 1)
     return [
         sys.executable, "-m", "mlflow", "server",
         "--host", LOOPBACK,
         "--port", str(port),
         "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
-        "--artifacts-destination", str(home / "artifacts"),
+        "--backend-store-uri", database,
+        "--artifacts-destination", (home / "artifacts").as_uri(),
         "--serve-artifacts",
     ]  # fmt: skip
 
@@ -468,7 +469,7 @@ def _private(folder: Path) -> Path:
     Raises:
         LocalPlatformError: another user has made it.
     """
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise LocalPlatformError(f"{folder} belongs to another user")
     folder.chmod(0o700)
