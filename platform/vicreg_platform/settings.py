@@ -85,7 +85,8 @@ class Settings(BaseSettings):
     """Names by which clients may call the API, with commas. Default: those of this machine
     (``localhost``, ``127.0.0.1``) if it listens on loopback, else any: all clients need a key."""
     posts_per_minute: int = Field(default=120, ge=1)
-    """How many POSTs per minute an API key may make."""
+    """How many requests per minute that change something (POST, PATCH, DELETE) an API key may
+    make."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """The port on which the dispatcher serves Prometheus metrics. Default: none."""
     webhook_url: Annotated[str | None, AfterValidator(_http_url)] = Field(default=None, repr=False)
