@@ -18,7 +18,7 @@ help:
 	@echo "make docs      the documentation as a site, in site/"
 	@echo "make reference write docs/reference from the code"
 	@echo "make compose-test  the cluster of containers, with faults injected"
-	@echo "make compose-env  random secrets for docker compose, in .env"
+	@echo "make compose-env  random secrets and image digests for docker compose, in .env"
 	@echo "make screenshots  pictures of each screen of the console, in screenshots/"
 	@echo "make lock      update requirements.lock"
 
@@ -125,7 +125,7 @@ compose-test: install
 		$(BIN)/python -m pytest -m compose tests/compose -s; \
 	else echo "compose-test: skipped, because there is no Docker engine with Compose"; fi
 
-# Random secrets for docker compose; an existing .env is kept.
+# Random secrets and image digests for docker compose; an existing .env is kept.
 compose-env:
 	@test -e .env || $(PYTHON) deploy/environment.py > .env
 	@chmod 600 .env

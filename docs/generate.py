@@ -298,7 +298,8 @@ def api_page() -> str:
         f"{HERE} The API answers JSON under `/v1`; `/docs` on a running API tries it in the "
         "browser. If there are API keys, send one as `Authorization: Bearer KEY`: every route "
         "under `/v1` then also answers 401 without a valid key, 403 if the key's role does not "
-        "allow the request, and 429 if the key makes too many POSTs. Lists answer "
+        "allow the request, and 429 if the key makes too many requests that change something. "
+        "Lists answer "
         "`{items, next_cursor}`: pass `next_cursor` as `cursor` to get the next page.\n",
     ]
     tag = ""

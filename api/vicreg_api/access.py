@@ -64,7 +64,7 @@ class Access:
 
     Args:
         keys: the API keys.
-        rate: the limit of POSTs.
+        rate: the limit of requests that change something.
         loopback: whether only this machine reaches the API; it is then open until there is a key.
     """
 
@@ -88,7 +88,7 @@ class Access:
             "home, .vicreg/api-key: run `vicreg` in the folder that holds it, or set VICREG_HOME"
         )
 
-    def admit(self, caller: Caller, method: str) -> None:
+    def admit(self, caller: Caller) -> None:
         """Admit a request that changes something.
 
         Raises:
@@ -97,7 +97,7 @@ class Access:
         """
         if caller.role is Role.VIEWER:
             raise Forbidden("a viewer's key cannot change anything")
-        if method == "POST" and caller.key is not None:
+        if caller.key is not None:
             self._rate.take(caller.key)
 
 
@@ -145,7 +145,7 @@ def authenticated(request: Request, caller: Annotated[Caller, Depends(identified
     access: Access = request.app.state.access
     if request.method not in SAFE_METHODS:
         # Recorded once admitted: what is refused for its key must not fill the database.
-        access.admit(caller, request.method)
+        access.admit(caller)
         address = request.client.host if request.client else "unknown"
         path = quote(request.url.path)[:PATH_LENGTH]
         request.state.audit = access.keys.begin_audit(caller, address, request.method, path)

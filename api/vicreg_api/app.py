@@ -42,7 +42,7 @@ def create_app(
     Args:
         services: what the routes use.
         loopback: whether only this machine reaches it; it is then open until there is a key.
-        per_minute: how many POSTs per minute a key may make.
+        per_minute: how many requests that change something a key may make per minute.
         hosts: names by which clients may call it; default: those of this machine on loopback, else
             any.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import signal
 import sys
@@ -34,12 +35,13 @@ class _Quiet(WSGIRequestHandler):
         """Log nothing: Prometheus and the kubelet ask every few seconds."""
 
 
-def serve(port: int, alive: Callable[[], bool]) -> None:
+def serve(port: int, alive: Callable[[], bool], host: str = "") -> None:
     """Serve ``/healthz`` and, at every other path, the Prometheus metrics, in threads.
 
     Args:
-        port: on every address.
+        port: where to listen.
         alive: whether ``/healthz`` answers 200; else it answers 503.
+        host: the address to listen on. Default: all of them.
     """
     metrics = make_wsgi_app()
 
@@ -50,12 +52,15 @@ def serve(port: int, alive: Callable[[], bool]) -> None:
         start("200 OK" if healthy else "503 Service Unavailable", [("Content-Type", "text/plain")])
         return [b"ok\n" if healthy else b"no round has ended for two minutes\n"]
 
-    server = make_server("", port, app, _Server, _Quiet)
+    server = make_server(host, port, app, _Server, _Quiet)
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
 
 
 def main() -> None:
     """Run a dispatcher until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="vicreg_platform.dispatcher", description=main.__doc__)
+    parser.add_argument("--health-port", type=int, help="serve /healthz on 127.0.0.1 at this port")
+    arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("alembic").setLevel(logging.WARNING)
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -74,6 +79,8 @@ def main() -> None:
         Tracking(settings.mlflow_url),
         settings,
     )
+    if arguments.health_port is not None:
+        serve(arguments.health_port, dispatcher.alive, "127.0.0.1")
     if settings.metrics_port is not None:
         jobs = JobService(database, settings.data_root, settings.mlflow_public_url)
         REGISTRY.register(UnfinishedJobs(jobs.unfinished))

@@ -16,6 +16,11 @@ from vicreg_platform.needs import Bundle
 PREFIX = "VICREG_"
 
 
+def sqlite_url(file: Path) -> str:
+    """The SQLAlchemy URL (2.1 and later) of a SQLite file, whatever its path holds."""
+    return f"sqlite:///{str(file).replace('%', '%25').replace('?', '%3F')}"
+
+
 def _nodes(value: object) -> object:
     return nodes_of(value) if isinstance(value, str) else value
 
@@ -54,7 +59,7 @@ class Settings(BaseSettings):
     home: Annotated[Path, AfterValidator(Path.absolute)] = Path(".vicreg")
     """Where ``vicreg up`` keeps everything, and the default location of other settings."""
     database_url: str = Field(
-        default_factory=lambda given: f"sqlite:///{given['home']}/platform.db"
+        default_factory=lambda given: sqlite_url(given["home"] / "platform.db")
     )
     """SQLAlchemy URL: ``sqlite:////path/file.db`` or ``postgresql+psycopg://user@host/name``.
     Default: a SQLite file in the home."""
@@ -80,7 +85,8 @@ class Settings(BaseSettings):
     """Names by which clients may call the API, with commas. Default: those of this machine
     (``localhost``, ``127.0.0.1``) if it listens on loopback, else any: all clients need a key."""
     posts_per_minute: int = Field(default=120, ge=1)
-    """How many POSTs per minute an API key may make."""
+    """How many requests per minute that change something (POST, PATCH, DELETE) an API key may
+    make."""
     metrics_port: int | None = Field(default=None, ge=1, le=65535)
     """The port on which the dispatcher serves Prometheus metrics. Default: none."""
     webhook_url: Annotated[str | None, AfterValidator(_http_url)] = Field(default=None, repr=False)

@@ -111,6 +111,15 @@ def kill_for_a_while(service: str) -> Callable[[Cluster], None]:
     return do
 
 
+def kill_agent(cluster: Cluster) -> None:
+    """Kill the agent of a Ray node: the node then ends itself, and `ray start --block` does not."""
+    cluster.docker(
+        "exec", cluster.container("ray-worker"), "python", "-c",
+        "import psutil; [each.kill() for each in psutil.process_iter(['cmdline'])"
+        " if any('dashboard/agent.py' in part for part in each.info['cmdline'] or ())]",
+    )  # fmt: skip
+
+
 def cut_off(cluster: Cluster) -> None:
     network = "vicreg-test_vicreg"
     cluster.docker("network", "disconnect", "--force", network, cluster.container("ray-worker"))
@@ -142,6 +151,8 @@ FAULTS = [
     ),
     (Fault("ray-head killed", kill("ray-head"), attempts=2),),
     (Fault("ray-worker cut off for 60 s", cut_off, attempts=2),),
+    # Its health check ends the container after a minute, and Docker restarts it.
+    (Fault("agent of ray-worker killed", kill_agent, attempts=2),),
     (Fault("down and up", down_and_up, attempts=2),),
 ]
 """By training."""

@@ -6,6 +6,8 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -192,7 +194,7 @@ def test_a_quota_bounds_jobs_and_gpus_that_have_not_ended(
     assert alice.submit(**two).status_code == 201
 
 
-def test_a_key_makes_only_so_many_posts() -> None:
+def test_a_key_makes_only_so_many_changes() -> None:
     seconds = 0.0
     rate = RateLimit(2, lambda: seconds)
     rate.take("a")
@@ -258,6 +260,29 @@ def serve(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen
     )
 
 
+@contextmanager
+def served(folder: Path, key: str, **environment: str) -> Iterator[httpx.Client]:
+    """A client of an API that others can reach; its log is ``api.log`` of the folder."""
+    (port,) = free_ports(1)
+    environment["VICREG_API_KEY"] = key
+    process = serve(folder, "--host", "0.0.0.0", "--port", str(port), **environment)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+
+            def answers() -> bool:
+                try:
+                    return http.get("/healthz").is_success
+                except httpx.TransportError:
+                    assert process.poll() is None, (folder / "api.log").read_text()
+                    return False
+
+            wait_until(answers)
+            yield http
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def test_where_others_reach_it_the_api_does_not_start_without_a_key(tmp_path: Path) -> None:
     (port,) = free_ports(1)
     place = ("--host", "0.0.0.0", "--port", str(port))
@@ -273,38 +298,59 @@ def test_where_others_reach_it_the_api_does_not_start_without_a_key(tmp_path: Pa
 
 
 def test_a_key_is_in_no_log_no_row_and_no_error(tmp_path: Path) -> None:
-    (port,) = free_ports(1)
     key = new_key()
-    process = serve(tmp_path, "--host", "0.0.0.0", "--port", str(port), VICREG_API_KEY=key)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-
-            def answers() -> bool:
-                try:
-                    return http.get("/healthz").is_success
-                except httpx.TransportError:
-                    assert process.poll() is None, (tmp_path / "api.log").read_text()
-                    return False
-
-            wait_until(answers)
-            bearer = {"Authorization": f"Bearer {key}"}
-            made = http.post("/v1/keys", json={"name": "a", "role": "user"}, headers=bearer)
-            assert made.status_code == 201
-            answers_given = [
-                http.post("/v1/jobs", json={"kind": key[:3]}, headers=bearer).text,
-                http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}x"}).text,
-                http.get("/v1/keys", headers=bearer).text,
-                http.get("/v1/audit", headers=bearer).text,
-            ]
-    finally:
-        process.terminate()
-        process.wait()
+    with served(tmp_path, key) as http:
+        bearer = {"Authorization": f"Bearer {key}"}
+        made = http.post("/v1/keys", json={"name": "a", "role": "user"}, headers=bearer)
+        assert made.status_code == 201
+        answers_given = [
+            http.post("/v1/jobs", json={"kind": key[:3]}, headers=bearer).text,
+            http.get("/v1/jobs", headers={"Authorization": f"Bearer {key}x"}).text,
+            http.get("/v1/keys", headers=bearer).text,
+            http.get("/v1/audit", headers=bearer).text,
+        ]
     stored = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert b"POST /v1/keys" in stored
     for secret in (key, made.json()["key"]):
         tail = re.sub(r"^vk_[0-9a-f]{8}_", "", secret)
         assert tail.encode() not in stored
         assert not any(tail in answer for answer in answers_given)
+
+
+def test_changes_of_every_kind_are_limited_also_those_that_are_refused(tmp_path: Path) -> None:
+    """What is beyond the limit is in no audit log, which would otherwise grow without one."""
+    key = new_key()
+    with served(tmp_path, key, VICREG_POSTS_PER_MINUTE="3") as http:
+        http.headers["Authorization"] = f"Bearer {key}"
+        asked = [
+            http.request(method, path).status_code
+            for method, path in (
+                ("POST", "/v1/jobs/none/cancel"),
+                ("PATCH", "/v1/jobs/none"),
+                ("DELETE", "/v1/keys/00000000"),
+                ("POST", "/v1/jobs/none/cancel"),
+                ("PATCH", "/v1/jobs/none"),
+                ("DELETE", "/v1/keys/00000000"),
+            )
+        ]
+        assert 429 not in asked[:3]
+        assert asked[3:] == [429] * 3
+        assert len(http.get("/v1/audit").json()["items"]) == 3
+
+
+def test_a_caller_is_where_a_trusted_proxy_says(tmp_path: Path) -> None:
+    """Anyone can send X-Forwarded-For: the audit log must not repeat it."""
+    key = new_key()
+    sent = {"Authorization": f"Bearer {key}", "X-Forwarded-For": "203.0.113.7"}
+    for trusted, address in (
+        ({}, "127.0.0.1"),
+        ({"FORWARDED_ALLOW_IPS": "192.0.2.1"}, "127.0.0.1"),
+        ({"FORWARDED_ALLOW_IPS": "127.0.0.1"}, "203.0.113.7"),
+    ):
+        with served(tmp_path, key, **trusted) as http:
+            assert http.post("/v1/jobs/none/cancel", headers=sent).status_code >= 400
+            newest = http.get("/v1/audit", params={"limit": 1}, headers=sent).json()["items"][0]
+            assert newest["address"] == address
 
 
 def test_what_a_key_may_not_do_fills_no_log(platform: Platform, admin: Holder) -> None:  # noqa: F811

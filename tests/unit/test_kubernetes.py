@@ -18,7 +18,7 @@ from vicreg_platform.settings import Settings
 
 MANIFESTS = Path(__file__).parents[2] / "deploy/kubernetes"
 SECRET = {"POSTGRES_PASSWORD", "MLFLOW_POSTGRES_PASSWORD", "RAY_AUTH_TOKEN", "VICREG_API_KEY"}
-"""The variables that ``make compose-env`` writes, and so those of the secret."""
+"""The secrets that ``make compose-env`` writes, and so those that the pods may refer to."""
 
 
 @pytest.fixture(scope="module", params=["base", "postgres", "example"])
@@ -91,6 +91,34 @@ def test_pods_are_admitted_as_restricted(objects: list[dict[str, Any]]) -> None:
     autoscaler = cluster["spec"]["autoscalerOptions"]["securityContext"]
     assert autoscaler["allowPrivilegeEscalation"] is False
     assert autoscaler["capabilities"] == {"drop": ["ALL"]}
+    assert autoscaler["readOnlyRootFilesystem"]
+    # KubeRay puts it into the head's pod, and its mounts refer to that pod's volumes.
+    (mount,) = cluster["spec"]["autoscalerOptions"]["volumeMounts"]
+    head = cluster["spec"]["headGroupSpec"]["template"]["spec"]
+    (volume,) = (each for each in head["volumes"] if each["name"] == mount["name"])
+    assert (mount["mountPath"], volume["emptyDir"]) == ("/tmp", {})
+
+
+def test_what_hangs_is_restarted(objects: list[dict[str, Any]]) -> None:
+    """Every service has a liveness probe, more patient than its readiness probe."""
+    for pod in pod_templates(objects):
+        for container in pod["spec"]["containers"]:
+            alive = container["livenessProbe"]
+            assert {"httpGet", "exec"} & alive.keys(), container["name"]
+            seconds = alive["periodSeconds"] * alive["failureThreshold"]
+            assert seconds >= 60, container["name"]
+            assert alive["timeoutSeconds"] >= 5, container["name"]
+
+
+def test_a_pod_that_stops_is_sent_no_more_requests(objects: list[dict[str, Any]]) -> None:
+    """A service goes on sending requests for a moment to a pod that has been told to end."""
+    deployments = {each["metadata"]["name"]: each for each in of_kind(objects, "Deployment")}
+    for name in {"api", "mlflow"} & deployments.keys():
+        spec = deployments[name]["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        # The rest is for what the process itself does at its end.
+        assert 5 <= seconds <= spec.get("terminationGracePeriodSeconds", 30) / 2
 
 
 def admitted(policy: dict[str, Any], labels: dict[str, str]) -> bool:

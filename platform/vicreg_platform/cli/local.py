@@ -1,7 +1,7 @@
 """``vicreg up``: the whole platform on one machine, as child processes of this one.
 
-SQLite, a Ray head, an MLflow server, the API and the dispatcher. A child that dies is restarted;
-when this process ends, all of them do.
+SQLite, a Ray head, an MLflow server, the API and the dispatcher. A child that dies or hangs is
+restarted; when this process ends, all of them do.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
+
+import httpx
 
 from vicreg_platform.client import ApiUnreachable, Client
 from vicreg_platform.cluster.ray_jobs import RayCluster
 from vicreg_platform.errors import ClusterUnavailable, LocalPlatformError
 from vicreg_platform.keys.service import new_key
-from vicreg_platform.settings import Settings
+from vicreg_platform.settings import Settings, sqlite_url
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +44,14 @@ FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 30.0
 STEADY_SECONDS = 30.0
 """A child that lived this long is restarted without a longer wait."""
+START_SECONDS = 120.0
+"""How long a child may take to start: MLflow took a minute on a machine with other work."""
 IDLE_SECONDS = 20.0
-"""A child that does no work for this long, and has had as long to start, is restarted."""
+"""A child that says for this long that it does no work is restarted."""
+SILENT_SECONDS = 60.0
+"""A child that does not answer for this long is restarted; one that is busy answers before."""
 CHECK_SECONDS = 5.0
+"""Between two checks, and how long an answer may take."""
 OWN_PORTS = (12_000, 32_000)
 """Above what services use by custom, and below what Linux gives out (32,768 and more)."""
 OBJECT_STORE_BYTES = 200_000_000
@@ -64,6 +71,15 @@ class LocalOptions:
 
 
 @dataclass
+class Health:
+    """What is known of one process of a child."""
+
+    worked: bool = False
+    idle_since: float | None = None
+    hangs: bool = False
+
+
+@dataclass
 class Child:
     """One supervised process."""
 
@@ -76,10 +92,15 @@ class Child:
     backoff: float = FIRST_BACKOFF_SECONDS
     not_before: float = 0.0
     restarts: int = 0
-    works: Callable[[], bool] = lambda: True
-    """Whether it does its work. A process may be there and do nothing: Ray's stays when its node
-    has ended itself."""
-    idle_since: float | None = None
+    works: Callable[[], bool | None] = lambda: True
+    """Whether it does its work; None if it does not answer. A process may be there and do nothing:
+    Ray's stays when its node has ended itself."""
+    health: Health = field(default_factory=Health)
+    start_seconds: float = START_SECONDS
+    idle_seconds: float = IDLE_SECONDS
+    silent_seconds: float = SILENT_SECONDS
+    steady_seconds: float = STEADY_SECONDS
+    grace_seconds: float = GRACE_SECONDS
     ends_with_parent_by: signal.Signals = signal.SIGTERM
     """What the kernel sends it when this process is killed (Linux only)."""
 
@@ -97,13 +118,14 @@ class Child:
                 preexec_fn=_end_with_parent(self.ends_with_parent_by),
             )
         self.started = time.monotonic()
+        self.health = Health()
 
     def revive(self) -> None:
         """Restart the process if it has died, after a growing wait."""
         assert self.process is not None
         now = time.monotonic()
         if self.process.poll() is None:
-            if now - self.started > STEADY_SECONDS:
+            if now - self.started > self.steady_seconds:
                 self.backoff = FIRST_BACKOFF_SECONDS
             return
         if not self.not_before:
@@ -122,18 +144,32 @@ class Child:
             self.restarts += 1
             self.start()
 
-    def check(self) -> None:
-        """End the process if it is up and has done no work for a while; ``revive`` restarts it."""
-        assert self.process is not None
-        now = time.monotonic()
-        starting = now - self.started < IDLE_SECONDS
-        if self.process.poll() is not None or starting or self.works():
-            self.idle_since = None
+    def ask(self) -> None:
+        """Ask whether the process works, and note if it has not for too long.
+
+        This may take as long as an answer may, and so has a thread of its own. Until it has worked
+        once, it is given time to start.
+        """
+        # Of the process that is asked: there may be another one when the answer comes.
+        process, health = self.process, self.health
+        if process is None or process.poll() is not None:
             return
-        self.idle_since = self.idle_since or now
-        if now - self.idle_since >= IDLE_SECONDS:
+        works = self.works()
+        now = time.monotonic()
+        if works:
+            health.worked, health.idle_since = True, None
+        elif health.worked or now - self.started >= self.start_seconds:
+            if health.idle_since is None:
+                health.idle_since = now
+            patience = self.silent_seconds if works is None else self.idle_seconds
+            health.hangs = now - health.idle_since >= patience
+
+    def check(self) -> None:
+        """End the process if it is up and has done no work for too long; ``revive`` restarts it."""
+        assert self.process is not None
+        if self.health.hangs and self.process.poll() is None:
             logger.warning("%s is up and does no work: restarting it (%s)", self.name, self.log)
-            self.idle_since = None
+            self.health = Health()
             self.end()
 
     def end(self) -> None:
@@ -148,9 +184,9 @@ class Child:
             descendants = []
         self._signal(signal.SIGTERM)
         try:
-            self.process.wait(GRACE_SECONDS)
+            self.process.wait(self.grace_seconds)
         except subprocess.TimeoutExpired:
-            logger.warning("%s did not stop in %g s: killed", self.name, GRACE_SECONDS)
+            logger.warning("%s did not stop in %g s: killed", self.name, self.grace_seconds)
         self._signal(signal.SIGKILL)
         self.process.wait()
         for descendant in descendants:
@@ -180,20 +216,19 @@ class LocalPlatform:
 
     def __init__(self, options: LocalOptions) -> None:
         home = options.home.absolute()
-        if "?" in str(home):
-            raise LocalPlatformError(f"--home {home}: a URL of SQLite cannot hold a question mark")
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Version 0.2 made it readable by others. It may be a link to another disk.
+        _private(home.resolve())
         self._lock = _lock(home)
         _refuse_port_in_use("API", options.api_port, "--api-port")
         _refuse_port_in_use("MLflow", options.mlflow_port, "--mlflow-port")
         self.api_url = f"http://{LOOPBACK}:{options.api_port}"
         self.mlflow_url = f"http://{LOOPBACK}:{options.mlflow_port}"
-        ports = free_ports(5)
-        self.ray_url = f"http://{LOOPBACK}:{ports[0]}"
+        *ray_ports, health = free_ports(6)
+        self.ray_url = f"http://{LOOPBACK}:{ray_ports[0]}"
         self.logs = home / "logs"
         self.settings = Settings.from_environment(
             home=home,
-            database_url=f"sqlite:///{home}/platform.db",
+            database_url=sqlite_url(home / "platform.db"),
             ray_url=self.ray_url,
             # Its own, not those of another cluster that the environment may have.
             ray_token=secret(home / "ray-token", lambda: secrets.token_urlsafe(32)),
@@ -207,7 +242,7 @@ class LocalPlatform:
         self.children = [
             self._child(
                 "ray",
-                _ray_command(home, options.cpus, ports),
+                _ray_command(home, options.cpus, ray_ports),
                 _RAY_ENVIRONMENT | {"RAY_AUTH_TOKEN": str(self.settings.ray_token)},
                 partial(
                     _has_node,
@@ -217,14 +252,23 @@ class LocalPlatform:
                 # those of them that have ended.
                 ends_with_parent_by=signal.SIGKILL,
             ),
-            self._child("mlflow", mlflow_command(home, options.mlflow_port), MLFLOW_ENVIRONMENT),
+            self._child(
+                "mlflow",
+                mlflow_command(home, options.mlflow_port),
+                MLFLOW_ENVIRONMENT,
+                healthy(f"{self.mlflow_url}/health"),
+            ),
             self._child(
                 "api",
                 [sys.executable, "-m", "vicreg_api", "--port", str(options.api_port)],
                 environment,
+                healthy(f"{self.api_url}/healthz"),
             ),
             self._child(
-                "dispatcher", [sys.executable, "-m", "vicreg_platform.dispatcher"], environment
+                "dispatcher",
+                [sys.executable, "-m", "vicreg_platform.dispatcher", f"--health-port={health}"],
+                environment,
+                healthy(f"http://{LOOPBACK}:{health}/healthz"),
             ),
         ]
         self._warm: subprocess.Popen[bytes] | None = None
@@ -236,7 +280,7 @@ class LocalPlatform:
         name: str,
         command: list[str],
         environment: dict[str, str],
-        works: Callable[[], bool] = lambda: True,
+        works: Callable[[], bool | None],
         ends_with_parent_by: signal.Signals = signal.SIGTERM,
     ) -> Child:
         log = self.logs / f"{name}.log"
@@ -307,24 +351,39 @@ class LocalPlatform:
         # Children die with the thread that started them, so this one starts and outlives them.
         for child in self.children:
             child.start()
-        checked = time.monotonic()
+        threading.Thread(target=self._ask, name="health", daemon=True).start()
         while not self._ending.wait(0.5):
             for child in self.children:
+                child.check()
                 child.revive()
             if self._warm is not None:
                 self._warm.poll()  # it has ended if its node has
-            if time.monotonic() - checked > CHECK_SECONDS:
-                for child in self.children:
-                    child.check()
-                checked = time.monotonic()
+
+    def _ask(self) -> None:
+        while not self._ending.wait(CHECK_SECONDS):
+            for child in self.children:
+                child.ask()
 
 
-def _has_node(ray: RayCluster) -> bool:
-    """Whether a node of the cluster is up; also if its head does not say."""
+def _has_node(ray: RayCluster) -> bool | None:
+    """Whether a node of the cluster is up; None if its head does not say."""
     try:
         return bool(ray.capacity().nodes)
     except ClusterUnavailable:
-        return True
+        return None
+
+
+def healthy(url: str, timeout: float = CHECK_SECONDS) -> Callable[[], bool | None]:
+    """A check of a service of this machine: its answer, or None if there is none in time."""
+    http = httpx.Client(timeout=timeout, trust_env=False)  # no proxy is between
+
+    def works() -> bool | None:
+        try:
+            return not http.get(url).is_server_error
+        except httpx.HTTPError:
+            return None
+
+    return works
 
 
 _RAY_ENVIRONMENT = {
@@ -375,13 +434,15 @@ MLFLOW_ENVIRONMENT = {
 
 def mlflow_command(home: Path, port: int) -> list[str]:
     """What starts an MLflow server on loopback that keeps everything in ``home``."""
+    # With its driver named: for a URL without, MLflow makes a folder of the path as it is escaped.
+    database = sqlite_url(home / "mlflow.db").replace("sqlite:", "sqlite+pysqlite:", 1)
     return [
         sys.executable, "-m", "vicreg_platform.cli.mlflow_server",
         "--host", LOOPBACK,
         "--port", str(port),
         "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{home}/mlflow.db",
-        "--artifacts-destination", str(home / "artifacts"),
+        "--backend-store-uri", database,
+        "--artifacts-destination", (home / "artifacts").as_uri(),
         "--serve-artifacts",
     ]  # fmt: skip
 
@@ -409,7 +470,7 @@ def _private(folder: Path) -> Path:
     Raises:
         LocalPlatformError: another user has made it.
     """
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise LocalPlatformError(f"{folder} belongs to another user")
     folder.chmod(0o700)
