@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import logging
 import os
 import resource
 
@@ -51,6 +52,11 @@ def _raise_file_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _is_no_probe(record: logging.LogRecord) -> bool:
+    """Whether a line of the log is of a request other than the health checks'."""
+    return "/healthz " not in record.getMessage()
+
+
 def main() -> None:
     """Serve until told to stop."""
     parser = argparse.ArgumentParser(prog="vicreg_api", description="Serve the API.")
@@ -67,6 +73,7 @@ def main() -> None:
     except PlatformError as error:
         parser.exit(2, f"vicreg_api: {error}\n")
     _raise_file_limit()
+    logging.getLogger("uvicorn.access").addFilter(_is_no_probe)
     app = create_app(
         services,
         loopback=loopback,

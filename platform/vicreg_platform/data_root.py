@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from vicreg_platform.specs.image_files import image_files, is_hidden
+from vicreg_platform.specs.image_files import any_image, is_hidden
 
 
 def resolve_inside(root: Path, relative: str) -> Path:
@@ -30,10 +30,7 @@ def resolve_inside(root: Path, relative: str) -> Path:
 def holds_image(folder: Path, in_classes: bool) -> bool:
     """Whether a folder, or with ``in_classes`` one of its sub-folders, contains an image file."""
     if not in_classes:
-        return any(True for _ in image_files(str(folder)))
-    return any(
-        True
-        for entry in os.scandir(folder)
-        if not is_hidden(entry.name) and entry.is_dir()
-        for _ in image_files(entry.path)
+        return any_image([str(folder)])
+    return any_image(
+        entry.path for entry in os.scandir(folder) if not is_hidden(entry.name) and entry.is_dir()
     )

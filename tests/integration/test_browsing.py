@@ -298,6 +298,11 @@ def test_a_session_ends_with_its_key(platform: Platform, admin: Holder) -> None:
     viewer = holder(platform, admin, "carol", "viewer")
     with browser(platform) as client:
         csrf = client.post("/v1/session", json={"key": viewer.key}).json()["csrf"]
+        # A viewer changes nothing, but may sign out.
+        assert client.delete("/v1/session", headers={"X-CSRF-Token": "x"}).status_code == 403
+        assert client.delete("/v1/session", headers={"X-CSRF-Token": csrf}).status_code == 204
+        assert client.get("/v1/session").status_code == 401
+        csrf = client.post("/v1/session", json={"key": viewer.key}).json()["csrf"]
         refused = client.post("/v1/jobs", json=DIGITS, headers={"X-CSRF-Token": csrf})
         assert (refused.status_code, refused.json()["detail"]) == (
             403, "a viewer's key cannot change anything",

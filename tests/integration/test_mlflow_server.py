@@ -20,6 +20,10 @@ def test_it_is_one_process_that_ends_when_it_is_told_to(tmp_path: Path) -> None:
         named = requests.get(f"{server.url}/api/2.0/mlflow/experiments/get?experiment_id=0")
         assert named.json()["experiment"]["artifact_location"].startswith("mlflow-artifacts:/")
         assert (tmp_path / "mlflow.db").exists()
+        assert server.answers()
+        log = (tmp_path / "mlflow.log").read_text()
+        assert "experiments/get" in log
+        assert "GET /health" not in log  # the supervisor asks every few seconds
         process.send_signal(signal.SIGTERM)
         process.wait(20)
     finally:

@@ -14,7 +14,7 @@ from vicreg_platform.documents import load_yaml
 from vicreg_platform.errors import PlatformError
 from vicreg_platform.specs import Data, ImageFolderData
 from vicreg_platform.specs.base import SpecModel, field_faults
-from vicreg_platform.specs.image_files import image_files
+from vicreg_platform.specs.image_files import any_image
 from vicreg_workers.selfsup.data.images import Images, Locate
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
@@ -82,7 +82,7 @@ def _in_folder(path: Path) -> dict[str, str]:
             return {"source": "webdataset", "shards": "."}
         if not suffixes.isdisjoint(TABLES):
             return {"source": "huggingface", "path": "."}
-    if not any(True for _ in image_files(str(path))):
+    if not any_image([str(path)]):
         raise InvalidInput(
             f"there are no images, .tar, .parquet or .arrow files in {shown(str(path))}: name the "
             "folder of one split, or torchvision:CLASS:FOLDER, such as torchvision:CIFAR10:data"

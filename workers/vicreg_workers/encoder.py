@@ -137,7 +137,11 @@ def load_published(uri: str, tracking_uri: str) -> Published:
 
 
 def _published(description: dict[str, Any], weights: Mapping[str, Any], source: str) -> Published:
-    spec, image_size = Backbone(**description["backbone"]), int(description["image_size"])
+    try:
+        spec, image_size = Backbone(**description["backbone"]), int(description["image_size"])
+    except (KeyError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserFailure(f"the {DESCRIPTION} of {source} describes no encoder: {reason}") from None
     backbone = _with_weights(spec, image_size, weights, source)
     return Published(backbone, spec, image_size, description.get("step"))
 

@@ -139,7 +139,7 @@ def published_weights(uri: str, tracking_uri: str) -> tuple[dict[str, Any], Mapp
         tracking_uri: address of the MLflow server.
 
     Raises:
-        UserFailure: there is none.
+        UserFailure: there is none, or it is damaged.
         InfrastructureFailure: MLflow is unreachable.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +150,11 @@ def published_weights(uri: str, tracking_uri: str) -> tuple[dict[str, Any], Mapp
             raise UserFailure(
                 f"{uri} holds no {DESCRIPTION}: it is not an encoder of this platform"
             )
-        return json.loads(found.read_text()), read_weights(found.with_name(WEIGHTS))
+        try:
+            description = json.loads(found.read_text())
+        except ValueError as error:
+            raise UserFailure(f"the {DESCRIPTION} of {uri} is damaged: {error}") from None
+        return description, read_weights(found.with_name(WEIGHTS))
 
 
 def version_of(model: str, tracking_uri: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
-from vicreg_api.access import SESSION_COOKIE, InjectedCaller, csrf_token, identified
+from vicreg_api.access import SESSION_COOKIE, csrf_token, identified
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.keys.schemas import SessionSchema
@@ -63,9 +63,12 @@ def sign_in(
 
 @router.delete("", status_code=status.HTTP_204_NO_CONTENT)
 def sign_out(
-    request: Request, response: Response, services: InjectedServices, _: InjectedCaller
+    request: Request,
+    response: Response,
+    services: InjectedServices,
+    _: Annotated[Caller, Depends(identified)],
 ) -> None:
-    """Sign the browser out: its session ends."""
+    """Sign the browser out, a viewer's too: its session ends."""
     session = getattr(request.state, "session", None)
     if session is not None:
         services.keys.sign_out(session)

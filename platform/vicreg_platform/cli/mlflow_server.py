@@ -7,6 +7,7 @@ in another way does so.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,10 @@ def main() -> None:
         uvicorn.main(list(command[command.index("uvicorn") + 1 :]))
 
     mlflow.server._exec_cmd = serve_here
+    # `vicreg up` asks every few seconds.
+    logging.getLogger("uvicorn.access").addFilter(
+        lambda record: '"GET /health HTTP' not in record.getMessage()
+    )
     cli(["server", *sys.argv[1:]])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _NOT_IMAGES = ("__MACOSX",)
@@ -50,6 +50,33 @@ def _walk(
             yield from _walk(entry.path, containing | {identity}, links)
         elif is_image:
             yield entry.path
+
+
+def any_image(folders: Iterable[str]) -> bool:
+    """Whether an image is in one of the folders or their sub-folders, as ``image_files`` has it.
+
+    Each folder is looked into once, by however many links it can be reached.
+    """
+    ahead, seen = list(folders), set()
+    while ahead:
+        folder = ahead.pop()
+        try:
+            status = os.stat(folder)
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue
+        identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            continue
+        seen.add(identity)
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if _is_folder(entry):
+                ahead.append(entry.path)
+            elif entry.name.lower().endswith(IMAGE_SUFFIXES):
+                return True
+    return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -21,7 +21,7 @@ from vicreg_workers.export import export_encoder
 from vicreg_workers.failures import UserFailure
 from vicreg_workers.selfsup.model.backbones import backbone_state, build_backbone
 from vicreg_workers.selfsup.model.match import match_weights
-from vicreg_workers.weights import WEIGHTS, kept_encoder
+from vicreg_workers.weights import DESCRIPTION, WEIGHTS, kept_encoder
 
 RESNET18 = Backbone(name="resnet18")
 
@@ -170,6 +170,13 @@ def test_an_encoder_kept_while_training_is_read_from_the_storage(tmp_path: Path)
     assert torch.equal(backbone.state_dict()["conv1.weight"], kept.state_dict()["conv1.weight"])
     with pytest.raises(UserFailure, match=r"there is no encoder in .*epoch-00020"):
         loaded(20)
-    kept_encoder(str(tmp_path), "job", 10).write(WEIGHTS, b"cut off")
-    with pytest.raises(UserFailure, match=r"the encoder in .*epoch-00010 is damaged"):
-        loaded(10)
+    for name, content, said in (
+        (DESCRIPTION, b"{}", "of .*epoch-00010 describes no encoder: KeyError: 'backbone'"),
+        (DESCRIPTION, b'{"backbone": {"name": "none"}, "image_size": 8}', "describes no encoder"),
+        (DESCRIPTION, b"{", "the encoder in .*epoch-00010 is damaged"),
+        (WEIGHTS, b"cut off", "the encoder in .*epoch-00010 is damaged"),
+    ):
+        kept_encoder(str(tmp_path), "job", 10).write(name, content)
+        with pytest.raises(UserFailure, match=said) as failure:
+            loaded(10)
+        assert "\n" not in str(failure.value)

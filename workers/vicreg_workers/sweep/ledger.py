@@ -11,7 +11,7 @@ from itertools import accumulate
 from statistics import fmean, stdev
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from vicreg_platform.contract.trial import Trial, TrialState, name_of_training, ranked
 from vicreg_platform.specs import Objective
@@ -60,7 +60,7 @@ def inherit(storage: str, job_id: str, extended: str) -> None:
         extended: the sweep that it extends, which has ended.
 
     Raises:
-        UserFailure: the other sweep's ledger is not in the storage.
+        UserFailure: the other sweep's ledger is not in the storage, or damaged.
     """
     ledger = Folder.of_job(storage, job_id) / "trials"
     other = Folder.of_job(storage, extended) / "trials"
@@ -70,9 +70,19 @@ def inherit(storage: str, job_id: str, extended: str) -> None:
         raise UserFailure(f"extends.job: the trials of sweep {extended} are not in the storage")
     for name in inherited:  # a trial's first seed comes last, as it was written
         if name not in known:
-            entry = Entry.model_validate_json(other.read(name))
+            entry = _read(other, name)
             entry.run_id, entry.starts = None, 0
             ledger.write(name, entry.model_dump_json(indent=1).encode())
+
+
+def _read(folder: Folder, name: str) -> Entry:
+    try:
+        return Entry.model_validate_json(folder.read(name))
+    except ValidationError as error:
+        (fault, *_) = error.errors(include_url=False)
+        raise UserFailure(
+            f"the record of a trial is damaged: {folder}/{name}: {fault['msg']}"
+        ) from None
 
 
 class Ledger:
@@ -82,13 +92,16 @@ class Ledger:
         storage: a path or an fsspec URL.
         job_id: the sweep.
         objective: what trials are judged by.
+
+    Raises:
+        UserFailure: a file of it is damaged.
     """
 
     def __init__(self, storage: str, job_id: str, objective: Objective) -> None:
         self._folder = Folder.of_job(storage, job_id) / "trials"
         self._objective = objective
         files = [name for name in self._folder.names() if name.endswith(".json")]
-        read = [Entry.model_validate_json(self._folder.read(name)) for name in files]
+        read = [_read(self._folder, name) for name in files]
         # The first seed's is written last: a trial without it was not started.
         drawn = {entry.number for entry in read if entry.seed == 0}
         self._entries: dict[int, dict[int, Entry]] = defaultdict(dict)

@@ -46,6 +46,13 @@ def test_voc(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match=r"Segmentation/trainaug.txt cannot be read"):
         opened(tmp_path, layout="voc", split="trainaug")
     lists = tmp_path / "set/ImageSets/Segmentation"
+    names = (lists / "val.txt").read_text().split()
+    for encoding in ("utf-8-sig", "utf-16"):  # as Windows writes them
+        (lists / "win.txt").write_bytes("\r\n".join(names).encode(encoding))
+        windows = opened(tmp_path, layout="voc", split="win")
+        assert [windows.name(i) for i in range(2)] == [
+            opened(tmp_path, layout="voc", split="val").name(i) for i in range(2)
+        ]
     (lists / "bad.txt").write_text("../../../etc/passwd\n")
     with pytest.raises(InvalidInput, match="must hold names"):
         opened(tmp_path, layout="voc", split="bad")

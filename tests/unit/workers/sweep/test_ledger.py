@@ -122,3 +122,12 @@ def test_a_sweep_that_extends_another_begins_with_its_trials(
 def test_a_sweep_whose_trials_are_lost_cannot_be_extended(tmp_path: Path) -> None:
     with pytest.raises(UserFailure, match="the trials of sweep gone are not in the storage"):
         inherit(str(tmp_path), "more", "gone")
+
+
+def test_a_damaged_record_is_named_once(tmp_path: Path) -> None:
+    spec = sweep(search={"seeds": 3})
+    train(open_ledger(spec, tmp_path), 0, (0.5,))
+    (file, *_) = sorted(tmp_path.rglob("trials/*.json"))
+    file.write_text('{"number": 0')
+    with pytest.raises(UserFailure, match=rf"record of a trial is damaged: .*{file.name}: [^\n]+$"):
+        open_ledger(spec, tmp_path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import logging
 import os
@@ -16,6 +15,7 @@ from torch import Tensor
 from vicreg_platform.specs import ImageFolderData
 from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
+from vicreg_workers.selfsup.data.listed_files import read_text
 from vicreg_workers.selfsup.data.names import Names
 from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import InvalidInput
@@ -188,15 +188,3 @@ class LabelledFolder(_Files):
         self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
         self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
         super().__init__(spec, path, (str(file.relative_to(path)) for file in files))
-
-
-def read_text(file: Path) -> str:
-    """The text of a file in UTF-8 or UTF-16; Windows marks its files with a byte order.
-
-    Raises:
-        OSError: it cannot be read.
-        UnicodeError: it is in another encoding.
-    """
-    content = file.read_bytes()
-    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if marked else "utf-8-sig")

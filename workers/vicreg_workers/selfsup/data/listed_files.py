@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -21,7 +22,7 @@ def voc_names(file: Path, folders: str) -> list[str]:
         InvalidInput: it cannot be read, is empty, or holds a path.
     """
     try:
-        names = file.read_text().split()
+        names = read_text(file).split()
     except (OSError, UnicodeError) as error:
         raise InvalidInput(
             f"data.split: {file} cannot be read: {error}: data.path must name the folder that "
@@ -76,3 +77,15 @@ def located(locate: Locate, path: str, field: str) -> Path:
         return locate(path)
     except ValueError as error:
         raise InvalidInput(f"{field}: {error}") from None
+
+
+def read_text(file: Path) -> str:
+    """The text of a file in UTF-8 or UTF-16; Windows marks its files with a byte order.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeError: it is in another encoding.
+    """
+    content = file.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if marked else "utf-8-sig")

@@ -25,9 +25,9 @@ from vicreg_platform.specs import (
 )
 from vicreg_workers.selfsup.data.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.decoding import AnyPicture, DecodedPicture
-from vicreg_workers.selfsup.data.image_folder import ImageFolder, LabelledFolder, read_text
+from vicreg_workers.selfsup.data.image_folder import ImageFolder, LabelledFolder
 from vicreg_workers.selfsup.data.images import Images, Locate
-from vicreg_workers.selfsup.data.listed_files import located
+from vicreg_workers.selfsup.data.listed_files import located, read_text
 from vicreg_workers.selfsup.data.masked_images import MaskedImages
 from vicreg_workers.selfsup.data.shards import Keep, Shards
 from vicreg_workers.selfsup.errors import InvalidInput
