@@ -214,7 +214,7 @@ def ours(settings: argparse.Namespace, watch: Stopwatch) -> Iterator[Step]:
             (pretraining, "loss", "loss"),
             (Tensor, "backward", "backward"),
             (norms, "get_total_norm", "watch"),
-            (update._finite, "note", "watch"),
+            (update.finite, "note", "watch"),
             (update.optimizer, "step", "optimiser"),
         ):
             counted = watch.around(part, getattr(owner, name))

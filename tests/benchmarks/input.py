@@ -143,9 +143,9 @@ def batches_of(images: Images, loaders: int, resample: str = "torch") -> ViewBat
 def cropping(images: Images, resample: str) -> Callable[[], int]:
     """What a loader process does, done here: it reads, decodes and cuts the crops of an epoch."""
     batches = batches_of(images, 0, resample)
-    crops = batches._crops
+    crops = batches.crops
     assert isinstance(crops, ReadCrops)
-    steps, make = batches._steps, crops._loader.dataset
+    steps, make = batches.steps, crops.cropped
 
     def run() -> int:
         chosen = itertools.islice(steps.after(0, 0), len(steps))
@@ -157,7 +157,7 @@ def cropping(images: Images, resample: str) -> Callable[[], int]:
 def loading(images: Images, loaders: int) -> Callable[[], int]:
     """The crops of an epoch, as loader processes hand them over."""
     batches = batches_of(images, loaders)
-    crops = iter(batches._crops.of(batches._steps.after(0, 0)))
+    crops = iter(batches.crops.of(batches.steps.after(0, 0)))
     return lambda: sum(len(next(crops).indices) for _ in range(len(batches)))
 
 
@@ -335,7 +335,7 @@ def print_boundary(root: Path, layouts: dict[str, Data]) -> None:
     A step of the training takes 1.5 times as long as its loader needs for it.
     """
     batches = batches_of(opened(root, layouts["folder"]), 1)
-    crops = iter(batches._crops.of(batches._steps.after(0, 0)))
+    crops = iter(batches.crops.of(batches.steps.after(0, 0)))
     first: list[float] = []
     others: list[float] = []
     seconds = 1.5 * BATCH / cropping_rate(root, layouts)

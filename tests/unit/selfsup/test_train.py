@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from tests.unit.selfsup.data.test_sources import make_folder, under
 from tests.unit.selfsup.processes import Gloo
@@ -573,6 +574,23 @@ def run_on_two(
         return train(root, context, spec_for(epochs=2, workers=2, checkpoint={"every_epochs": 1}))
     except (KeyboardInterrupt, Stopped):
         return {}
+
+
+def parallel_module(root: Path, storage: str) -> tuple[bool, bool]:
+    spec = spec_for(epochs=1, workers=2)
+    pretraining = Pretraining(spec, open_images(spec.data, under(root)), Recorder(root / storage))
+    module = pretraining.forward
+    assert isinstance(module, DistributedDataParallel)
+    return module.gradient_as_bucket_view, module.forward_sync_buffers
+
+
+def test_gradients_are_not_copied_nor_statistics_sent_beside_what_is_synchronised(
+    two_processes: Gloo, root: Path
+) -> None:
+    """DDP would keep each gradient twice, and send all BatchNorm buffers with every step."""
+    for views, sends_buffers in two_processes.run(parallel_module, root, "two"):
+        assert views
+        assert not sends_buffers
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,8 @@ class ParameterUpdate:
         self._rewarmed_at: int | None = None
         if spec.extends is not None and spec.extends.schedule == "rewarm":
             self._rewarmed_at = spec.extends.epochs * steps_per_epoch
-        self._finite = FiniteWatch(terms, device)
+        self.finite = FiniteWatch(terms, device)
+        """Whether every term and gradient has been finite so far."""
         self.optimizer = build_optimizer(
             spec.optimizer, parameter_groups(self._parameters, factors, undecayed), self._peak
         )
@@ -89,7 +90,7 @@ class ParameterUpdate:
         values = torch.stack([term.detach() for term in terms.values()])
         loss: Tensor = self.scaler.scale(terms["loss"])
         if self.scaler.is_enabled():
-            found = self._finite.note(step + 1, values, values.new_zeros(()))
+            found = self.finite.note(step + 1, values, values.new_zeros(()))
             # The scaler skips a step whose gradient is not finite: from the first bad one on, all.
             loss = loss * torch.where(found > 0, torch.nan, 1.0)
         if backward is None:
@@ -104,7 +105,7 @@ class ParameterUpdate:
             self.scaler.step(self.optimizer)
             self.scaler.update()
         else:
-            self.optimizer.found_inf = self._finite.note(  # type: ignore[attr-defined]
+            self.optimizer.found_inf = self.finite.note(  # type: ignore[attr-defined]
                 step + 1, values, norm
             )
             self.optimizer.step()
@@ -114,11 +115,11 @@ class ParameterUpdate:
 
     def found_inf(self) -> Tensor:
         """1.0 from the first step on whose loss or gradient is not finite, else 0.0: a scalar."""
-        return self._finite.found()
+        return self.finite.found()
 
     def problem(self) -> NotFinite | None:
         """The first step whose loss or gradient is not finite. Waits for the device."""
-        return self._finite.problem()
+        return self.finite.problem()
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the optimiser and of the loss scale."""

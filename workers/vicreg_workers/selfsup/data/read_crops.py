@@ -72,8 +72,10 @@ class ReadCrops:
         self._device = device
         self._sampler = _Sampler()
         kind = _TorchCrops if spec.resample == "torch" else _PillowCrops
+        self.cropped = kind(images, spec, interpolation)
+        """The data set that loader processes read: the crops of a step of this worker."""
         self._loader: DataLoader[Made] = DataLoader(
-            kind(images, spec, interpolation),
+            self.cropped,
             sampler=self._sampler,
             batch_size=None,
             num_workers=ahead.loaders,

@@ -89,12 +89,14 @@ class ViewBatches:
         sides = [(epoch, (size,) * views + local) for epoch, size in sizes or [(0, image_size)]]
         self.sides = list(dict.fromkeys(each for _, each in sides))
         """Those of the views of a batch, in pixels: all that there are in one epoch or another."""
-        self._steps = Steps(images, sides, seed, epochs, batch_size, drop_last)
+        self.steps = Steps(images, sides, seed, epochs, batch_size, drop_last)
+        """Which images the batches are made of, and where they are cropped."""
         pixels = max(sum(side**2 for side in each) for each in self.sides)
-        self._crops = open_crops(
+        self.crops = open_crops(
             images, spec, device, loaders, self._share * 3 * pixels, interpolation, hold
         )
-        self._steps.reads_ahead = not self.held_bytes
+        """What reads and crops them."""
+        self.steps.reads_ahead = not self.held_bytes
         self._cropped: Iterator[Cropped] = iter(())
         self._next: tuple[int, int] | None = None
         """The epoch and step of the next batch that ``_cropped`` yields."""
@@ -102,11 +104,11 @@ class ViewBatches:
     @property
     def held_bytes(self) -> int:
         """Of the device's memory that images take."""
-        return self._crops.held_bytes
+        return self.crops.held_bytes
 
     def __len__(self) -> int:
         """Steps per epoch."""
-        return len(self._steps)
+        return len(self.steps)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of ``epoch``, from its step ``start`` on.
@@ -114,7 +116,7 @@ class ViewBatches:
         The first batches of the next epoch are read meanwhile: it does not wait for them.
         """
         if self._next != (epoch, start):
-            self._cropped = iter(self._crops.of(self._steps.after(epoch, start)))
+            self._cropped = iter(self.crops.of(self.steps.after(epoch, start)))
         for step in range(start, len(self)):
             cropped = next(self._cropped)
             self._next = (epoch, step + 1) if step + 1 < len(self) else (epoch + 1, 0)
