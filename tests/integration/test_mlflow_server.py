@@ -6,7 +6,9 @@ import signal
 from pathlib import Path
 
 import psutil
+import pytest
 import requests
+from mlflow.tracking import MlflowClient
 
 from tests.integration.conftest import MlflowServer
 
@@ -36,3 +38,22 @@ def test_it_answers_to_names_of_this_machine_alone(mlflow_server: MlflowServer) 
     assert requests.get(asked).status_code == 200
     refused = requests.get(asked, headers={"Host": "evil.example"})
     assert refused.status_code == 403
+
+
+@pytest.mark.parametrize("name", ["50%, 100%25 a%20b?c=d#e f"])
+def test_everything_is_in_a_home_of_an_odd_name(tmp_path: Path, name: str) -> None:
+    """MLflow itself reads some paths as URLs, and makes folders of some URLs."""
+    home = tmp_path / "around" / name
+    home.mkdir(parents=True)
+    server = MlflowServer(home)
+    server.start()
+    try:
+        client = MlflowClient(server.url)
+        run = client.create_run("0").info.run_id
+        client.log_text(run, "hello", "greeting.txt")
+        assert [file.path for file in client.list_artifacts(run)] == ["greeting.txt"]
+    finally:
+        server.end()
+    assert [each.name for each in (tmp_path / "around").iterdir()] == [name]
+    assert (home / "mlflow.db").stat().st_size > 0
+    assert [file.read_text() for file in home.rglob("greeting.txt")] == ["hello"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from vicreg_workers.selfsup.model.precision import set_gpu_arithmetic
 
 
 def test_convolutions_round_to_tf32_and_products_do_not() -> None:
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    matmul = torch.backends.cuda.matmul
     before = cudnn.conv.fp32_precision, matmul.fp32_precision, cudnn.benchmark
     try:
         cudnn.conv.fp32_precision, matmul.fp32_precision = "ieee", "tf32"
