@@ -17,7 +17,8 @@ const TONES: Record<JobState, Tone> = {
 /** Those that are on their way, or were left: drawn as outlines. */
 const OUTLINED: JobState[] = ["waiting", "starting", "stopping", "cancelled", "unknown"];
 
-export const STATES = Object.keys(TONES) as JobState[];
+/** Those that a job can be looked for by. */
+export const STATES = (Object.keys(TONES) as JobState[]).filter((state) => state !== "unknown");
 
 export function ended(state: JobState): boolean {
   return state === "succeeded" || state === "failed" || state === "cancelled";
