@@ -16,9 +16,14 @@ from tests.benchmarks import (
     gpu,
     health,
     loss,
+    shuffle,
     step,
 )
+from tests.benchmarks import (
+    input as input_,
+)
 from tests.gpu import measure
+from tests.object_store import CREDENTIALS
 
 
 def rows(output: str) -> list[list[str]]:
@@ -172,3 +177,38 @@ def test_features(capsys: pytest.CaptureFixture[str]) -> None:
     assert [stage.split(",")[0] for stage in stages] == [
         "extracting them", "`knn`", "`linear`", "`retrieval`",
     ]  # fmt: skip
+
+
+def test_shuffle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split, count in (("train", 80), ("test", 8)):
+        for label, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255))):
+            folder = tmp_path / "cifar10" / split / label
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.new("RGB", (32, 32), colour).save(folder / f"{index}.png")
+    monkeypatch.setattr(shuffle, "SHARDS", 8)
+    shuffle.main([str(tmp_path), "--epochs", "1", "--share", "1", "--seeds", "0"])
+    table = rows(capsys.readouterr().out)[2:]
+    assert [row[0].split()[0] for row in table] == ["global", "four", "four"]
+    assert all(0 <= float(row[1]) <= 1 for row in table)
+
+
+def test_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("AWS_ENDPOINT_URL", "VICREG_CACHE", *CREDENTIALS):
+        monkeypatch.setenv(name, "")  # what it sets is undone after the test
+    monkeypatch.setattr(input_, "BATCH", 8)
+    monkeypatch.setattr(input_, "LOADERS", (1,))
+    threads = torch.get_num_threads()
+    try:
+        input_.main(["--images", "16", "--many", "2000", "--rounds", "1"])
+    finally:
+        torch.set_num_threads(threads)
+    table = rows(capsys.readouterr().out)
+    ours = [row for row in table if row[0] == "ours"]
+    assert [row[2] for row in ours] == ["1.00", "1.00"]
+    assert {"folder", "shards on a disk", "Parquet", "shards in S3, cached"} <= {
+        row[0] for row in table
+    }
+    assert table[-1][0] == "2,000"

@@ -286,7 +286,7 @@ def test_a_malformed_entry_is_named(
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "has no categories"),
-        ('{"categories": [1]}', "it is no object"),
+        ('{"categories": [1]}', "it is not an object"),
     ],
 )
 def test_another_file_than_cocos_is_named(tmp_path: Path, content: str, text: str) -> None:
