@@ -156,15 +156,15 @@ def test_a_step_on_places_waits_for_nothing(images: Images, processes: int) -> N
 
 
 @pytest.mark.usefixtures("_small_backbone")
-@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("branches", BRANCHES)
-def test_one_of_two_processes_waits_for_nothing(
-    images: Images, precision: str, branches: str
-) -> None:
-    spec = spec_of(precision=precision, branches=branches)
-    with fake_cuda(processes=2) as device:
-        pretraining = Pretraining(spec, images, NullContext(CUDA))
-        device.waits.clear()
-        step(pretraining, views(4), device)
-        collectives = [name for name in device.kernels if name.startswith("c10d::")]
-    assert "c10d::allreduce_" in collectives
+@pytest.mark.parametrize("method", METHODS)
+def test_one_of_two_processes_waits_for_nothing(images: Images, method: str, branches: str) -> None:
+    """Each method has collectives of its own."""
+    for precision, optimizer in product(PRECISIONS, OPTIMIZERS):
+        spec = spec_of(method, precision, optimizer, branches)
+        with fake_cuda(processes=2) as device:
+            pretraining = Pretraining(spec, images, NullContext(CUDA))
+            device.waits.clear()
+            step(pretraining, views(4), device)
+            collectives = [name for name in device.kernels if name.startswith("c10d::")]
+        assert "c10d::allreduce_" in collectives
