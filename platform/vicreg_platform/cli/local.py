@@ -218,6 +218,9 @@ class LocalPlatform:
         home = options.home.absolute()
         # Version 0.2 made it readable by others. It may be a link to another disk.
         _private(home.resolve())
+        if options.data_root.absolute() == home / "data":
+            # So that a path that is not there is refused when it is submitted.
+            options.data_root.mkdir(exist_ok=True)
         self._lock = _lock(home)
         _refuse_port_in_use("API", options.api_port, "--api-port")
         _refuse_port_in_use("MLflow", options.mlflow_port, "--mlflow-port")

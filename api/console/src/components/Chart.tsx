@@ -1,6 +1,6 @@
 // Curves on one pair of axes, drawn by uPlot.
 import "uplot/dist/uPlot.min.css";
-import { useComputedColorScheme } from "@mantine/core";
+import { Text, useComputedColorScheme } from "@mantine/core";
 import { useElementSize } from "@mantine/hooks";
 import { useEffect, useMemo, useRef } from "react";
 import uPlot from "uplot";
@@ -11,6 +11,8 @@ export type Curve = { label: string; color: string; x: number[]; y: number[]; fa
 
 type Props = {
   title: string;
+  /** What it shows, for who does not know. */
+  note?: string;
   curves: Curve[];
   xLabel: string;
   log?: boolean;
@@ -19,7 +21,7 @@ type Props = {
   group?: string;
 };
 
-export function Chart({ title, curves, xLabel, log = false, height = 200, group }: Props) {
+export function Chart({ title, note, curves, xLabel, log = false, height = 200, group }: Props) {
   const { ref: measured, width } = useElementSize();
   const place = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
@@ -90,6 +92,11 @@ export function Chart({ title, curves, xLabel, log = false, height = 200, group 
       <div ref={measured} style={{ minHeight: height + 30 }}>
         <div ref={place} aria-hidden />
       </div>
+      {note !== undefined && (
+        <Text size="xs" c="dimmed">
+          {note}
+        </Text>
+      )}
     </figure>
   );
 }

@@ -9,10 +9,14 @@ export function JobProgressBar({ job, wide = false }: { job: Job; wide?: boolean
   // A sweep whose trials were stopped early has done all the same.
   const done = job.state === "succeeded" || progress.steps === 0;
   const share = done ? 100 : (100 * progress.step) / progress.steps;
-  const left = ended(job.state) ? "" : duration(progress.eta_seconds);
-  const unit = job.kind === "sweep" ? "trials" : "epochs";
+  // It is 0 too while nobody can know.
+  const left = ended(job.state) || progress.eta_seconds === 0 ? "" : duration(progress.eta_seconds);
+  const far =
+    job.kind === "evaluate"
+      ? `${Math.round(share)} %`
+      : `${number(progress.epoch)} of ${number(progress.epochs)} ${job.kind === "sweep" ? "trials" : "epochs"}`;
   const text = wide
-    ? `${number(progress.epoch)} of ${number(progress.epochs)} ${unit}${left === "" ? "" : `, ${left} left`}`
+    ? `${far}${left === "" ? "" : `, ${left} left`}`
     : left === ""
       ? `${Math.round(share)} %`
       : left;

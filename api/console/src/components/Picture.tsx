@@ -87,7 +87,7 @@ export function ParallelCoordinates({
     const numeric = columns.map((column) => column.every((value) => value == null || typeof value === "number"));
     return {
       tooltip: { formatter: (point: { dataIndex: number }) => lines[point.dataIndex]?.label ?? "" },
-      parallel: { left: 40, right: 60, top: 36, bottom: 16, parallelAxisDefault: { nameTextStyle: { fontSize: 11 } } },
+      parallel: { left: 70, right: 70, top: 36, bottom: 16, parallelAxisDefault: { nameTextStyle: { fontSize: 11 } } },
       parallelAxis: axes.map((name, dim) => {
         const column = columns[dim] ?? [];
         if (numeric[dim] !== true) {

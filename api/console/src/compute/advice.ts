@@ -21,3 +21,10 @@ export function advice(job: Job): string | null {
   if (job.state === "cancelled" && job.attempts.length > 0) return "A retry resumes from its last checkpoint.";
   return null;
 }
+
+const KINDS: Record<string, string> = { user: "spec or data", out_of_memory: "out of memory" };
+
+/** The class of a failure, for people. */
+export function kindOfFailure(failure: string | null): string {
+  return KINDS[failure ?? ""] ?? failure ?? "";
+}

@@ -39,7 +39,7 @@ export function Compare() {
   const failed = found.find((each) => each.error !== null)?.error;
   const names = useMemo(() => [...new Set(jobs.flatMap((job) => Object.keys(job.summary)))].sort(), [jobs]);
   const metricNames = names.filter((name) => name !== "train/epoch" && name !== "data/corrupt_images");
-  const shown = metricNames.includes(chosen ?? "") ? chosen : (metricNames.find((name) => direction(name) === "max") ?? metricNames[0]);
+  const shown = metricNames.includes(chosen ?? "") ? chosen : (metricNames.find((name) => name.includes("/top1")) ?? metricNames.find((name) => direction(name) === "max") ?? metricNames[0]);
   const drawn = names.filter((name) => ["train/loss", "train/invariance", "train/variance", "train/covariance", "knn/top1", "representation/rankme", "embedding/std_mean", "train/learning_rate", "train/images_per_second"].includes(name));
   const curves = useQuery(queries.curves(jobs.map((job) => job.id), drawn, 500));
   const specs = useMemo(() => jobs.map(parameters), [jobs]);

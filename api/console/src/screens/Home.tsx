@@ -13,6 +13,7 @@ import { Sparkline } from "../components/Sparkline";
 import { StateBadge, STATES } from "../components/StateBadge";
 import { Tag } from "../components/Tag";
 import { Time } from "../components/Time";
+import { kindOfFailure } from "../compute/advice";
 import { number } from "../compute/format";
 
 const LIVE: JobState[] = ["running", "starting", "stopping"];
@@ -144,7 +145,7 @@ function Failed() {
             <div key={job.id}>
               <Group gap="xs" wrap="nowrap">
                 <JobLink job={job} />
-                <Tag tone="red">{job.failure}</Tag>
+                <Tag tone="red">{kindOfFailure(job.failure)}</Tag>
                 <Text size="xs" c="dimmed" ml="auto">
                   <Time at={job.finished_at} />
                 </Text>

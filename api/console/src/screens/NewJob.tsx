@@ -38,7 +38,7 @@ export function NewJob() {
       <Group align="start" wrap="wrap" gap="md">
         <nav aria-label="Recipes" style={{ flex: "1 1 200px", maxWidth: 260 }}>
           <PlaceLink to="/new" activeOptions={EXACT} label="Blank" />
-          {recipes.data?.items.map((each) => (
+          {sorted(recipes.data?.items ?? []).map((each) => (
             <PlaceLink
               key={each.name}
               to="/new"
@@ -55,6 +55,12 @@ export function NewJob() {
       </Group>
     </Stack>
   );
+}
+
+/** Those that need no data come first: they run wherever one tries them. */
+function sorted<T extends { name: string }>(recipes: T[]): T[] {
+  const rank = ({ name }: T) => (name.startsWith("digits") ? 0 : 1);
+  return recipes.toSorted((a, b) => rank(a) - rank(b));
 }
 
 function Writing({ start }: { start: string }) {

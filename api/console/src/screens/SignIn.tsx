@@ -32,7 +32,7 @@ export function SignIn() {
           <Title order={1}>VICReg platform</Title>
           <PasswordInput
             label="API key"
-            description="As `vicreg keys create` printed it. This browser keeps a session for 7 days, not the key."
+            description="This browser keeps a session for 7 days, not the key."
             value={key}
             onChange={(event) => setKey(event.currentTarget.value)}
             error={signIn.error?.message}
@@ -44,8 +44,8 @@ export function SignIn() {
             Sign in
           </Button>
           <Text size="xs" c="dimmed">
-            <Code>vicreg up</Code> keeps a key in <Code>.vicreg/api-key</Code>; an administrator
-            makes others.
+            <Code>vicreg up</Code> prints the file that holds a key: <Code>api-key</Code> in its home.
+            An administrator makes others.
           </Text>
         </Stack>
       </Paper>

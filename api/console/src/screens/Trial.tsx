@@ -6,6 +6,7 @@ import { useMemo } from "react";
 import type { Job, TrialDetail } from "../api/client";
 import * as queries from "../api/queries";
 import { Chart } from "../components/Chart";
+import { meaning } from "../compute/meaning";
 import { axisLabel, chartsOf, curveOf, stepsPerEpoch } from "../components/charts";
 import { Columns } from "../components/Columns";
 import { CurveControls } from "../components/CurveControls";
@@ -159,7 +160,7 @@ function Curves({ sweep, trial }: { sweep: Job; trial: TrialDetail }) {
       {asked.length === 0 && <Text c="dimmed">There are no curves yet.</Text>}
       <div className="grid">
         {charts.map(({ title, curves }) => (
-          <Chart key={title} title={title} curves={curves} xLabel={axisLabel(axis)} log={log} group={`${sweep.id} ${trial.number}`} />
+          <Chart key={title} title={title} note={meaning(title)} curves={curves} xLabel={axisLabel(axis)} log={log} group={`${sweep.id} ${trial.number}`} />
         ))}
       </div>
     </Stack>

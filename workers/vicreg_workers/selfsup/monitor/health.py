@@ -123,12 +123,14 @@ RULES = (
     Rule(
         "invariance_not_falling",
         (Outside("distance", "above", 1.25),),
-        "raise method.invariance, or weaken the augmentation",
+        "raise method.invariance, or weaken the augmentation; if the loss has hardly moved, raise "
+        "optimizer.base_lr",
     ),
     Rule(
         "covariance_dominates",
         (Outside("correlation", "below", 3.0), Outside("distance", "above", 1.25)),
-        "lower method.covariance, or raise method.invariance",
+        "lower method.covariance, or raise method.invariance; if the loss has hardly moved, raise "
+        "optimizer.base_lr",
     ),
     Rule(
         "learning_rate_too_high",

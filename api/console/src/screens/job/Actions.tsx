@@ -49,7 +49,7 @@ export function Actions({ job }: { job: Job }) {
       )}
       {maySubmit && (job.state === "failed" || job.state === "cancelled") && (
         <Button variant="default" loading={bulk.isPending} onClick={() => bulk.mutate({ action: "retry", jobs: [job.id] })}>
-          Retry
+          {job.failure === "user" ? "Retry as it is" : "Retry"}
         </Button>
       )}
       {maySubmit && job.kind !== "evaluate" && job.state === "succeeded" && <Extend job={job} />}

@@ -63,7 +63,7 @@ export function Course({ job }: { job: Job }) {
                   <Time at={new Date(span.from).toISOString()} />
                 </Table.Td>
                 <Table.Td style={{ whiteSpace: "nowrap" }}>{lasted(span)}</Table.Td>
-                <Table.Td className="wrap" miw={190}>{span.open ? "running" : <Reason text={span.end ?? ""} />}</Table.Td>
+                <Table.Td className="wrap" miw={190}>{span.open ? "until now" : <Reason text={span.end ?? ""} />}</Table.Td>
               </Table.Tr>
             ))}
           </Table.Tbody>

@@ -1,5 +1,5 @@
 // The curves of one job, one chart for what belongs together.
-import { Stack, Text, Title } from "@mantine/core";
+import { Loader, Stack, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi } from "@tanstack/react-router";
 import { useMemo } from "react";
@@ -10,6 +10,7 @@ import { axisLabel, chartsOf, curveOf, stepsPerEpoch } from "../../components/ch
 import { CurveControls } from "../../components/CurveControls";
 import { Failure } from "../../components/Failure";
 import { colorAt } from "../../compute/colors";
+import { meaning } from "../../compute/meaning";
 
 const route = getRouteApi("/jobs/$id");
 
@@ -38,10 +39,11 @@ export default function Curves({ job }: { job: Job }) {
   return (
     <Stack gap="sm">
       <CurveControls from="/jobs/$id" axis={axis} smooth={smooth} log={log} />
-      {names.length === 0 && <Text c="dimmed">There are no curves yet.</Text>}
+      {names.length === 0 && <Text c="dimmed">There are no curves yet: the first points come with the first steps.</Text>}
+      {names.length > 0 && data === undefined && <Loader size="sm" aria-label="The curves are being read" />}
       <div className="grid">
         {charts.map(({ title, curves }) => (
-          <Chart key={title} title={title} curves={curves} xLabel={axisLabel(axis)} log={log} group={job.id} />
+          <Chart key={title} title={title} note={meaning(title)} curves={curves} xLabel={axisLabel(axis)} log={log} group={job.id} />
         ))}
       </div>
       {/* They would be pushed down by the charts. */}

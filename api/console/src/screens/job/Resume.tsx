@@ -44,7 +44,7 @@ export function Resume({ job }: { job: Job }) {
             {resume.error && <Failure error={resume.error} />}
             <NumberInput
               label="Workers"
-              description={`They share each batch evenly. Nothing: as before, ${workersNow(job.workers ?? null, workersOf(job.spec))}.`}
+              description={`They share each batch evenly. Leave it empty to keep ${workersNow(job.workers ?? null, workersOf(job.spec))}.`}
               min={1}
               max={1024}
               allowDecimal={false}
