@@ -30,11 +30,17 @@ export function phases(attempt: Attempt, kind: string): Phase[] {
   if (start === null || start === undefined) return [];
   let before = Date.parse(start);
   const found: Phase[] = [];
+  // A sweep has no steps of its own, and what was stopped or failed no last one.
+  const work = kind === "sweep" ? "trials run" : kind === "pretrain" ? "trains" : "measures";
+  let working = false;
   for (const [field, phase] of ORDER) {
     const until = moments[field];
     if (until === null || until === undefined) continue;
     const at = Date.parse(until);
-    const name = field === "last_step" && kind !== "pretrain" ? "measures" : phase;
+    const worked = field === "last_step" || (working && (field === "published" || field === "ended"));
+    const name = worked ? work : phase;
+    if (field === (kind === "pretrain" ? "first_step" : "driver_up")) working = true;
+    if (worked) working = false;
     // The clocks of two nodes may differ: no phase is shorter than nothing.
     found.push({ name, from: before, seconds: Math.max(0, (at - before) / 1000), until });
     before = Math.max(before, at);
