@@ -40,7 +40,7 @@ export default function Curves({ job }: { job: Job }) {
     <Stack gap="sm">
       <CurveControls from="/jobs/$id" axis={axis} smooth={smooth} log={log} />
       {names.length === 0 && <Text c="dimmed">There are no curves yet: the first points come with the first steps.</Text>}
-      {names.length > 0 && data === undefined && <Loader size="sm" aria-label="The curves are being read" />}
+      {names.length > 0 && data === undefined && <Loader size="sm" role="status" aria-label="The curves are being read" />}
       <div className="grid">
         {charts.map(({ title, curves }) => (
           <Chart key={title} title={title} note={meaning(title)} curves={curves} xLabel={axisLabel(axis)} log={log} group={job.id} />
