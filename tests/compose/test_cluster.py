@@ -116,7 +116,7 @@ def kill_agent(cluster: Cluster) -> None:
     cluster.docker(
         "exec", cluster.container("ray-worker"), "python", "-c",
         "import psutil; [each.kill() for each in psutil.process_iter(['cmdline'])"
-        " if any('dashboard/agent.py' in part for part in each.info['cmdline'] or ())]",
+        " if any(part.endswith('dashboard/agent.py') for part in each.info['cmdline'] or ())]",
     )  # fmt: skip
 
 
