@@ -14,6 +14,7 @@ from mlflow.tracking import MlflowClient
 
 from tests.compose.conftest import Cluster, brought_up
 from tests.e2e.conftest import STEPS_PER_EPOCH, logged_steps
+from tests.integration.conftest import wait_until
 from vicreg_platform.client import ApiError, Client
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.states import JobState
@@ -112,12 +113,23 @@ def kill_for_a_while(service: str) -> Callable[[Cluster], None]:
 
 
 def kill_agent(cluster: Cluster) -> None:
-    """Kill the agent of a Ray node: the node then ends itself, and `ray start --block` does not."""
-    cluster.docker(
-        "exec", cluster.container("ray-worker"), "python", "-c",
-        "import psutil; [each.kill() for each in psutil.process_iter(['cmdline'])"
-        " if any(part.endswith('dashboard/agent.py') for part in each.info['cmdline'] or ())]",
+    """Kill the agent of a Ray node: the node then ends itself, and `ray start --block` does not.
+
+    The health check ends the container after a while, and Docker restarts it.
+    """
+    container = cluster.container("ray-worker")
+
+    def started() -> str:
+        return cluster.docker("inspect", "--format", "{{.State.StartedAt}}", container)
+
+    before = started()
+    killed = cluster.docker(
+        "exec", container, "python", "-c",
+        "import psutil; [(each.kill(), print(each.pid)) for each in psutil.process_iter()"
+        " if each.name() == 'ray::DashboardAgent']",
     )  # fmt: skip
+    assert killed.split()
+    wait_until(lambda: started() != before, seconds=240)
 
 
 def cut_off(cluster: Cluster) -> None:
@@ -151,7 +163,6 @@ FAULTS = [
     ),
     (Fault("ray-head killed", kill("ray-head"), attempts=2),),
     (Fault("ray-worker cut off for 60 s", cut_off, attempts=2),),
-    # Its health check ends the container after a minute, and Docker restarts it.
     (Fault("agent of ray-worker killed", kill_agent, attempts=2),),
     (Fault("down and up", down_and_up, attempts=2),),
 ]
