@@ -20,7 +20,7 @@ from vicreg_platform.specs import AnySpec, FieldFault, PretrainSpec, SweepSpec, 
 from vicreg_platform.specs.base import Labels
 from vicreg_platform.specs.overrides import overridden
 from vicreg_platform.specs.pretrain import dividing
-from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
+from vicreg_platform.specs.stored import VERSION, require_spec
 
 CHANGEABLE = ("priority", "labels", "preemptible", "max_runtime", "deadline")
 OF_A_SWEEP = ("search.trials", "concurrency")
@@ -179,7 +179,7 @@ class JobControl:
             InvalidSpec: there are not more epochs than before.
         """
         job = self._succeeded(job_id, "pretrain", "a pretraining that has succeeded is extended")
-        spec = _readable(job)
+        spec = require_spec(job.spec, job.spec_version)
         assert isinstance(spec, PretrainSpec)
         trained, warmup = spec.training.epochs, spec.training.warmup_epochs
         if epochs <= trained:
@@ -210,7 +210,7 @@ class JobControl:
             InvalidSpec: there are not more trials than before, or no more in the grid.
         """
         job = self._succeeded(job_id, "sweep", "a sweep that has succeeded is given more trials")
-        spec = _readable(job)
+        spec = require_spec(job.spec, job.spec_version)
         assert isinstance(spec, SweepSpec)
         tried = spec.search.trials
         if spec.combinations is not None and spec.combinations <= tried:
@@ -245,7 +245,7 @@ class JobControl:
             )
 
     def _changed(self, job: Job, patch: Mapping[str, Any]) -> AnySpec:
-        before = _readable(job)
+        before = require_spec(job.spec, job.spec_version)
         given = before.model_dump(mode="json")
         for name, value in patch.items():
             if value is None:
@@ -277,13 +277,6 @@ class JobControl:
         return columns
 
 
-def _readable(job: Job) -> AnySpec:
-    spec = read_spec(job.spec, job.spec_version)
-    if isinstance(spec, Unreadable):
-        raise InvalidSpec([FieldFault("", f"the spec is unreadable: {spec.reason}")])
-    return spec
-
-
 def _check_fields(job: Job, patch: Mapping[str, Any]) -> None:
     """Refuse fields that cannot change, all at once."""
     changeable = [*CHANGEABLE, *(OF_A_SWEEP if job.kind == "sweep" else ())]
@@ -305,7 +298,7 @@ def _check_fields(job: Job, patch: Mapping[str, Any]) -> None:
 
 
 def _check_workers(job: Job, workers: int) -> None:
-    spec = _readable(job)
+    spec = require_spec(job.spec, job.spec_version)
     if not isinstance(spec, PretrainSpec):
         text = f"a job of kind {job.kind} has no number of workers to change"
         raise InvalidSpec([FieldFault("workers", text)])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vicreg_platform.contract.trial import Trial, TrialState, ranked
-from vicreg_platform.errors import InvalidRequest, InvalidSpec
+from vicreg_platform.errors import InvalidRequest
 from vicreg_platform.jobs.schemas import JobSchema, RunSchema, TrialSchema, TrialSort
 from vicreg_platform.pages import Page, number_of, page_of
-from vicreg_platform.specs import FieldFault, SweepSpec
-from vicreg_platform.specs.stored import Unreadable, read_spec
+from vicreg_platform.specs import SweepSpec
+from vicreg_platform.specs.stored import require_spec
 from vicreg_platform.tracking import Tracking
 
 
@@ -80,8 +80,6 @@ def sweep_spec(job: JobSchema) -> SweepSpec:
     """
     if job.kind != "sweep":
         raise InvalidRequest(f"job {job.id} is not a sweep: it has no trials")
-    spec = read_spec(job.spec, job.spec_version)
-    if isinstance(spec, Unreadable):
-        raise InvalidSpec([FieldFault("", f"the spec is unreadable: {spec.reason}")])
+    spec = require_spec(job.spec, job.spec_version)
     assert isinstance(spec, SweepSpec)
     return spec

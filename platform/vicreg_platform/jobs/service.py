@@ -66,7 +66,7 @@ from vicreg_platform.specs import (
 )
 from vicreg_platform.specs.data import expand_braces
 from vicreg_platform.specs.overrides import overridden
-from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
+from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec, require_spec
 from vicreg_platform.telemetry import Unfinished
 
 
@@ -337,9 +337,7 @@ class JobService:
                 f"job {job_id} is {ended.state}: only a failed or cancelled job is retried"
             )
         timeless = {"start_after": None, "deadline": None}
-        stored = read_spec(ended.spec, ended.spec_version)
-        if isinstance(stored, Unreadable):
-            raise InvalidSpec([FieldFault("", f"the spec is unreadable: {stored.reason}")])
+        stored = require_spec(ended.spec, ended.spec_version)
         spec, _ = self.resolve(stored.model_dump(mode="json") | timeless)
         request = {name: value for name, value in ended.request.items() if name not in timeless}
         with self._database.write() as session:
@@ -369,10 +367,8 @@ class JobService:
             raise IllegalTransition(f"sweep {sweep_id} is {sweep.state}: its best may still change")
         if best is None:
             raise IllegalTransition(f"no trial of sweep {sweep_id} has a value of its objective")
-        stored = read_spec(sweep.spec, sweep.spec_version)
-        if not isinstance(stored, SweepSpec):
-            reason = stored.reason if isinstance(stored, Unreadable) else "it is not a sweep"
-            raise InvalidSpec([FieldFault("", f"the spec is unreadable: {reason}")])
+        stored = require_spec(sweep.spec, sweep.spec_version)
+        assert isinstance(stored, SweepSpec)
         request = overridden(stored.base, best.parameters)
         request |= {"name": f"{sweep.name}-best"[:200], "experiment": sweep.experiment}
         request["labels"] = stored.labels | request.get("labels", {})

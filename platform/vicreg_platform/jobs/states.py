@@ -17,9 +17,22 @@ a pause. A job that stops to be queued or paused may end before it has stopped.
 from __future__ import annotations
 
 import enum
+from typing import Self
 
 
-class JobState(enum.StrEnum):
+class StoredEnum(enum.StrEnum):
+    """Values that are stored: a newer version may have stored others, for which is ``unknown``."""
+
+    @classmethod
+    def read(cls, stored: str) -> Self:
+        """A value as any version of the platform has stored it."""
+        try:
+            return cls(stored)
+        except ValueError:
+            return cls("unknown")
+
+
+class JobState(StoredEnum):
     """The state of a job."""
 
     WAITING = "waiting"
@@ -39,14 +52,6 @@ class JobState(enum.StrEnum):
     CANCELLED = "cancelled"
     UNKNOWN = "unknown"
     """A newer version has stored another one: this one shows such a job, and leaves it alone."""
-
-    @classmethod
-    def read(cls, stored: str) -> JobState:
-        """A state as any version of the platform has stored it."""
-        try:
-            return cls(stored)
-        except ValueError:
-            return cls.UNKNOWN
 
 
 TRANSITIONS: dict[JobState, frozenset[JobState]] = {

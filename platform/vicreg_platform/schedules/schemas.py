@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BeforeValidator
 
 from vicreg_platform.jobs.schemas import StoredState
+from vicreg_platform.jobs.states import StoredEnum
 from vicreg_platform.schema import Schema
 
 if TYPE_CHECKING:  # the client has these schemas, and no SQLAlchemy
@@ -24,7 +25,7 @@ class ScheduleState(enum.StrEnum):
     """Its end date or its number of runs has been reached."""
 
 
-class TickOutcome(enum.StrEnum):
+class TickOutcome(StoredEnum):
     """The outcome of a time at which a schedule was due."""
 
     CREATED = "created"
@@ -36,14 +37,6 @@ class TickOutcome(enum.StrEnum):
     """The job's spec is no longer valid, or its owner's quota or priority limit refuses it."""
     UNKNOWN = "unknown"
     """A newer version has stored another one."""
-
-    @classmethod
-    def read(cls, stored: str) -> TickOutcome:
-        """An outcome as any version of the platform has stored it."""
-        try:
-            return cls(stored)
-        except ValueError:
-            return cls.UNKNOWN
 
 
 class TickSchema(Schema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -110,6 +110,22 @@ class JobSpec(SpecModel):
 
     def extension_faults(self, extended: JobSpec) -> list[FieldFault]:
         """How this spec differs from that of the job that it extends, where it may not."""
+        job = self.extended_job
+        if job is None:
+            return []
+        if type(extended) is not type(self):
+            noun = {"pretrain": "pretraining"}.get(self.kind, self.kind)
+            return [FieldFault("extends.job", f"job {job} is not a {noun}")]
+        already = self._already_done(extended)
+        different = self._unlike(extended)
+        return already + [FieldFault(name, f"must be as in job {job}") for name in different]
+
+    def _already_done(self, extended: Self) -> list[FieldFault]:
+        """The fault of ``extends``, if it misstates what the extended job has done."""
+        return []
+
+    def _unlike(self, extended: Self) -> list[str]:
+        """The fields that must be as in the extended job, and are not."""
         return []
 
     @property

@@ -557,21 +557,17 @@ class PretrainSpec(JobSpec):
         """See ``JobSpec.extended_job``."""
         return self.extends.job if self.extends is not None else None
 
-    def extension_faults(self, extended: JobSpec) -> list[FieldFault]:
-        """See ``JobSpec.extension_faults``."""
-        if self.extends is None:
+    def _already_done(self, extended: PretrainSpec) -> list[FieldFault]:
+        done = extended.training.epochs
+        if self.extends is None or self.extends.epochs == done:
             return []
-        job = self.extends.job
-        if not isinstance(extended, PretrainSpec):
-            return [FieldFault("extends.job", f"job {job} is not a pretraining")]
-        faults = []
-        if self.extends.epochs != extended.training.epochs:
-            text = f"job {job} has trained {extended.training.epochs}"
-            faults.append(FieldFault("extends.epochs", text))
+        return [FieldFault("extends.epochs", f"job {self.extends.job} has trained {done}")]
+
+    def _unlike(self, extended: PretrainSpec) -> list[str]:
         different = [name for name in _SAME if getattr(self, name) != getattr(extended, name)]
         if self.training.batch_size != extended.training.batch_size:
             different.append("training.batch_size")
-        return faults + [FieldFault(name, f"must be as in job {job}") for name in different]
+        return different
 
     def datasets(self) -> dict[str, Data]:
         """See ``JobSpec.datasets``."""

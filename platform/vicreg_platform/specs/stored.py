@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from vicreg_platform.errors import InvalidSpec
 from vicreg_platform.specs import AnySpec, Spec
 from vicreg_platform.specs.base import UNKNOWN_FIELD, FieldFault, field_faults, without_faulty
 
@@ -55,6 +56,18 @@ def read_spec(stored: object, version: int | None) -> AnySpec | Unreadable:
         version: that wrote it; None is 1: version 0.2.0 did not say.
     """
     return read_stored(_ADAPTER, AnySpec, stored, version, _UPGRADES)
+
+
+def require_spec(stored: object, version: int | None) -> AnySpec:
+    """``read_spec``, for what cannot be done without it.
+
+    Raises:
+        InvalidSpec: this version cannot read it.
+    """
+    spec = read_spec(stored, version)
+    if isinstance(spec, Unreadable):
+        raise InvalidSpec([FieldFault("", f"the spec is unreadable: {spec.reason}")])
+    return spec
 
 
 def read_stored(

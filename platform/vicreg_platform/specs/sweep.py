@@ -209,21 +209,17 @@ class SweepSpec(JobSpec):
         """See ``JobSpec.extended_job``."""
         return self.extends.job if self.extends is not None else None
 
-    def extension_faults(self, extended: JobSpec) -> list[FieldFault]:
-        """See ``JobSpec.extension_faults``."""
-        if self.extends is None:
+    def _already_done(self, extended: SweepSpec) -> list[FieldFault]:
+        done = extended.search.trials
+        if self.extends is None or self.extends.trials == done:
             return []
-        job = self.extends.job
-        if not isinstance(extended, SweepSpec):
-            return [FieldFault("extends.job", f"job {job} is not a sweep")]
-        faults = []
-        if self.extends.trials != extended.search.trials:
-            text = f"job {job} was to try {extended.search.trials}"
-            faults.append(FieldFault("extends.trials", text))
+        return [FieldFault("extends.trials", f"job {self.extends.job} was to try {done}")]
+
+    def _unlike(self, extended: SweepSpec) -> list[str]:
         different = [name for name in _SAME if getattr(self, name) != getattr(extended, name)]
         if self.search != extended.search.model_copy(update={"trials": self.search.trials}):
             different.append("search")
-        return faults + [FieldFault(name, f"must be as in job {job}") for name in different]
+        return different
 
     def runs_in_driver(self, workers: int) -> bool:
         """See ``JobSpec.runs_in_driver``: the trials are processes of their own."""
