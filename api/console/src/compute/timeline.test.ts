@@ -33,21 +33,11 @@ test("an attempt of before there were timelines has what it has", () => {
   ]);
 });
 
-test("a sweep, and a training that was stopped, spend their time at work", () => {
-  const sweep = { ...attempt, timeline: { driver_up: at(3), published: at(20) } } as unknown as Attempt;
-  expect(phases(sweep, "sweep").map((phase) => [phase.name, phase.seconds])).toEqual([
-    ["waits in the queue", 2],
-    ["driver starts", 1],
-    ["trials run", 17],
-    ["ends", 2],
-  ]);
-  const paused = { ...attempt, timeline: { driver_up: at(3), first_step: at(5) } } as unknown as Attempt;
-  expect(phases(paused, "pretrain").map((phase) => [phase.name, phase.seconds])).toEqual([
-    ["waits in the queue", 2],
-    ["driver starts", 1],
-    ["first step", 2],
-    ["trains", 17],
-  ]);
-  const early = { ...attempt, timeline: { driver_up: at(3) } } as unknown as Attempt;
-  expect(phases(early, "pretrain").at(-1)?.name).toBe("ends");
+test.each([
+  ["sweep", { driver_up: at(3), published: at(20) }, [["driver starts", 1], ["trials run", 17], ["ends", 2]]],
+  ["pretrain", { driver_up: at(3), first_step: at(5) }, [["driver starts", 1], ["first step", 2], ["trains", 17]]],
+  ["pretrain", { driver_up: at(3) }, [["driver starts", 1], ["ends", 19]]], // it failed before its first step
+])("what a %s with no last step was doing", (kind, timeline, expected) => {
+  const found = phases({ ...attempt, timeline } as unknown as Attempt, kind);
+  expect(found.slice(1).map((phase) => [phase.name, phase.seconds])).toEqual(expected);
 });
