@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import enum
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Header, Path, Query, Response, status
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from vicreg_api.access import InjectedCaller, check_owner
 from vicreg_api.body import parsed_body
@@ -184,12 +184,6 @@ class BulkRequest(BaseModel):
     priority: int | None = None
     """For `priority`: the new one."""
 
-    @model_validator(mode="after")
-    def _says_which_priority(self) -> Self:
-        if self.action is Action.PRIORITY and self.priority is None:
-            raise ValueError("the action priority needs the field priority: the new one")
-        return self
-
 
 class Done(Schema):
     """What came of one of the jobs."""
@@ -313,6 +307,8 @@ def counts(
 @router.post("/bulk")
 def bulk(services: InjectedServices, caller: InjectedCaller, request: BulkRequest) -> BulkAnswer:
     """Do one thing with several jobs. What cannot be done with one does not stop the others."""
+    if request.action is Action.PRIORITY and request.priority is None:
+        raise InvalidRequest("priority: the action `priority` needs the new one")
 
     def act(job_id: str) -> JobSchema:
         if request.action is Action.RETRY:
