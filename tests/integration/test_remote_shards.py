@@ -21,14 +21,14 @@ from gcp_storage_emulator.server import create_server
 
 from tests.integration.conftest import wait_until
 from tests.object_store import CREDENTIALS, object_store_server
-from tests.unit.selfsup.data.test_shards import JPEG, make, write
+from tests.unit.selfsup.data.layouts.test_shards import JPEG, make, write
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from tests.unit.selfsup.processes import Gloo
 from tests.unit.selfsup.test_train import Recorder, spec_for, train
 from vicreg_platform.specs import PretrainSpec, WebDatasetData
-from vicreg_workers.selfsup.data import remote_files, shards
 from vicreg_workers.selfsup.data.images import Images, unreadable
-from vicreg_workers.selfsup.data.remote_files import BlockCache
+from vicreg_workers.selfsup.data.layouts import remote_files, shards
+from vicreg_workers.selfsup.data.layouts.remote_files import BlockCache
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput, Unreachable
 

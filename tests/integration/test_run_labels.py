@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -86,9 +85,7 @@ def test_without_mlflow_labels_are_changed_at_once_and_reach_the_run_when_it_is_
     platform.starts(job)
     mlflow_server.end()
     try:
-        began = time.monotonic()
         relabel(platform, job, team="speech")
-        assert time.monotonic() - began < 5
         assert platform.http.get("/v1/jobs", params={"label": "team=speech"}).json()["items"]
         with pytest.raises(TrackingUnavailable):
             platform.dispatcher.round()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fakes import FakeCluster, FakeTracking
+from tests.stored import STORED, VERSIONS
 from vicreg_platform.cluster import SubmissionState
 from vicreg_platform.database import Database
 from vicreg_platform.dispatch.loop import Dispatcher
@@ -19,11 +20,10 @@ from vicreg_platform.keys.service import KeyService
 from vicreg_platform.schedules.service import ScheduleService
 from vicreg_platform.settings import Settings
 
-STORED = Path(__file__).parents[1] / "stored"
 NOW = datetime(2026, 1, 1, 0, 10, tzinfo=UTC)
 
 
-@pytest.fixture(params=sorted(folder.name for folder in STORED.iterdir()))
+@pytest.fixture(params=VERSIONS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     file = tmp_path / "platform.db"
     with sqlite3.connect(file) as connection:
@@ -36,7 +36,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 def test_its_rows_are_all_there(database: Database, tmp_path: Path) -> None:
     jobs = JobService(database, tmp_path, "http://mlflow", lambda: NOW)
     found = {job.name: job for job in jobs.find(JobFilter(), 100, None).items}
-    assert {name: job.state.value for name, job in found.items()} == {
+    states = {name: job.state.value for name, job in found.items()}
+    assert states.pop("paused", "paused") == "paused"  # 0.2.0 could not pause
+    assert states == {
         "done": "succeeded", "done-knn": "starting", "failed": "failed", "search": "starting",
         "between": "queued", "queued": "queued",
     }  # fmt: skip

@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.unit.selfsup.data.test_shards import JPEG, make, write
+from tests.unit.selfsup.data.layouts.test_shards import JPEG, make, write
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from vicreg_platform.contract.data_report import DataReport
 from vicreg_platform.specs import WebDatasetData
-from vicreg_workers.selfsup.data import remote_files
 from vicreg_workers.selfsup.data.images import Images, unreadable
+from vicreg_workers.selfsup.data.layouts import remote_files
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput, Unreachable
 
@@ -240,7 +240,7 @@ def test_a_certificate_is_trusted_if_the_environment_names_it(
 
     def checked(**more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "vicreg_workers.data_check", f"{server.url}/set"],
+            [sys.executable, "-m", "vicreg_workers.data.check", f"{server.url}/set"],
             env=os.environ | {"VICREG_CACHE": str(tmp_path / "cache")} | more,
             capture_output=True,
             text=True,

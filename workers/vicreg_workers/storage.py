@@ -7,7 +7,7 @@
   - ``encoders/epoch-00100/``: kept to be evaluated, see ``weights``
   - ``trials/00000.json``: of a sweep, see ``sweep.ledger``
   - ``trials/00000/``: the folder of a sweep's trial, laid out as a job's
-* ``<storage>/indexes/``: where in their shards images lie, see ``selfsup.data.shard_index``
+* ``<storage>/indexes/``: where in their shards images lie, see ``selfsup.data.layouts.shard_index``
 """
 
 from __future__ import annotations

@@ -785,7 +785,7 @@ def check_data(
         "--workers": workers,
         "--data-root": data_root,
     }
-    report = DataReport.model_validate_json(_in_worker("data_check", [source], options))
+    report = DataReport.model_validate_json(_in_worker("data.check", [source], options))
     if as_json:
         console.print_json(report.model_dump_json())
     else:
@@ -831,7 +831,7 @@ def pack_data(
         "--workers": workers,
         "--data-root": data_root,
     }
-    print(_in_worker("data_pack", [source, str(destination)], options), end="")
+    print(_in_worker("data.pack", [source, str(destination)], options), end="")
 
 
 @app.command()

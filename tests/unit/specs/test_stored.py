@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.stored import STORED, VERSIONS
 from vicreg_platform.schedules.spec import ScheduleSpec, read_schedule
 from vicreg_platform.specs import KINDS, AnySpec, EvaluateSpec, PretrainSpec, SweepSpec, parse_spec
 from vicreg_platform.specs.stored import VERSION, Unreadable, read_spec
-
-STORED = Path(__file__).parents[2] / "stored"
-VERSIONS = sorted(folder.name for folder in STORED.iterdir())
 
 
 def stored(version: str, kind: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from PIL import Image
 
-from vicreg_workers.data_source import open_source
+from vicreg_workers.data.source import open_source
 from vicreg_workers.selfsup.data.images import EncodedImages, Images
 
 

@@ -6,8 +6,11 @@ import logging
 
 from vicreg_platform.specs import DetectionProtocol
 from vicreg_workers.evaluate.evaluation import Evaluation
-from vicreg_workers.selfsup.data.boxed_batches import plain_boxed_batches, random_boxed_batches
-from vicreg_workers.selfsup.data.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.dense.boxed_batches import (
+    plain_boxed_batches,
+    random_boxed_batches,
+)
+from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.drawn_batches import batch_count
 from vicreg_workers.selfsup.evaluation.detection import (
     measure_detection,

@@ -6,12 +6,12 @@ import logging
 
 from vicreg_platform.specs import SegmentationProtocol
 from vicreg_workers.evaluate.evaluation import Evaluation
-from vicreg_workers.selfsup.data.drawn_batches import batch_count
-from vicreg_workers.selfsup.data.masked_batches import (
+from vicreg_workers.selfsup.data.dense.masked_batches import (
     plain_masked_batches,
     random_masked_batches,
 )
-from vicreg_workers.selfsup.data.masked_images import MaskedImages
+from vicreg_workers.selfsup.data.dense.masked_images import MaskedImages
+from vicreg_workers.selfsup.data.drawn_batches import batch_count
 from vicreg_workers.selfsup.evaluation.segmentation import (
     measure_segmentation,
     train_segmentation,

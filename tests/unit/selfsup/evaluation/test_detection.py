@@ -18,13 +18,13 @@ from tests.unit.selfsup.data.test_sources import under
 from tests.unit.selfsup.drawn_objects import save_coco
 from tests.unit.selfsup.small_detector import shrink_detector
 from vicreg_platform.specs import Backbone, DetectionData, DetectionProtocol
-from vicreg_workers.selfsup.data.boxed_batches import (
+from vicreg_workers.selfsup.data.dense.boxed_batches import (
     BoxedBatch,
     BoxedView,
     plain_boxed_batches,
     random_boxed_batches,
 )
-from vicreg_workers.selfsup.data.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.drawn_batches import batch_count
 from vicreg_workers.selfsup.data.sources import open_boxed_images
 from vicreg_workers.selfsup.errors import InvalidInput

@@ -16,13 +16,13 @@ from torch import nn
 from tests.unit.selfsup.data.test_sources import under
 from tests.unit.selfsup.drawn_shapes import save_folders
 from vicreg_platform.specs import Backbone, SegmentationData, SegmentationProtocol
-from vicreg_workers.selfsup.data.drawn_batches import batch_count
-from vicreg_workers.selfsup.data.masked_batches import (
+from vicreg_workers.selfsup.data.dense.masked_batches import (
     MaskedBatch,
     plain_masked_batches,
     random_masked_batches,
 )
-from vicreg_workers.selfsup.data.masked_images import IGNORED
+from vicreg_workers.selfsup.data.dense.masked_images import IGNORED
+from vicreg_workers.selfsup.data.drawn_batches import batch_count
 from vicreg_workers.selfsup.data.sources import open_masked_images
 from vicreg_workers.selfsup.data.transforms import normalised
 from vicreg_workers.selfsup.errors import InvalidInput

@@ -23,13 +23,13 @@ from vicreg_platform.specs import (
     TorchvisionData,
     WebDatasetData,
 )
-from vicreg_workers.selfsup.data.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.decoding import AnyPicture, DecodedPicture
-from vicreg_workers.selfsup.data.image_folder import ImageFolder, LabelledFolder
+from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.dense.masked_images import MaskedImages
 from vicreg_workers.selfsup.data.images import Images, Locate
-from vicreg_workers.selfsup.data.listed_files import located, read_text
-from vicreg_workers.selfsup.data.masked_images import MaskedImages
-from vicreg_workers.selfsup.data.shards import Keep, Shards
+from vicreg_workers.selfsup.data.layouts.image_folder import ImageFolder, LabelledFolder
+from vicreg_workers.selfsup.data.layouts.listed_files import located, read_text
+from vicreg_workers.selfsup.data.layouts.shards import Keep, Shards
 from vicreg_workers.selfsup.errors import InvalidInput
 
 DIGITS_TEST_SHARE = 0.2
@@ -101,7 +101,7 @@ def _open_all(spec: _Unmasked, locate: Locate, keep: Keep | None, loaders: int) 
     path = located(locate, spec.path, "data.path")
     if isinstance(spec, HuggingFaceData):
         # Imported here: pyarrow takes a while, and few need it.
-        from vicreg_workers.selfsup.data.huggingface import HuggingFace
+        from vicreg_workers.selfsup.data.layouts.huggingface import HuggingFace
 
         return HuggingFace(spec, path)
     if isinstance(spec, TorchvisionData):

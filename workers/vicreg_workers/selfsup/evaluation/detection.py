@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from vicreg_platform.specs import DetectionProtocol
-from vicreg_workers.selfsup.data.boxed_batches import BoxedBatch, BoxedView
+from vicreg_workers.selfsup.data.dense.boxed_batches import BoxedBatch, BoxedView
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Autocast
 from vicreg_workers.selfsup.model.precision import compute_in

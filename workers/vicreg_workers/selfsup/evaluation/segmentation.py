@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vicreg_platform.specs import SegmentationProtocol
-from vicreg_workers.selfsup.data.masked_batches import MaskedBatch
-from vicreg_workers.selfsup.data.masked_images import IGNORED
+from vicreg_workers.selfsup.data.dense.masked_batches import MaskedBatch
+from vicreg_workers.selfsup.data.dense.masked_images import IGNORED
 from vicreg_workers.selfsup.data.transforms import normalised
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.selfsup.evaluation.features import Autocast

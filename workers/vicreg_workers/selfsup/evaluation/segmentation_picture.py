@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from vicreg_workers.selfsup.data.masked_images import IGNORED
+from vicreg_workers.selfsup.data.dense.masked_images import IGNORED
 from vicreg_workers.selfsup.evaluation.segmentation import SegmentationExamples
 from vicreg_workers.selfsup.png import png
 

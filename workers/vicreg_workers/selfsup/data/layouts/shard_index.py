@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from vicreg_workers.selfsup.data.names import Names
+from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.errors import InvalidInput, SelfsupError
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from vicreg_workers.selfsup.data.objects import Annotations, Object, objects_of
+from vicreg_workers.selfsup.data.dense.objects import Annotations, Object, objects_of
 from vicreg_workers.selfsup.errors import InvalidInput
 
 

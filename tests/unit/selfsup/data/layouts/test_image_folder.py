@@ -11,7 +11,7 @@ from PIL import Image
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from vicreg_platform.specs import ImageFolderData
 from vicreg_workers.selfsup.data.images import Images
-from vicreg_workers.selfsup.data.names import Names
+from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
 

@@ -22,14 +22,14 @@ from tests.unit.selfsup.drawn_objects import (
     voc_note,
 )
 from vicreg_platform.specs import DetectionData
-from vicreg_workers.data_pack import Options, pack
-from vicreg_workers.selfsup.data.boxed_batches import (
+from vicreg_workers.data.pack import Options, pack
+from vicreg_workers.selfsup.data.dense.boxed_batches import (
     BoxedView,
     plain_boxed_batches,
     random_boxed_batches,
     view_size,
 )
-from vicreg_workers.selfsup.data.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.images import unreadable
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput

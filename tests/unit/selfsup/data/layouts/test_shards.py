@@ -14,9 +14,9 @@ import torch
 from tests.unit.selfsup.data.test_decoding import encoded, photograph
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from vicreg_platform.specs import WebDatasetData
-from vicreg_workers.selfsup.data import shards as shards_module
 from vicreg_workers.selfsup.data.images import Images, unreadable
-from vicreg_workers.selfsup.data.shard_index import ShardIndex
+from vicreg_workers.selfsup.data.layouts import shards as shards_module
+from vicreg_workers.selfsup.data.layouts.shard_index import ShardIndex
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.storage import Folder

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from vicreg_platform.specs.data import Interpolation
-from vicreg_workers.selfsup.data.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.drawn_batches import in_batches, order_of, read_batches
 from vicreg_workers.selfsup.data.random_parameters import generator_for
 from vicreg_workers.selfsup.data.steps import CROPS
@@ -138,7 +138,7 @@ class _Dataset(Dataset[_Sample]):
         if not self._images.masks:
             return None
         # Imported here: the masks are drawn by pycocotools, which few need.
-        from vicreg_workers.selfsup.data.instance_masks import instance_masks
+        from vicreg_workers.selfsup.data.dense.instance_masks import instance_masks
 
         return instance_masks(self._images.objects(index), wide, high)
 

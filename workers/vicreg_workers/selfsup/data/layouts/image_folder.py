@@ -15,8 +15,8 @@ from torch import Tensor
 from vicreg_platform.specs import ImageFolderData
 from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
-from vicreg_workers.selfsup.data.listed_files import read_text
-from vicreg_workers.selfsup.data.names import Names
+from vicreg_workers.selfsup.data.layouts.listed_files import read_text
+from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import InvalidInput
 

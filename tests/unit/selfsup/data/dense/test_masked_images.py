@@ -15,13 +15,13 @@ from PIL import Image
 from tests.unit.selfsup.data.test_sources import under
 from tests.unit.selfsup.drawn_shapes import save_ade20k, save_folders, save_voc
 from vicreg_platform.specs import SegmentationData
-from vicreg_workers.selfsup.data.images import unreadable
-from vicreg_workers.selfsup.data.masked_batches import (
+from vicreg_workers.selfsup.data.dense.masked_batches import (
     PADDING,
     plain_masked_batches,
     random_masked_batches,
 )
-from vicreg_workers.selfsup.data.masked_images import IGNORED, MaskedImages
+from vicreg_workers.selfsup.data.dense.masked_images import IGNORED, MaskedImages
+from vicreg_workers.selfsup.data.images import unreadable
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
 

@@ -16,8 +16,8 @@ from vicreg_platform.specs import SegmentationData
 from vicreg_platform.specs.data import LAYOUT_CLASSES
 from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, is_hidden
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
-from vicreg_workers.selfsup.data.listed_files import check_listed_files, voc_names
-from vicreg_workers.selfsup.data.names import Names
+from vicreg_workers.selfsup.data.layouts.listed_files import check_listed_files, voc_names
+from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.errors import InvalidInput
 
 IGNORED = -1

@@ -23,7 +23,7 @@ import fsspec
 import fsspec.asyn
 
 from vicreg_platform.specs.data import expand_braces
-from vicreg_workers.selfsup.data.shard_index import Shard
+from vicreg_workers.selfsup.data.layouts.shard_index import Shard
 from vicreg_workers.selfsup.errors import InvalidInput, Unreachable
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from vicreg_platform.specs.image_files import IMAGE_SUFFIXES
-from vicreg_workers.data_command import (
+from vicreg_workers.data.command import (
     EXAMPLES,
     decode,
     in_parallel,
@@ -40,14 +40,14 @@ from vicreg_workers.data_command import (
     unreadable,
     warn,
 )
-from vicreg_workers.data_source import open_source, shown
-from vicreg_workers.selfsup.data.boxed_images import BoxedImages
+from vicreg_workers.data.source import open_source, shown
 from vicreg_workers.selfsup.data.decoding import AnyPicture, Picture
-from vicreg_workers.selfsup.data.image_folder import ImageFolder
+from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
+from vicreg_workers.selfsup.data.dense.masked_images import MaskedImages
 from vicreg_workers.selfsup.data.images import EncodedImages, Images
-from vicreg_workers.selfsup.data.masked_images import MaskedImages
-from vicreg_workers.selfsup.data.shard_index import Shard, make_index
-from vicreg_workers.selfsup.data.shards import INDEX, MANIFEST, Shards
+from vicreg_workers.selfsup.data.layouts.image_folder import ImageFolder
+from vicreg_workers.selfsup.data.layouts.shard_index import Shard, make_index
+from vicreg_workers.selfsup.data.layouts.shards import INDEX, MANIFEST, Shards
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.storage import Folder
 

@@ -24,10 +24,10 @@ from tests.unit.workers.image_sets import (
     parquet_of,
     shards_of,
 )
-from vicreg_workers import data_pack
-from vicreg_workers.data_pack import Options, Summary, pack
-from vicreg_workers.selfsup.data import shards
+from vicreg_workers.data import pack as pack_module
+from vicreg_workers.data.pack import Options, Summary, pack
 from vicreg_workers.selfsup.data.images import Images
+from vicreg_workers.selfsup.data.layouts import shards
 from vicreg_workers.selfsup.errors import InvalidInput
 from vicreg_workers.storage import Folder
 
@@ -48,7 +48,7 @@ def bytes_in(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> Options:
     """Of some 10,000 bytes: half a dozen images."""
-    monkeypatch.setattr(data_pack, "MB", 10_000)
+    monkeypatch.setattr(pack_module, "MB", 10_000)
     return Options(shard_mb=1)
 
 
@@ -85,7 +85,7 @@ def test_the_manifest_says_what_the_shards_hold(tmp_path: Path, small_shards: Op
 def test_shards_are_of_the_size_asked_for_and_mix_the_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_pack, "MB", 60_000)
+    monkeypatch.setattr(pack_module, "MB", 60_000)
     source = folder_of(tmp_path / "set", {"cat": 40, "dog": 40})
     summary = packed(source, tmp_path / "out", Options(shard_mb=1))
     files = sorted((tmp_path / "out").glob("*.tar"))
@@ -110,7 +110,7 @@ def test_an_interrupted_run_is_resumed(
 ) -> None:
     source = folder_of(tmp_path / "set", {"cat": 10, "dog": 10})
     whole = packed(source, tmp_path / "whole", small_shards)
-    read = data_pack.stored
+    read = pack_module.stored
     reads = 0
 
     def interrupted(*arguments: object) -> tuple[str, bytes]:
@@ -121,7 +121,7 @@ def test_an_interrupted_run_is_resumed(
         return read(*arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(data_pack, "stored", interrupted)
+        patch.setattr(pack_module, "stored", interrupted)
         with pytest.raises(KeyboardInterrupt):
             packed(source, tmp_path / "out", small_shards)
     (tmp_path / "out" / "shard-000009.tar.0123.part").write_bytes(b"of a run that was killed")
@@ -267,7 +267,7 @@ def test_a_full_disk_is_one_message_and_leaves_whole_shards(
     tmp_path: Path, small_shards: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = folder_of(tmp_path / "set", {"cat": 20})
-    add = data_pack._add
+    add = pack_module._add
     added = 0
 
     def full(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -277,7 +277,7 @@ def test_a_full_disk_is_one_message_and_leaves_whole_shards(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         add(tar, name, content)
 
-    monkeypatch.setattr(data_pack, "_add", full)
+    monkeypatch.setattr(pack_module, "_add", full)
     with pytest.raises(InvalidInput, match=r"shard-\d+.tar cannot be written.*run the same"):
         packed(source, tmp_path / "out", small_shards)
     names = sorted(bytes_in(tmp_path / "out"))

@@ -22,7 +22,7 @@ from rich.progress import (
 )
 from torch.utils.data import DataLoader, Dataset
 
-from vicreg_workers.data_source import SOURCE_HELP, shown
+from vicreg_workers.data.source import SOURCE_HELP, shown
 from vicreg_workers.selfsup.data.decoding import AnyPicture
 from vicreg_workers.selfsup.errors import SelfsupError
 

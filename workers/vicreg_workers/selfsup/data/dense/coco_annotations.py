@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from vicreg_workers.selfsup.data.objects import Annotations, Object, objects_of
+from vicreg_workers.selfsup.data.dense.objects import Annotations, Object, objects_of
 from vicreg_workers.selfsup.errors import InvalidInput
 
 T = TypeVar("T")

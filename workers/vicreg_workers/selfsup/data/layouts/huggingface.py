@@ -16,8 +16,8 @@ import pyarrow.parquet
 
 from vicreg_platform.specs import HuggingFaceData
 from vicreg_workers.selfsup.data.images import EncodedImages
+from vicreg_workers.selfsup.data.layouts.shard_index import MAX_CLASSES
 from vicreg_workers.selfsup.data.order import Groups
-from vicreg_workers.selfsup.data.shard_index import MAX_CLASSES
 from vicreg_workers.selfsup.errors import InvalidInput
 
 DEFAULT_LABEL = "label"

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vicreg_workers.selfsup.data.masked_batches import nearest_mask
-from vicreg_workers.selfsup.data.objects import Objects
+from vicreg_workers.selfsup.data.dense.masked_batches import nearest_mask
+from vicreg_workers.selfsup.data.dense.objects import Objects
 
 
 def instance_masks(objects: Objects, width: int, height: int) -> Tensor:

@@ -12,12 +12,12 @@ from PIL import Image
 from torch import Tensor
 
 from vicreg_platform.specs import DetectionData
-from vicreg_workers.selfsup.data.coco_annotations import read_coco
+from vicreg_workers.selfsup.data.dense.coco_annotations import read_coco
+from vicreg_workers.selfsup.data.dense.objects import Annotations, Objects
+from vicreg_workers.selfsup.data.dense.voc_annotations import read_voc
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
-from vicreg_workers.selfsup.data.listed_files import check_listed_files, located, voc_names
-from vicreg_workers.selfsup.data.names import Names
-from vicreg_workers.selfsup.data.objects import Annotations, Objects
-from vicreg_workers.selfsup.data.voc_annotations import read_voc
+from vicreg_workers.selfsup.data.layouts.listed_files import check_listed_files, located, voc_names
+from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.errors import InvalidInput
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class BoxedImages(EncodedImages):
         image, objects = self.pair(index)
         if self.masks:
             # Imported here: the masks are drawn by pycocotools, which few need.
-            from vicreg_workers.selfsup.data.instance_masks import instance_masks
+            from vicreg_workers.selfsup.data.dense.instance_masks import instance_masks
 
             instance_masks(objects, image.width, image.height)
         return image

@@ -13,8 +13,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from vicreg_platform.specs import Augmentation
 from vicreg_platform.specs.data import Interpolation
+from vicreg_workers.selfsup.data.dense.masked_images import IGNORED, MaskedImages
 from vicreg_workers.selfsup.data.drawn_batches import in_batches, order_of, read_batches
-from vicreg_workers.selfsup.data.masked_images import IGNORED, MaskedImages
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.data.steps import CROPS
 from vicreg_workers.selfsup.errors import InvalidInput

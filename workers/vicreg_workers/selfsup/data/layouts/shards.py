@@ -18,9 +18,9 @@ import numpy as np
 from vicreg_platform.specs import WebDatasetData
 from vicreg_platform.specs.data import expand_braces
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
+from vicreg_workers.selfsup.data.layouts.remote_files import RemoteFiles
+from vicreg_workers.selfsup.data.layouts.shard_index import NO_LABEL, Shard, ShardIndex, make_index
 from vicreg_workers.selfsup.data.order import Groups
-from vicreg_workers.selfsup.data.remote_files import RemoteFiles
-from vicreg_workers.selfsup.data.shard_index import NO_LABEL, Shard, ShardIndex, make_index
 from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import InvalidInput
 

@@ -17,8 +17,8 @@ from PIL import Image
 
 from tests.unit.workers.image_sets import encoded, folder_of, opened, parquet_of, shards_of
 from vicreg_platform.contract.data_report import DataReport
-from vicreg_workers.data_check import TIMED_SECONDS, check, cpus_for, images_per_second
-from vicreg_workers.data_source import open_source
+from vicreg_workers.data.check import TIMED_SECONDS, check, cpus_for, images_per_second
+from vicreg_workers.data.source import open_source
 from vicreg_workers.selfsup.errors import InvalidInput
 
 

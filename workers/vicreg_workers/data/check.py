@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from vicreg_platform.contract.data_report import ClassCount, DataReport, Duplicates
 from vicreg_platform.specs import Augmentation
-from vicreg_workers.data_command import (
+from vicreg_workers.data.command import (
     EXAMPLES,
     decode,
     in_parallel,
@@ -25,7 +25,7 @@ from vicreg_workers.data_command import (
     source_arguments,
     unreadable,
 )
-from vicreg_workers.data_source import open_source, shown
+from vicreg_workers.data.source import open_source, shown
 from vicreg_workers.selfsup.data.decoding import AnyPicture, Picture
 from vicreg_workers.selfsup.data.images import EncodedImages, Images
 from vicreg_workers.selfsup.data.read_crops import ReadCrops

@@ -1,0 +1,1 @@
+"""Images with a mask or with boxes each, for segmentation and detection."""

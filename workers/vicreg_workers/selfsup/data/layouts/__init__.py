@@ -1,0 +1,1 @@
+"""The layouts that images are stored in: folders, tar shards, parquet files."""
