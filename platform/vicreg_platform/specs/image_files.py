@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _NOT_IMAGES = ("__MACOSX",)
 """Folders that archives made on a Mac hold beside the images."""
+MAX_PATHS = 100
+"""By which one folder may be reached. Folders that all link to each other have very many."""
 
 
 def is_hidden(name: str) -> bool:
@@ -24,12 +27,18 @@ def image_files(folder: str, links: Callable[[str], None] | None = None) -> Iter
     Args:
         folder: where to look.
         links: called with each symbolic link before it is followed; may raise.
+
+    Raises:
+        ValueError: links lead to one folder by more than ``MAX_PATHS`` paths.
     """
-    yield from _walk(folder, frozenset(), links or (lambda link: None))
+    yield from _walk(folder, frozenset(), Counter(), links or (lambda link: None))
 
 
 def _walk(
-    folder: str, containing: frozenset[tuple[int, int]], links: Callable[[str], None]
+    folder: str,
+    containing: frozenset[tuple[int, int]],
+    paths: Counter[tuple[int, int]],
+    links: Callable[[str], None],
 ) -> Iterator[str]:
     try:
         status = os.stat(folder)
@@ -39,6 +48,12 @@ def _walk(
     identity = (status.st_dev, status.st_ino)
     if identity in containing:
         return
+    paths[identity] += 1
+    if paths[identity] > MAX_PATHS:
+        raise ValueError(
+            f"symbolic links lead to {folder} by more than {MAX_PATHS} paths: remove those that "
+            "link folders to each other"
+        )
     for entry in entries:
         if is_hidden(entry.name):
             continue
@@ -47,7 +62,7 @@ def _walk(
         if entry.is_symlink() and (is_image or folder_below):
             links(entry.path)
         if folder_below:
-            yield from _walk(entry.path, containing | {identity}, links)
+            yield from _walk(entry.path, containing | {identity}, paths, links)
         elif is_image:
             yield entry.path
 

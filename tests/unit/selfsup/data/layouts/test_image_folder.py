@@ -88,6 +88,17 @@ def test_links_stay_inside_the_data_root(tmp_path: Path) -> None:
         (root / "set" / link).unlink()
 
 
+def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path) -> None:
+    folders = [tmp_path / "set" / f"f{number:02d}" for number in range(12)]
+    for folder in folders:
+        make(folder, "a.png")
+    for folder in folders:
+        for other in folders:
+            (folder / other.name).symlink_to(other)  # 12! paths and more
+    with pytest.raises(InvalidInput, match="links lead to .* by more than 100 paths"):
+        open_set(tmp_path)
+
+
 def test_names_in_any_encoding(tmp_path: Path) -> None:
     make(tmp_path / "set", b"caf\xe9.png", "日本.png", "a\nb.png")
     images = open_set(tmp_path)

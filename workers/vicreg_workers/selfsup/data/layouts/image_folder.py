@@ -104,7 +104,10 @@ class ImageFolder(_Files):
         if below.is_symlink():
             self._check_link(str(below))
         start = len(str(self._path)) + 1
-        return sorted(file[start:] for file in image_files(str(below), self._check_link))
+        try:
+            return sorted(file[start:] for file in image_files(str(below), self._check_link))
+        except ValueError as error:
+            raise InvalidInput(f"data.path: {error}") from None
 
     def _check_link(self, link: str) -> None:
         if not os.path.exists(link):
