@@ -73,6 +73,8 @@ def test_a_job_is_corrected_submitted_and_watched_to_its_end(
         )
     expect(page.get_by_text("2 of 2 epochs")).to_be_visible()
     expect(page.get_by_text("first step", exact=True)).to_be_visible()
+    expect(page.get_by_text("The health checks found nothing wrong in 2 epochs")).to_be_visible()
+    expect(page.get_by_text(re.compile("^vicreg export [0-9a-f]{20} encoder.pth"))).to_be_visible()
     page.get_by_role("tab", name="Curves").click()
     expect(
         page.get_by_role("figure", name=re.compile("^Loss, latest: train.loss [0-9]"))
@@ -212,6 +214,12 @@ def test_two_jobs_are_found_chosen_and_compared(console: Watched, running: Runni
     expect(page.get_by_text("Labelled: 2 jobs")).to_be_visible()
     console.open("/jobs?label=team%3Dvision")
     expect(page.get_by_role("status").get_by_text("2 jobs")).to_be_visible()
+    # One is compared from its own page, with another that is found by its name.
+    page.get_by_role("link", name="pair 32").click()
+    page.locator("main").get_by_role("link", name="Compare").click()
+    page.get_by_role("combobox", name="Add a job by its name or id").fill("pair 6")
+    page.get_by_role("option", name=re.compile("^pair 64")).click()
+    expect(page.get_by_role("columnheader", name="expander.layers")).to_be_visible()
 
 
 def test_a_schedule_is_made_run_paused_edited_and_deleted(console: Watched) -> None:

@@ -5,7 +5,7 @@ import { useElementSize } from "@mantine/hooks";
 import { useEffect, useMemo, useRef } from "react";
 import uPlot from "uplot";
 import { joined } from "../compute/curve";
-import { number } from "../compute/format";
+import { number, ticks } from "../compute/format";
 
 export type Curve = { label: string; color: string; x: number[]; y: number[]; faint?: number[] };
 
@@ -47,7 +47,13 @@ export function Chart({ title, note, curves, xLabel, log = false, height = 200, 
         scales: { x: { time: false }, y: { distr: log ? 3 : 1 } },
         axes: [
           { ...axis, label: xLabel, labelSize: 16, size: 28 },
-          { ...axis, size: 56, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) },
+          {
+            ...axis,
+            size: 56,
+            // The marks of a logarithmic axis are of all sizes.
+            values: (_, marks, __, ___, step) =>
+              log ? marks.map((mark) => (mark === null ? "" : number(mark))) : ticks(marks, step),
+          },
         ],
         series: [
           { label: xLabel, value: (_, value) => number(value) },

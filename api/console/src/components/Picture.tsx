@@ -156,7 +156,14 @@ export function Scatter({
         },
       },
       grid: { left: 60, right: 20, top: 12, bottom: 40 },
-      xAxis: { name: xLabel, nameLocation: "middle", nameGap: 24, type: wide ? "log" : "value", scale: true },
+      xAxis: {
+        name: xLabel,
+        nameLocation: "middle",
+        nameGap: 24,
+        type: wide ? "log" : "value",
+        scale: true,
+        minInterval: xs.every(Number.isInteger) ? 1 : 0,
+      },
       yAxis: { name: yLabel, nameLocation: "middle", nameGap: 44, scale: true, axisLabel: { formatter: (value: number) => number(value) } },
       series: [
         { type: "scatter", symbolSize: 9, data: dots.map((dot) => ({ value: [dot.x, dot.y], itemStyle: { color: dot.color } })) },

@@ -84,6 +84,15 @@ function waits(events: EventOfJob[], now: number): Span[] {
   return found;
 }
 
+/** Seconds for which a job has been on the cluster: not in the queue, and not paused. */
+export function ranFor({ attempts }: Pick<Job, "attempts">, now: number): number {
+  return attempts.reduce((sum, { submitted_at, ended_at }) => {
+    if (submitted_at === null) return sum;
+    const until = ended_at === null ? now : Date.parse(ended_at);
+    return sum + Math.max(0, until - Date.parse(submitted_at)) / 1000;
+  }, 0);
+}
+
 const STEPS = [1, 2, 5, 10, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 43_200, 86_400, 172_800, 604_800];
 const MOST_TICKS = 6;
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { bytes, duration, metric, number, plural, relative } from "./format";
+import { bytes, duration, metric, number, plural, relative, ticks } from "./format";
 
 test.each([
   [0, "0 s"],
@@ -27,6 +27,15 @@ test.each([
   [12_345_678, "1.23e+7"],
   [null, "–"],
 ])("%s is shown as %s", (value, text) => expect(number(value)).toBe(text));
+
+test.each([
+  [[0, 0.5, 1], 0.5, ["0", "0.5", "1"]],
+  [[12_345.1, 12_345.2], 0.1, ["12,345.1", "12,345.2"]],
+  [[0.12341, 0.12342], 0.00001, ["0.12341", "0.12342"]],
+  [[10, null, 1000], 10, ["10", "", "1,000"]],
+  [[0, 0.0001, 0.00015], 0.00005, ["0", "1.0e-4", "1.5e-4"]],
+  [[1_000_000, 1_100_000], 100_000, ["1.0e+6", "1.1e+6"]],
+])("marks %j, %d apart, are told apart", (marks, step, text) => expect(ticks(marks, step)).toEqual(text));
 
 test("accuracies are in percent, other metrics are not", () => {
   expect(metric("knn/top1", 0.8925)).toBe("89.3 %");

@@ -42,6 +42,24 @@ export function number(value: number | null | undefined): string {
     : String(Number(value.toPrecision(4)));
 }
 
+/**
+ * The marks of an axis, with as many decimals as tell them apart.
+ *
+ * @param marks - null where there is no text.
+ * @param step - between two of them.
+ */
+export function ticks(marks: (number | null)[], step: number): string[] {
+  const decimals = Math.min(20, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+  return marks.map((mark) => {
+    if (mark === null) return "";
+    const size = Math.abs(mark);
+    if (mark === 0 || (size >= 1e-3 && size < 1e6)) {
+      return mark.toLocaleString("en", { maximumFractionDigits: decimals });
+    }
+    return mark.toExponential(Math.min(20, Math.max(0, Math.floor(Math.log10(size)) + decimals)));
+  });
+}
+
 /** A metric's value: accuracies are fractions, shown in percent. */
 export function metric(name: string, value: number | null | undefined): string {
   if (value === null || value === undefined) return "–";

@@ -5,11 +5,12 @@ import type { Node } from "../api/client";
 import * as queries from "../api/queries";
 import { Bar } from "../components/Bar";
 import { Failure } from "../components/Failure";
+import { StateBadge } from "../components/StateBadge";
 import { bytes, number, plural } from "../compute/format";
 
 export function Cluster() {
   const nodes = useQuery(queries.nodes);
-  const queued = useQuery(queries.jobs({ state: ["queued"], sort: "priority", limit: 50 }));
+  const queued = useQuery(queries.jobs({ state: ["starting", "queued"], sort: "priority", limit: 50 }));
   return (
     <Stack gap="sm">
       <Title order={1}>Cluster</Title>
@@ -20,10 +21,10 @@ export function Cluster() {
         ))}
       </div>
       <section className="card">
-        <Title order={2}>Waits for room</Title>
+        <Title order={2}>Starting, and waiting for room</Title>
         {queued.data?.items.length === 0 && (
           <Text size="sm" c="dimmed">
-            No job waits.
+            No job starts or waits.
           </Text>
         )}
         <Table withRowBorders={false}>
@@ -34,6 +35,9 @@ export function Cluster() {
                   <Link to="/jobs/$id" params={{ id: job.id }} className="clip" style={{ display: "block" }}>
                     {job.name}
                   </Link>
+                </Table.Td>
+                <Table.Td>
+                  <StateBadge state={job.state} />
                 </Table.Td>
                 <Table.Td>priority {job.priority}</Table.Td>
                 <Table.Td className="wrap">{job.reason}</Table.Td>

@@ -1,8 +1,9 @@
 // Several jobs beside each other: curves, values, and only those parameters that differ.
-import { ActionIcon, Group, Select, Stack, Table, Text, TextInput, Title } from "@mantine/core";
+import { ActionIcon, Group, Select, Stack, Table, Text, Title } from "@mantine/core";
+import { useDebouncedValue } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
-import { useMemo } from "react";
+import { useMemo, useState } from "react";
 import type { Job } from "../api/client";
 import * as queries from "../api/queries";
 import { Chart } from "../components/Chart";
@@ -88,7 +89,7 @@ export function Compare() {
       </Group>
       {failed && <Failure error={failed} />}
       {ids.length > MOST && <Failure error={new Error(`At most ${MOST} jobs are compared: the first are shown.`)} />}
-      {jobs.length < 2 && <Text c="dimmed">Choose two jobs or more in the list of jobs, or add them here by their id.</Text>}
+      {jobs.length < 2 && <Text c="dimmed">Choose two jobs or more in the list of jobs, or add them here by their name or id.</Text>}
       {jobs.length > 0 && (
         <>
           <Group>
@@ -178,16 +179,30 @@ export function Compare() {
 }
 
 function AddJob({ ids, add }: { ids: string[]; add: (id: string) => void }) {
+  const [text, setText] = useState("");
+  const [settled] = useDebouncedValue(text.trim(), 250);
+  const named = useQuery(queries.jobs({ text: settled || undefined, limit: 20 }));
+  const byId = useQuery({ ...queries.job(settled), enabled: /^[0-9a-f]{20}$/.test(settled), retry: false });
+  const found = [...(byId.data === undefined ? [] : [byId.data]), ...(named.data?.items ?? [])];
+  const data = found
+    .filter(({ id }, index) => !ids.includes(id) && found.findIndex((other) => other.id === id) === index)
+    .map(({ id, name, state }) => ({ value: id, label: `${name} · ${state} · ${id}` }));
   return (
-    <TextInput
-      aria-label="Add a job by its id"
-      placeholder="Add a job by its id"
-      w={220}
-      onKeyDown={(event) => {
-        const id = event.currentTarget.value.trim();
-        if (event.key !== "Enter" || id === "" || ids.includes(id)) return;
-        event.currentTarget.value = "";
+    <Select
+      aria-label="Add a job by its name or id"
+      placeholder="Add a job by its name or id"
+      w={320}
+      searchable
+      value={null}
+      searchValue={text}
+      onSearchChange={setText}
+      data={data}
+      filter={({ options }) => options}
+      nothingFoundMessage="No job is found"
+      onChange={(id) => {
+        if (id === null) return;
         add(id);
+        setText("");
       }}
     />
   );

@@ -12,8 +12,9 @@ import { JobRef } from "../components/JobRef";
 import { LinkButton } from "../components/links";
 import { Reason } from "../components/Reason";
 import { StateBadge } from "../components/StateBadge";
-import { Duration, Time } from "../components/Time";
-import { advice } from "../compute/advice";
+import { Duration, Time, useNow } from "../components/Time";
+import { advice, verdict } from "../compute/advice";
+import { ranFor } from "../compute/course";
 import { bytes, duration, metric } from "../compute/format";
 import { phases } from "../compute/timeline";
 import { workersNow, workersOf } from "../compute/workers";
@@ -142,6 +143,7 @@ function Head({ job }: { job: Job }) {
 
 function Overview({ job }: { job: Job }) {
   const hint = advice(job);
+  const well = verdict(job);
   const names = Object.keys(job.summary).sort();
   return (
     <Stack gap="sm">
@@ -156,6 +158,11 @@ function Overview({ job }: { job: Job }) {
           {finding.text}
         </Alert>
       ))}
+      {well !== null && (
+        <Alert color="green" variant="light">
+          {well}
+        </Alert>
+      )}
       <Course job={job} />
       <div className="grid">
         <section className="card">
@@ -166,6 +173,7 @@ function Overview({ job }: { job: Job }) {
           <Title order={2}>Facts</Title>
           <Facts job={job} />
         </section>
+        {job.kind === "pretrain" && job.state === "succeeded" && <UseEncoder job={job} />}
         <section className="card">
           <Title order={2}>Latest values</Title>
           <Table withRowBorders={false} verticalSpacing={2}>
@@ -186,6 +194,34 @@ function Overview({ job }: { job: Job }) {
         </section>
       </div>
     </Stack>
+  );
+}
+
+function UseEncoder({ job }: { job: Job }) {
+  const commands = [
+    ["PyTorch weights", `vicreg export ${job.id} encoder.pth`],
+    ["A folder for timm", `vicreg export ${job.id} encoder --format timm`],
+    ["Evaluate it", `vicreg evaluate ${job.id} --protocol linear`],
+  ];
+  return (
+    <section className="card">
+      <Title order={2}>Use the encoder</Title>
+      <Table withRowBorders={false} verticalSpacing={2}>
+        <Table.Tbody>
+          {commands.map(([name, command]) => (
+            <Table.Tr key={name}>
+              <Table.Td>{name}</Table.Td>
+              <Table.Td className="wrap">
+                <Code>{command}</Code>
+              </Table.Td>
+            </Table.Tr>
+          ))}
+        </Table.Tbody>
+      </Table>
+      <LinkButton to="/jobs/$id" params={{ id: job.id }} search={{ tab: "files" }} variant="default" size="compact-xs" mt={6}>
+        Download its files
+      </LinkButton>
+    </section>
   );
 }
 
@@ -246,12 +282,17 @@ function Timeline({ job }: { job: Job }) {
   );
 }
 
+function RanFor({ job }: { job: Job }) {
+  const now = useNow();
+  return <>{job.attempts.length === 0 ? "–" : duration(ranFor(job, now))}</>;
+}
+
 function Facts({ job }: { job: Job }) {
   const following = useQuery(queries.jobs({ parent: job.id, order: "asc", limit: 20 }));
   const limit = (job.spec as { max_runtime?: string | null }).max_runtime;
   const facts: [string, React.ReactNode][] = [
     ["Submitted", <Time key="c" at={job.created_at} />],
-    ["Ran for", <Duration key="d" from={job.started_at} to={job.finished_at} />],
+    ["Ran for", <RanFor key="d" job={job} />],
     ["Owner", job.owner ?? "–"],
     ["Priority", job.priority],
     ["Preemptible", job.preemptible ? "yes" : "no"],

@@ -170,10 +170,12 @@ function Cost({ check }: { check: DryRun }) {
 type Resolved = {
   resources?: { cpus_per_worker?: number; gpus_per_worker?: number; cpus?: number; gpus?: number };
   evaluations?: unknown[];
+  search?: { algorithm: string; trials: number; seeds: number };
+  concurrency?: number;
 };
 
 function needs(spec: Record<string, unknown>): string {
-  const { resources, evaluations } = spec as Resolved;
+  const { resources, evaluations, search, concurrency } = spec as Resolved;
   const parts = ["The spec is valid."];
   const workers = workersOf(spec);
   if (resources !== undefined && workers !== null) {
@@ -181,6 +183,11 @@ function needs(spec: Record<string, unknown>): string {
     const gpus = resources.gpus_per_worker ?? resources.gpus;
     const each = [cpus ? plural(cpus, "CPU") : "", gpus ? plural(gpus, "GPU") : ""].filter(Boolean);
     parts.push(`It needs ${workersText(workers)} of ${each.join(" and ")}.`);
+  }
+  if (search !== undefined) {
+    const trials = `It trains ${search.algorithm === "grid" ? "at most " : ""}${plural(search.trials, "trial")}`;
+    const seeds = search.seeds > 1 ? `, each with ${search.seeds} seeds` : "";
+    parts.push(`${trials}${seeds}, up to ${concurrency} at a time.`);
   }
   if (evaluations !== undefined && evaluations.length > 0) {
     parts.push(`${plural(evaluations.length, "evaluation")} will follow.`);

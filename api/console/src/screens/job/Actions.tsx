@@ -42,6 +42,9 @@ export function Actions({ job }: { job: Job }) {
           MLflow ↗
         </Button>
       )}
+      <LinkButton to="/compare" search={{ job: [job.id] }} variant="default">
+        Compare
+      </LinkButton>
       {maySubmit && (
         <LinkButton to="/new" search={{ from: job.id }} variant="default">
           Clone
