@@ -41,9 +41,9 @@ async def read_log(services: Services, job: JobSchema, number: int | None) -> As
     return _decoded(pieces_of(pieces))
 
 
-async def follow_log(services: Services, job_id: str) -> AsyncIterator[str]:
-    """What the job prints, over all its attempts, until it has finished."""
-    number, sent, unanswered = 1, 0, 0
+async def follow_log(services: Services, job_id: str, first: int) -> AsyncIterator[str]:
+    """What the job prints from attempt ``first`` on, until it has finished."""
+    number, sent, unanswered = first, 0, 0
     decoder = _decoder()
     job: JobSchema | None = None
     attempt: AttemptSchema | None = None

@@ -114,7 +114,7 @@ def test_a_job_is_stored_with_its_spec_resolved(platform: Platform) -> None:
     assert platform.http.get(answer.headers["location"]).json() == job
     assert set(job) >= {
         "id", "kind", "name", "state", "reason", "spec", "labels", "priority", "attempts",
-        "mlflow", "progress", "summary", "created_at", "started_at", "finished_at",
+        "mlflow", "progress", "progress_at", "summary", "created_at", "started_at", "finished_at",
     }  # fmt: skip
 
 
@@ -553,6 +553,27 @@ def test_logs_are_streamed_and_outlive_the_ray_head(platform: Platform) -> None:
     platform.cluster.lose_everything()
     assert platform.http.get(f"/v1/jobs/{job}/logs").text == "one\ntwo\n"
     assert platform.http.get(f"/v1/jobs/{job}/logs?attempt=2").status_code == 422
+
+
+def test_a_log_is_followed_from_an_attempt_on(platform: Platform) -> None:
+    job = platform.submit()
+    platform.starts(job)
+    platform.cluster.logs[f"{job}-1"] = "first\n"
+    platform.cluster.set(f"{job}-1", SubmissionState.FAILED, 137)
+    platform.dispatcher.round()
+
+    def retried() -> bool:
+        platform.dispatcher.round()
+        return f"{job}-2" in platform.cluster.submitted
+
+    wait_until(retried)
+    platform.cluster.logs[f"{job}-2"] = "second\n"
+    platform.cluster.set(f"{job}-2", SubmissionState.SUCCEEDED, 0)
+    platform.dispatcher.round()
+    assert platform.http.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
+    for attempt, text in ((None, "first\nsecond\n"), (1, "first\nsecond\n"), (2, "second\n")):
+        asked = {"follow": True} | ({} if attempt is None else {"attempt": attempt})
+        assert platform.http.get(f"/v1/jobs/{job}/logs", params=asked).text == text
 
 
 def test_a_jobs_run_is_in_mlflow_with_its_parameters(

@@ -1,13 +1,15 @@
 // What surrounds every screen: where one can go, who one is, and whether what is shown is current.
 import { Badge, Box, Button, Group, Kbd, Menu, Modal, Table, Text, Tooltip } from "@mantine/core";
-import { useDisclosure, useHotkeys } from "@mantine/hooks";
+import { useDisclosure, useDocumentTitle, useHotkeys } from "@mantine/hooks";
 import { useQuery, useQueryClient } from "@tanstack/react-query";
-import { Link, Outlet, useNavigate } from "@tanstack/react-router";
+import { Link, Outlet, useLocation, useNavigate } from "@tanstack/react-router";
 import { useEffect } from "react";
 import { answered, ApiError, api, rememberCsrf } from "./api/client";
 import { listen, useStale } from "./api/live";
 import { session as sessionQuery } from "./api/queries";
+import { useMaySubmit } from "./components/actions";
 import { Failure } from "./components/Failure";
+import { useKeys, useSingleKeys } from "./components/keys";
 import { LinkButton } from "./components/links";
 import { SignIn } from "./screens/SignIn";
 
@@ -52,10 +54,13 @@ function SignedIn() {
   const stale = useStale();
   const [helping, help] = useDisclosure(false);
   useEffect(() => listen(client), [client]);
-  useHotkeys([
-    ["shift+?", help.open],
-    ["n", () => void navigate({ to: "/new" })],
+  const maySubmit = useMaySubmit();
+  useDocumentTitle(useScreenTitle());
+  useHotkeys([["shift+?", help.open]]);
+  useKeys([
+    ...(maySubmit ? [["n", () => void navigate({ to: "/new" })] as [string, () => void]] : []),
     ["/", () => void searchJobs(navigate)],
+    ["shift+/", () => void searchJobs(navigate)], // where the keyboard has it so
     ["g", () => void (chord = Date.now())],
     ...PLACES.map(([to, , key]): [string, () => void] => [
       key,
@@ -154,14 +159,25 @@ function Administration() {
 }
 
 function NewJobButton() {
-  const { data } = useQuery(sessionQuery);
-  if (data?.role === "viewer") return null;
-  return (
-    <LinkButton to="/new">New job</LinkButton>
-  );
+  return useMaySubmit() ? <LinkButton to="/new">New job</LinkButton> : null;
+}
+
+const TITLES: Record<string, string> = {
+  ...Object.fromEntries(PLACES.map(([to, name]) => [to, name])),
+  "/compare": "Compare",
+  "/new": "New job",
+  "/schedules/new": "New schedule",
+  "/keys": "Keys",
+};
+
+/** What the browser's tab is called; empty where the screen knows a name of its own. */
+function useScreenTitle(): string {
+  const title = TITLES[useLocation().pathname];
+  return title === undefined ? "" : `${title} · VICReg`;
 }
 
 function Account({ help }: { help: () => void }) {
+  const [single, setSingle] = useSingleKeys();
   const client = useQueryClient();
   const { data } = useQuery(sessionQuery);
   const signOut = async () => {
@@ -182,6 +198,7 @@ function Account({ help }: { help: () => void }) {
           {data?.name === null ? "No keys exist: anyone on this machine may do everything" : data?.role}
         </Menu.Label>
         <Menu.Item onClick={help}>Keyboard</Menu.Item>
+        <Menu.Item onClick={() => setSingle(!single)}>Turn {single ? "off" : "on"} single letters</Menu.Item>
         <Menu.Item component="a" href="/docs">
           HTTP API
         </Menu.Item>

@@ -451,12 +451,15 @@ async def logs(
     services: InjectedServices,
     job_id: Identifier,
     follow: Annotated[bool, Query(description="Stream until the job has finished")] = False,
-    attempt: Annotated[int | None, Query(ge=1, description="Default: the last one")] = None,
+    attempt: Annotated[
+        int | None,
+        Query(ge=1, description="Default: the last one; with `follow`, all, or from this one on"),
+    ] = None,
 ) -> Response:
     """The log of a job."""
     job = await run_sync(services.jobs.get, job_id)
     if follow:
-        return StreamingResponse(follow_log(services, job_id), media_type="text/plain")
+        return StreamingResponse(follow_log(services, job_id, attempt or 1), media_type="text/plain")
     return StreamingResponse(await read_log(services, job, attempt), media_type="text/plain")
 
 

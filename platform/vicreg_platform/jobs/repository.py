@@ -55,6 +55,7 @@ _BRIEF = (
     Job.owner,
     Job.state,
     Job.progress,
+    Job.progress_at,
     Job.summary,
 )
 """What a line about a job needs, without its specs."""

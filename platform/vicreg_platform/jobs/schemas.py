@@ -144,6 +144,8 @@ class JobSchema(Schema):
     attempts: list[AttemptSchema]
     mlflow: RunSchema | None
     progress: Progress | None
+    progress_at: datetime | None = None
+    """When its progress last changed."""
     summary: dict[str, float]
     """The latest value of each metric."""
     created_at: datetime
@@ -192,6 +194,7 @@ class JobSchema(Schema):
             attempts=[AttemptSchema.of(attempt) for attempt in job.attempts],
             mlflow=run,
             progress=read_progress(job.progress),
+            progress_at=job.progress_at,
             summary=_numbers(job.summary),
             created_at=job.created_at,
             started_at=job.started_at,
@@ -374,6 +377,7 @@ class JobProgress(Schema):
     job_id: str
     state: StoredState
     progress: Progress | None
+    progress_at: datetime | None
     summary: dict[str, float]
 
     @classmethod
@@ -383,6 +387,7 @@ class JobProgress(Schema):
             job_id=job.id,
             state=job.state,
             progress=read_progress(job.progress),
+            progress_at=job.progress_at,
             summary=_numbers(job.summary),
         )
 

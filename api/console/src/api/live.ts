@@ -28,8 +28,35 @@ export function useStale(): boolean {
   );
 }
 
-/** Listen until the returned function is called. */
+/** How long a hidden tab listens on. A browser has about six connections for all of its tabs. */
+const HIDDEN_MS = 30_000;
+
+/** Listen until the returned function is called, but for while the tab is hidden. */
 export function listen(client: QueryClient): () => void {
+  let stop: (() => void) | null = hear(client);
+  let hiding: number | undefined;
+  const look = () => {
+    window.clearTimeout(hiding);
+    if (document.visibilityState === "visible") {
+      if (stop !== null) return;
+      stop = hear(client);
+      void client.invalidateQueries(); // what happened meanwhile
+    } else {
+      hiding = window.setTimeout(() => {
+        stop?.();
+        stop = null;
+      }, HIDDEN_MS);
+    }
+  };
+  document.addEventListener("visibilitychange", look);
+  return () => {
+    document.removeEventListener("visibilitychange", look);
+    window.clearTimeout(hiding);
+    stop?.();
+  };
+}
+
+function hear(client: QueryClient): () => void {
   const source = new EventSource("/v1/events/stream");
   const due = new Set<string>();
   let heard = Date.now();

@@ -27,12 +27,14 @@ type Props = {
   schema?: unknown;
   /** Show how the text differs from this one. */
   original?: string;
+  /** Whether a log is first shown at its end. */
+  atEnd?: boolean;
   /** Where to keep the view, for those who move it. */
   view?: RefObject<EditorView | null>;
 };
 
 export function Editor(props: Props) {
-  const { label, text, language, height, faults, original, schema } = props;
+  const { label, text, language, height, faults, original, schema, atEnd = false } = props;
   const place = useRef<HTMLDivElement>(null);
   const own = useRef<EditorView | null>(null);
   const change = useRef(props.change);
@@ -105,8 +107,9 @@ export function Editor(props: Props) {
       if (bottom) view.dispatch({ effects: EditorView.scrollIntoView(view.state.doc.length) });
     } else if (text !== doc.toString()) {
       view.dispatch({ changes: { from: 0, to: doc.length, insert: text } });
+      if (atEnd && doc.length === 0) view.dispatch({ effects: EditorView.scrollIntoView(text.length) });
     }
-  }, [text, language]);
+  }, [text, language, atEnd]);
 
   useEffect(() => {
     const view = own.current;

@@ -1,6 +1,10 @@
 import type { Job } from "../api/client";
 import { duration, number } from "../compute/format";
 import { ended } from "./StateBadge";
+import { useNow } from "./Time";
+
+/** Longer than between any two readings of a job that gets on; some steps of an evaluation are as long. */
+const QUIET_MS = 300_000;
 
 /** How far a job is, and when it may be done. */
 export function JobProgressBar({ job, wide = false }: { job: Job; wide?: boolean }) {
@@ -31,7 +35,21 @@ export function JobProgressBar({ job, wide = false }: { job: Job; wide?: boolean
       >
         <div style={{ width: `${share}%` }} />
       </div>
-      <span>{text}</span>
+      <span>
+        {text}
+        {job.state === "running" && job.progress_at != null && <Quiet since={job.progress_at} />}
+      </span>
     </div>
+  );
+}
+
+/** Says that nothing has been heard of a running job for long. */
+function Quiet({ since }: { since: string }) {
+  const quiet = useNow() - Date.parse(since);
+  if (quiet < QUIET_MS) return null;
+  return (
+    <b role="note" title={`Its progress has not changed since ${new Date(since).toLocaleString()}`}>
+      , stale for {duration(quiet / 1000)}
+    </b>
   );
 }

@@ -46,13 +46,23 @@ const DONE = {
 };
 
 export type Action = keyof typeof DONE;
+/** The API takes so many at once. */
+const AT_ONCE = 200;
+
 type Bulk = { action: Action; jobs: string[]; labels?: Record<string, string | null>; priority?: number };
 
 /** Do one thing with several jobs; each that could not be done is named. */
 export function useBulk(after?: (jobs: Job[]) => void) {
   const client = useQueryClient();
   return useMutation({
-    mutationFn: ({ labels = {}, ...rest }: Bulk) => answered(api.POST("/v1/jobs/bulk", { body: { labels, ...rest } })),
+    mutationFn: async ({ labels = {}, jobs, ...rest }: Bulk) => {
+      const items = [];
+      for (let start = 0; start < jobs.length; start += AT_ONCE) {
+        const body = { labels, jobs: jobs.slice(start, start + AT_ONCE), ...rest };
+        items.push(...(await answered(api.POST("/v1/jobs/bulk", { body }))).items);
+      }
+      return { items };
+    },
     onSuccess: async (answer, { action }) => {
       const jobs = answer.items.flatMap((item) => (item.job ? [item.job] : []));
       for (const item of answer.items) {

@@ -14,7 +14,7 @@ import { StateBadge, STATES } from "../components/StateBadge";
 import { Tag } from "../components/Tag";
 import { Time } from "../components/Time";
 import { kindOfFailure } from "../compute/advice";
-import { number } from "../compute/format";
+import { number, plural } from "../compute/format";
 
 const LIVE: JobState[] = ["running", "starting", "stopping"];
 
@@ -29,7 +29,7 @@ export function Home() {
       </Title>
       <Group gap="xs" mih={28}>
         {STATES.map((state) => {
-          const count = total.data?.items.find((item) => item.value === state)?.count ?? 0;
+          const count = total.data && (total.data.items.find((item) => item.value === state)?.count ?? 0);
           return (
             <LinkButton
               key={state}
@@ -96,7 +96,7 @@ function Running() {
       <Title order={2}>{own && me !== undefined ? "My running jobs" : "Running jobs"}</Title>
       {items.length === 0 ? (
         <Text c="dimmed" size="sm">
-          Nothing runs.
+          {mine.isSuccess && all.isSuccess ? "Nothing runs." : mine.isError || all.isError ? "Unknown: the API does not answer." : ""}
         </Text>
       ) : (
         <div className="scroll" tabIndex={0}>
@@ -137,7 +137,7 @@ function Failed() {
       <Title order={2}>What failed last</Title>
       {items.length === 0 ? (
         <Text c="dimmed" size="sm">
-          Nothing has failed.
+          {failed.isSuccess ? "Nothing has failed." : failed.isError ? "Unknown: the API does not answer." : ""}
         </Text>
       ) : (
         <Stack gap={8}>
@@ -183,7 +183,8 @@ function ClusterBars() {
           <Bar name="GPUs" used={cluster.data.used.gpus} total={cluster.data.total.gpus} />
           <Bar name="CPUs" used={cluster.data.used.cpus} total={cluster.data.total.cpus} />
           <Text size="xs" c="dimmed">
-            {number(cluster.data.nodes.length)} node(s); {number(waiting.data?.total ?? 0)} job(s) wait for room
+            {plural(cluster.data.nodes.length, "node")}
+            {waiting.data !== undefined && `; ${waiting.data.total === 0 ? "no job waits" : `${plural(waiting.data.total, "job")} ${waiting.data.total === 1 ? "waits" : "wait"}`} for room`}
           </Text>
         </Stack>
       )}

@@ -1,5 +1,6 @@
 // One job: what it is, how it goes, why, and what can be done about it.
 import { Alert, Code, Group, Stack, Table, Tabs, Text, Title, Tooltip } from "@mantine/core";
+import { useDocumentTitle } from "@mantine/hooks";
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { lazy, Suspense } from "react";
@@ -10,11 +11,11 @@ import { Failure } from "../components/Failure";
 import { JobProgressBar } from "../components/JobProgressBar";
 import { JobRef } from "../components/JobRef";
 import { LinkButton } from "../components/links";
+import { RanFor } from "../components/RanFor";
 import { Reason } from "../components/Reason";
 import { StateBadge } from "../components/StateBadge";
-import { Duration, Time, useNow } from "../components/Time";
+import { Duration, Time } from "../components/Time";
 import { advice, verdict } from "../compute/advice";
-import { ranFor } from "../compute/course";
 import { bytes, duration, metric } from "../compute/format";
 import { phases } from "../compute/timeline";
 import { workersNow, workersOf } from "../compute/workers";
@@ -60,6 +61,7 @@ export function JobScreen() {
     // Its place in the queue changes without an event.
     refetchInterval: (query) => (query.state.data?.state === "queued" ? 5_000 : false),
   });
+  useDocumentTitle(job === undefined ? "" : `${job.name} · VICReg`);
   if (error) return <Failure error={error} retry={() => void refetch()} />;
   if (job === undefined) return null;
   const tabs = TABS[job.kind] ?? ["overview", "json"];
@@ -280,11 +282,6 @@ function Timeline({ job }: { job: Job }) {
       )}
     </>
   );
-}
-
-function RanFor({ job }: { job: Job }) {
-  const now = useNow();
-  return <>{job.attempts.length === 0 ? "–" : duration(ranFor(job, now))}</>;
 }
 
 function Facts({ job }: { job: Job }) {

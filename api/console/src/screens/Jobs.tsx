@@ -14,7 +14,7 @@ import {
   TextInput,
   Title,
 } from "@mantine/core";
-import { useDebouncedCallback, useHotkeys, useLocalStorage } from "@mantine/hooks";
+import { useDebouncedCallback, useLocalStorage } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { type CellContext, type Column, type ColumnDef, flexRender, getCoreRowModel, useReactTable, type VisibilityState } from "@tanstack/react-table";
@@ -25,8 +25,10 @@ import type { Action } from "../components/actions";
 import { ChosenJobs } from "../components/ChosenJobs";
 import { Failure } from "../components/Failure";
 import { JobProgressBar } from "../components/JobProgressBar";
+import { useRowKeys } from "../components/keys";
+import { RanFor } from "../components/RanFor";
 import { StateBadge, STATES } from "../components/StateBadge";
-import { Duration, Time } from "../components/Time";
+import { Time } from "../components/Time";
 import { metric, number, plural } from "../compute/format";
 import { filters, nested, page } from "../compute/jobs";
 import type { JobsSearch } from "../router";
@@ -74,7 +76,7 @@ const COLUMNS: ColumnDef<Row>[] = [
   {
     id: "duration",
     header: "Ran for",
-    cell: ({ row }) => <Duration from={row.original.started_at} to={row.original.finished_at} />,
+    cell: ({ row }) => <RanFor job={row.original} />,
   },
   { id: "finished", header: "Finished", meta: "finished", cell: ({ row }) => <Time at={row.original.finished_at} /> },
   { id: "owner", header: "Owner", cell: ({ row }) => row.original.owner ?? "–" },
@@ -101,6 +103,7 @@ const COLUMNS: ColumnDef<Row>[] = [
   },
   { id: "id", header: "Id", cell: ({ row }) => <code>{row.original.id}</code> },
 ];
+const NONE: Record<string, boolean> = {};
 const HIDDEN: VisibilityState = { finished: false, owner: false, priority: false, labels: false, id: false };
 
 export function Jobs() {
@@ -109,7 +112,6 @@ export function Jobs() {
   const list = useQuery(queries.jobs(page(search)));
   const totals = useQuery(queries.counts(filters(search)));
   const [open, setOpen] = useState<Record<string, boolean>>({});
-  const [here, setHere] = useState(0);
   const [chosen, setChosen] = useState<Record<string, Job>>({});
   const [columnVisibility, setColumnVisibility] = useLocalStorage<VisibilityState>({
     key: "vicreg-columns",
@@ -121,7 +123,7 @@ export function Jobs() {
     const items = list.data?.items ?? [];
     return search.before === undefined ? items : items.toReversed();
   }, [list.data, search.before]);
-  const rows = useChildren(roots, open);
+  const rows = useChildren(roots, nested(search) ? open : NONE);
   const table = useReactTable({
     data: rows,
     columns: COLUMNS,
@@ -151,28 +153,16 @@ export function Jobs() {
   );
   const canOpen = (job: Row) => nested(search) && job.kind !== "evaluate" && job.depth < 2;
 
-  const move = (step: number) => setHere((now) => Math.max(0, Math.min(rows.length - 1, now + step)));
-  useHotkeys([
-    ["j", () => move(1)],
-    ["k", () => move(-1)],
-    [
-      "Enter",
-      () => {
-        const job = rows[here];
-        if (job !== undefined) void navigate({ to: "/jobs/$id", params: { id: job.id } });
-      },
-    ],
-    [
-      "x",
-      () => {
-        const job = rows[here];
-        if (job !== undefined) toggle(job);
-      },
-    ],
-  ]);
-  useEffect(() => {
-    document.getElementById(`row-${here}`)?.scrollIntoView({ block: "nearest" });
-  }, [here]);
+  const ids = useMemo(() => rows.map((job) => job.id), [rows]);
+  const at = (act: (job: Row) => void) => (index: number) => {
+    const job = rows[index];
+    if (job !== undefined) act(job);
+  };
+  const [here, setHere] = useRowKeys(
+    ids,
+    at((job) => void navigate({ to: "/jobs/$id", params: { id: job.id } })),
+    [["x", at(toggle)]],
+  );
 
   const picked = Object.values(chosen);
   const more = list.data?.next_cursor != null;
@@ -224,9 +214,14 @@ export function Jobs() {
                   aria-label="Choose all on this page"
                   disabled={rows.length === 0}
                   checked={rows.length > 0 && rows.every((job) => job.id in chosen)}
-                  onChange={(event) =>
-                    setChosen(event.currentTarget.checked ? Object.fromEntries(rows.map((job) => [job.id, job])) : {})
-                  }
+                  onChange={(event) => {
+                    const here = Object.fromEntries(rows.map((job) => [job.id, job]));
+                    const checked = event.currentTarget.checked;
+                    setChosen((now) => {
+                      if (checked) return { ...now, ...here };
+                      return Object.fromEntries(Object.entries(now).filter(([id]) => !(id in here)));
+                    });
+                  }}
                 />
               </Table.Th>
               <Table.Th w={26} />
@@ -416,23 +411,21 @@ function Filters({
         onChange={(kind) => change({ kind: kind ?? undefined })}
         clearable
       />
-      <Autocomplete
-        aria-label="Experiment"
+      <Exact
+        label="Experiment"
         placeholder="Any experiment"
-        size="xs"
-        w={150}
+        width={150}
         data={values(experiments.data)}
-        value={search.experiment ?? ""}
-        onChange={(experiment) => change({ experiment: experiment || undefined })}
+        value={search.experiment}
+        change={(experiment) => change({ experiment })}
       />
-      <Autocomplete
-        aria-label="Owner"
+      <Exact
+        label="Owner"
         placeholder="Any owner"
-        size="xs"
-        w={110}
+        width={110}
         data={values(owners.data)}
-        value={search.owner ?? ""}
-        onChange={(owner) => change({ owner: owner || undefined })}
+        value={search.owner}
+        change={(owner) => change({ owner })}
       />
       <TagsInput
         aria-label="Labels"
@@ -450,6 +443,48 @@ function Filters({
       <Day label="Before" value={search.created_before} change={(created_before) => change({ created_before })} />
       {children}
     </Group>
+  );
+}
+
+/** A whole name: it is looked for when it is chosen, or has been written. */
+function Exact({
+  label,
+  placeholder,
+  width,
+  data,
+  value,
+  change,
+}: {
+  label: string;
+  placeholder: string;
+  width: number;
+  data: string[];
+  value: string | undefined;
+  change: (value: string | undefined) => void;
+}) {
+  const [text, setText] = useState(value ?? "");
+  useEffect(() => setText(value ?? ""), [value]);
+  const take = (next: string) => {
+    if ((next || undefined) !== value) change(next || undefined);
+  };
+  return (
+    <Autocomplete
+      aria-label={label}
+      placeholder={placeholder}
+      size="xs"
+      w={width}
+      data={data}
+      value={text}
+      onChange={(next) => {
+        setText(next);
+        if (next === "") take(next);
+      }}
+      onOptionSubmit={take}
+      onBlur={() => take(text)}
+      onKeyDown={(event) => {
+        if (event.key === "Enter") take(text);
+      }}
+    />
   );
 }
 

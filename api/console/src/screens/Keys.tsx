@@ -100,8 +100,25 @@ function Revocation({ keyOf, revoke }: { keyOf: Key; revoke: () => void }) {
 }
 
 function NewKey() {
-  const client = useQueryClient();
   const [open, setOpen] = useState(false);
+  const [made, setMade] = useState(false);
+  const close = () => {
+    setOpen(false);
+    setMade(false);
+  };
+  return (
+    <>
+      <Button onClick={() => setOpen(true)}>New key</Button>
+      <Modal opened={open} onClose={close} title="New key" closeOnClickOutside={!made}>
+        <KeyForm done={close} made={() => setMade(true)} />
+      </Modal>
+    </>
+  );
+}
+
+/** It begins anew whenever the dialog opens: what one key may do is not the next one's. */
+function KeyForm({ done, made }: { done: () => void; made: () => void }) {
+  const client = useQueryClient();
   const [name, setName] = useState("");
   const [role, setRole] = useState<"admin" | "user" | "viewer">("user");
   const [days, setDays] = useState<number | string>("");
@@ -124,74 +141,68 @@ function NewKey() {
           },
         }),
       ),
-    onSuccess: () => client.invalidateQueries({ queryKey: ["keys"] }),
+    onSuccess: () => {
+      made();
+      return client.invalidateQueries({ queryKey: ["keys"] });
+    },
   });
-  const close = () => {
-    setOpen(false);
-    create.reset();
-    setName("");
-  };
-  return (
-    <>
-      <Button onClick={() => setOpen(true)}>New key</Button>
-      <Modal opened={open} onClose={close} title="New key" closeOnClickOutside={create.data === undefined}>
-        {create.data !== undefined ? (
-          <Stack>
-            <Alert color="orange" variant="light">
-              This is the only time that the key is shown. What is stored is its digest.
-            </Alert>
-            <Code block className="wrap">
-              {create.data.key}
-            </Code>
-            <Group justify="flex-end">
-              <CopyButton value={create.data.key}>
-                {({ copied, copy }) => (
-                  <Button variant="default" onClick={copy}>
-                    {copied ? "Copied" : "Copy"}
-                  </Button>
-                )}
-              </CopyButton>
-              <Button onClick={close}>Done</Button>
-            </Group>
-          </Stack>
-        ) : (
-          <form
-            onSubmit={(event) => {
-              event.preventDefault();
-              create.mutate();
-            }}
-          >
-            <Stack>
-              {create.error && <Failure error={create.error} />}
-              <TextInput label="Owner" required value={name} onChange={(event) => setName(event.currentTarget.value)} data-autofocus />
-              <Select
-                label="Role"
-                data={["viewer", "user", "admin"]}
-                value={role}
-                allowDeselect={false}
-                onChange={(value) => setRole(value as typeof role)}
-                description="A viewer sees everything; a user also submits, and changes what is theirs; an administrator may do everything."
-              />
-              <NumberInput label="Expires in days" min={1} max={3650} value={days} onChange={setDays} />
-              <NumberInput label="Unfinished jobs, at most" min={1} value={jobs} onChange={setJobs} />
-              <NumberInput label="GPUs, at most" min={0} value={gpus} onChange={setGpus} />
-              <NumberInput label="Priority of a job, at most" min={-1000} max={1000} allowDecimal={false} value={priority} onChange={setPriority} />
-              <NumberInput
-                label="Weight"
-                description="With 2, the owner gets twice the share of one with 1, the default."
-                min={0.01}
-                max={100}
-                value={weight}
-                onChange={setWeight}
-              />
-              <Button type="submit" loading={create.isPending}>
-                Create the key
+  if (create.data !== undefined) {
+    return (
+      <Stack>
+        <Alert color="orange" variant="light">
+          This is the only time that the key is shown. What is stored is its digest.
+        </Alert>
+        <Code block className="wrap">
+          {create.data.key}
+        </Code>
+        <Group justify="flex-end">
+          <CopyButton value={create.data.key}>
+            {({ copied, copy }) => (
+              <Button variant="default" onClick={copy}>
+                {copied ? "Copied" : "Copy"}
               </Button>
-            </Stack>
-          </form>
-        )}
-      </Modal>
-    </>
+            )}
+          </CopyButton>
+          <Button onClick={done}>Done</Button>
+        </Group>
+      </Stack>
+    );
+  }
+  return (
+    <form
+      onSubmit={(event) => {
+        event.preventDefault();
+        create.mutate();
+      }}
+    >
+      <Stack>
+        {create.error && <Failure error={create.error} />}
+        <TextInput label="Owner" required value={name} onChange={(event) => setName(event.currentTarget.value)} data-autofocus />
+        <Select
+          label="Role"
+          data={["viewer", "user", "admin"]}
+          value={role}
+          allowDeselect={false}
+          onChange={(value) => setRole(value as typeof role)}
+          description="A viewer sees everything; a user also submits, and changes what is theirs; an administrator may do everything."
+        />
+        <NumberInput label="Expires in days" min={1} max={3650} value={days} onChange={setDays} />
+        <NumberInput label="Unfinished jobs, at most" min={1} value={jobs} onChange={setJobs} />
+        <NumberInput label="GPUs, at most" min={0} value={gpus} onChange={setGpus} />
+        <NumberInput label="Priority of a job, at most" min={-1000} max={1000} allowDecimal={false} value={priority} onChange={setPriority} />
+        <NumberInput
+          label="Weight"
+          description="With 2, the owner gets twice the share of one with 1, the default."
+          min={0.01}
+          max={100}
+          value={weight}
+          onChange={setWeight}
+        />
+        <Button type="submit" loading={create.isPending}>
+          Create the key
+        </Button>
+      </Stack>
+    </form>
   );
 }
 

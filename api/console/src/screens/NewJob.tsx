@@ -4,10 +4,10 @@ import { useDebouncedValue } from "@mantine/hooks";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { useEffect, useMemo, useState } from "react";
-import { stringify } from "yaml";
+import { parseDocument, stringify } from "yaml";
 import { ApiError, type DryRun, type Job, postYaml } from "../api/client";
 import * as queries from "../api/queries";
-import { tell } from "../components/actions";
+import { tell, useMaySubmit } from "../components/actions";
 import { draft } from "../components/draft";
 import { Editor } from "../components/Editor";
 import { PlaceLink } from "../components/links";
@@ -66,6 +66,7 @@ function sorted<T extends { name: string }>(recipes: T[]): T[] {
 function Writing({ start }: { start: string }) {
   const navigate = useNavigate();
   const client = useQueryClient();
+  const maySubmit = useMaySubmit();
   const [text, setText] = useState(start);
   const [settled] = useDebouncedValue(text, 400);
   const schema = useQuery(queries.schema("job"));
@@ -77,6 +78,8 @@ function Writing({ start }: { start: string }) {
     queryFn: () => postYaml<DryRun>("/v1/jobs?dry_run=true", settled),
     retry: false,
     staleTime: Infinity,
+    // What was resolved stays until the next answer, which may be a refusal.
+    placeholderData: (before) => before,
   });
   const submit = useMutation({
     mutationFn: () => postYaml<Job>("/v1/jobs", text, idempotencyKey),
@@ -89,11 +92,19 @@ function Writing({ start }: { start: string }) {
   const refused = submit.error ?? check.error;
   const problems = refused instanceof ApiError ? (refused.problem?.errors ?? []) : [];
   const faults = useMemo(
-    () => problems.map((fault) => ({ ...rangeOf(settled, fault.field), message: fault.message })),
+    () => [
+      ...problems.map((fault) => ({ ...rangeOf(settled, fault.field), message: fault.message })),
+      // What is no YAML has no fields: the place is known here.
+      ...(refused === null ? [] : parseDocument(settled).errors.map(({ pos: [from, to], message }) => ({ from, to, message }))),
+    ],
     // eslint-disable-next-line react-hooks/exhaustive-deps
     [refused, settled],
   );
-  const ready = check.isSuccess && settled === text;
+  const ready = check.isSuccess && !check.isPlaceholderData && settled === text;
+  const write = (next: string) => {
+    setText(next);
+    submit.reset(); // a refusal was of what was written before
+  };
   return (
     <Stack gap="xs">
       <Group gap="md" align="stretch">
@@ -101,7 +112,7 @@ function Writing({ start }: { start: string }) {
           <Text size="xs" c="dimmed">
             Spec (Ctrl-Space completes)
           </Text>
-          <Editor label="Spec" text={start} language="yaml" height="60vh" change={setText} faults={faults} schema={schema.data} />
+          <Editor label="Spec" text={start} language="yaml" height="60vh" change={write} faults={faults} schema={schema.data} />
         </div>
         <div style={{ flex: "1 1 300px", minWidth: 0 }}>
           <Text size="xs" c="dimmed">
@@ -141,9 +152,14 @@ function Writing({ start }: { start: string }) {
         )}
       </div>
       <Group>
-        <Button size="sm" disabled={!ready} loading={submit.isPending} onClick={() => submit.mutate()}>
+        <Button size="sm" disabled={!ready || !maySubmit} loading={submit.isPending} onClick={() => submit.mutate()}>
           Submit
         </Button>
+        {!maySubmit && (
+          <Text size="sm" c="dimmed">
+            A viewer's key submits nothing.
+          </Text>
+        )}
       </Group>
     </Stack>
   );

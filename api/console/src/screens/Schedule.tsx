@@ -1,15 +1,18 @@
 import { Alert, Button, Group, Stack, Table, Text, Title } from "@mantine/core";
+import { useDocumentTitle } from "@mantine/hooks";
 import { useMutation, useQuery, useQueryClient } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
-import { useState } from "react";
-import { stringify } from "yaml";
-import { answered, api, patchYaml, type Schedule } from "../api/client";
+import { useMemo, useState } from "react";
+import { parse, stringify } from "yaml";
+import { answered, ApiError, api, patchYaml, type Schedule } from "../api/client";
 import * as queries from "../api/queries";
 import { Confirm, tell, tellFailure, useMayChange } from "../components/actions";
 import { Editor } from "../components/Editor";
 import { Failure } from "../components/Failure";
 import { StateBadge } from "../components/StateBadge";
 import { absolute, Time } from "../components/Time";
+import { mergePatch } from "../compute/patch";
+import { rangeOf } from "../compute/spec";
 import { ScheduleState } from "./Schedules";
 
 const route = getRouteApi("/schedules/$id");
@@ -17,6 +20,7 @@ const route = getRouteApi("/schedules/$id");
 export function ScheduleScreen() {
   const { id } = route.useParams();
   const { data: schedule, error } = useQuery(queries.schedule(id));
+  useDocumentTitle(schedule === undefined ? "" : `${schedule.name} · VICReg`);
   if (error) return <Failure error={error} />;
   if (schedule === undefined) return null;
   return (
@@ -120,27 +124,29 @@ function Past({ id }: { id: string }) {
   return (
     <section className="card">
       <Title order={2}>Past</Title>
-      <Table withRowBorders={false} verticalSpacing={2}>
-        <Table.Tbody>
-          {data?.items.slice(0, 20).map((tick) => (
-            <Table.Tr key={tick.at}>
-              <Table.Td>
-                <Time at={tick.at} />
-              </Table.Td>
-              <Table.Td>
-                {tick.job_id === null || tick.job_state === null ? (
-                  tick.outcome
-                ) : (
-                  <Link to="/jobs/$id" params={{ id: tick.job_id }}>
-                    <StateBadge state={tick.job_state} />
-                  </Link>
-                )}
-              </Table.Td>
-              <Table.Td className="wrap">{tick.reason}</Table.Td>
-            </Table.Tr>
-          ))}
-        </Table.Tbody>
-      </Table>
+      <div style={{ maxHeight: 420, overflowY: "auto" }} tabIndex={0} aria-label="Past times" role="region">
+        <Table withRowBorders={false} verticalSpacing={2}>
+          <Table.Tbody>
+            {data?.items.map((tick) => (
+              <Table.Tr key={tick.at}>
+                <Table.Td>
+                  <Time at={tick.at} />
+                </Table.Td>
+                <Table.Td>
+                  {tick.job_id === null || tick.job_state === null ? (
+                    tick.outcome
+                  ) : (
+                    <Link to="/jobs/$id" params={{ id: tick.job_id }}>
+                      <StateBadge state={tick.job_state} />
+                    </Link>
+                  )}
+                </Table.Td>
+                <Table.Td className="wrap">{tick.reason}</Table.Td>
+              </Table.Tr>
+            ))}
+          </Table.Tbody>
+        </Table>
+      </div>
       {data?.items.length === 0 && (
         <Text size="sm" c="dimmed">
           It has not been due yet.
@@ -156,12 +162,26 @@ function SpecOf({ schedule }: { schedule: Schedule }) {
   const [text, setText] = useState<string | null>(null);
   const written = stringify(schedule.spec);
   const save = useMutation({
-    mutationFn: () => patchYaml<Schedule>(`/v1/schedules/${schedule.id}`, text ?? written),
+    mutationFn: async () => {
+      const wanted: unknown = parse(text ?? written);
+      if (typeof wanted !== "object" || wanted === null || Array.isArray(wanted)) throw new Error("The spec must be a mapping of fields.");
+      // A line that was deleted is a field that is removed.
+      const patch = mergePatch(schedule.spec, wanted as Record<string, unknown>);
+      return patchYaml<Schedule>(`/v1/schedules/${schedule.id}`, stringify(patch));
+    },
     onSuccess: async () => {
       setText(null);
       await done("Saved");
     },
   });
+  const schema = useQuery({ ...queries.schema("schedule"), enabled: text !== null });
+  const problems = save.error instanceof ApiError ? save.error.problem?.errors : undefined;
+  const faults = useMemo(
+    () => (problems ?? []).map((fault) => ({ ...rangeOf(text ?? "", fault.field), message: fault.message })),
+    // The faults are of the text that was sent.
+    // eslint-disable-next-line react-hooks/exhaustive-deps
+    [problems],
+  );
   return (
     <section>
       <Group justify="space-between" mb={4}>
@@ -186,7 +206,7 @@ function SpecOf({ schedule }: { schedule: Schedule }) {
       {text === null ? (
         <Editor label="Spec of the schedule" text={written} language="yaml" height={360} />
       ) : (
-        <Editor label="Edit the spec of the schedule" text={written} language="yaml" height={360} change={setText} />
+        <Editor label="Edit the spec of the schedule" text={written} language="yaml" height={360} change={setText} faults={faults} schema={schema.data} />
       )}
     </section>
   );

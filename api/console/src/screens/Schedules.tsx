@@ -1,11 +1,12 @@
 import { Group, Stack, Table, Text, Title } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
-import { Link } from "@tanstack/react-router";
+import { Link, useNavigate } from "@tanstack/react-router";
 import type { Schedule } from "../api/client";
 import * as queries from "../api/queries";
 import { useMaySubmit } from "../components/actions";
 import { Columns } from "../components/Columns";
 import { Failure } from "../components/Failure";
+import { useRowKeys } from "../components/keys";
 import { LinkButton } from "../components/links";
 import { StateBadge } from "../components/StateBadge";
 import { Tag } from "../components/Tag";
@@ -22,6 +23,9 @@ type Spec = { cron?: string; timezone?: string };
 export function Schedules() {
   const { data, error } = useQuery(queries.schedules);
   const maySubmit = useMaySubmit();
+  const navigate = useNavigate();
+  const ids = (data?.items ?? []).map((schedule) => schedule.id);
+  const [here] = useRowKeys(ids, (index) => void navigate({ to: "/schedules/$id", params: { id: ids[index] ?? "" } }));
   if (error) return <Failure error={error} />;
   return (
     <Stack gap="xs">
@@ -33,8 +37,8 @@ export function Schedules() {
         <Table highlightOnHover>
           <Columns names={["State", "Name", "When", "Next", "Last", "Jobs", "Owner"]} />
           <Table.Tbody>
-            {data?.items.map((schedule) => (
-              <Table.Tr key={schedule.id}>
+            {data?.items.map((schedule, index) => (
+              <Table.Tr key={schedule.id} id={`row-${index}`} className={index === here ? "row-here" : undefined}>
                 <Table.Td>
                   <ScheduleState state={schedule.state} />
                 </Table.Td>

@@ -1,5 +1,6 @@
 // One trial of a sweep: its parameters, its seeds, its curves, and why it ended.
 import { Alert, Anchor, Group, Stack, Table, Text, Title } from "@mantine/core";
+import { useDocumentTitle } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link } from "@tanstack/react-router";
 import { useMemo } from "react";
@@ -29,6 +30,7 @@ export function TrialScreen() {
   const sweep = useQuery(queries.job(id));
   const trial = useQuery(queries.trial(id, place));
   const error = sweep.error ?? trial.error;
+  useDocumentTitle(sweep.data === undefined ? "" : `Trial ${place} of ${sweep.data.name} · VICReg`);
   if (error) return <Failure error={error} retry={() => void trial.refetch()} />;
   if (sweep.data === undefined || trial.data === undefined) return null;
   return (

@@ -90,9 +90,16 @@ export function Actions({ job }: { job: Job }) {
           loading={bulk.isPending}
           onConfirm={() => bulk.mutate({ action: "cancel", jobs: [job.id] })}
         >
-          {job.name} stops. Its last checkpoint is kept: a retry resumes from there.
+          {job.name} {whatCancelling(job)}
         </Confirm>
       )}
     </Group>
   );
+}
+
+function whatCancelling({ kind, attempts }: Job): string {
+  if (attempts.length === 0) return "leaves the queue.";
+  if (kind === "pretrain") return "stops. Its last checkpoint is kept: a retry resumes from there.";
+  if (kind === "sweep") return "stops, with its trials. They are kept: a retry continues with them.";
+  return "stops. A retry begins anew.";
 }

@@ -15,15 +15,22 @@ const route = getRouteApi("/jobs/$id");
 /** More than this a browser shows slowly: what came first is left out, and can be downloaded. */
 const MOST = 16 * 1024 * 1024;
 const SHOW_MS = 250;
+const AGAIN_MS = 2_000;
 
 export default function Logs({ job }: { job: Job }) {
   const { attempt } = route.useSearch();
   const navigate = useNavigate({ from: "/jobs/$id" });
   const view = useRef<EditorView | null>(null);
-  // An attempt that has ended prints nothing more; without one, all are followed to the job's end.
-  const live = attempt === undefined && !ended(job.state);
-  const url = `/v1/jobs/${job.id}/logs${live ? "?follow=true" : attempt === undefined ? "" : `?attempt=${attempt}`}`;
-  const { text, error, left, reading } = useStream(url);
+  // What was live when it was opened is followed to the job's end; an attempt that has ended prints
+  // nothing more.
+  const [wasLive] = useState(!ended(job.state));
+  const last = job.attempts.at(-1)?.number;
+  const live = wasLive && (attempt === undefined || attempt === last);
+  const asked = new URLSearchParams();
+  if (live) asked.set("follow", "true");
+  if (attempt !== undefined) asked.set("attempt", String(attempt));
+  const address = `/v1/jobs/${job.id}/logs`;
+  const { text, error, left, reading } = useStream(`${address}?${asked}`, live);
   const error_at = firstError(text);
   return (
     <Stack gap="xs">
@@ -62,7 +69,7 @@ export default function Logs({ job }: { job: Job }) {
         >
           First error
         </Button>
-        <Button component="a" href={url.replace("follow=true", "")} download={`${job.id}.log`} variant="default">
+        <Button component="a" href={attempt === undefined ? address : `${address}?attempt=${attempt}`} download={`${job.id}.log`} variant="default">
           Download
         </Button>
         <Text size="xs" c="dimmed" role="status">
@@ -72,7 +79,7 @@ export default function Logs({ job }: { job: Job }) {
         </Text>
       </Group>
       {error !== null && <Failure error={error} />}
-      <Editor label="Log" text={text} language="log" height="65vh" view={view} />
+      <Editor label="Log" text={text} language="log" height="65vh" view={view} atEnd={live} />
       {!reading && text === "" && error === null && <Text c="dimmed">Nothing has been printed.</Text>}
     </Stack>
   );
@@ -81,14 +88,17 @@ export default function Logs({ job }: { job: Job }) {
 type Stream = { text: string; error: Error | null; left: number; reading: boolean };
 const NOTHING: Stream = { text: "", error: null, left: 0, reading: true };
 
-function useStream(url: string): Stream {
+/** What an address streams; a live one that breaks off is read again, from its beginning. */
+function useStream(url: string, live: boolean): Stream {
   const [stream, setStream] = useState(NOTHING);
+  const [tries, setTries] = useState(0);
+  useEffect(() => setStream(NOTHING), [url]);
   useEffect(() => {
     const stop = new AbortController();
     let text = "";
     let left = 0;
     let shown = 0;
-    setStream(NOTHING);
+    let again: number | undefined;
     let finished = false;
     const readable = plainPieces();
     const show = (reading: boolean, error: Error | null = null) => setStream({ text, error, left, reading });
@@ -122,9 +132,14 @@ function useStream(url: string): Stream {
     };
     read().catch((error: unknown) => {
       finished = true;
-      if (!stop.signal.aborted) show(false, error instanceof Error ? error : new Error(String(error)));
+      if (stop.signal.aborted) return;
+      if (live && !(error instanceof ApiError)) again = window.setTimeout(() => setTries((now) => now + 1), AGAIN_MS);
+      else show(false, error instanceof Error ? error : new Error(String(error)));
     });
-    return () => stop.abort();
-  }, [url]);
+    return () => {
+      window.clearTimeout(again);
+      stop.abort();
+    };
+  }, [url, live, tries]);
   return stream;
 }

@@ -1,11 +1,12 @@
 // The jobs that wait for room.
 import { Checkbox, Stack, Table, Text, Title } from "@mantine/core";
-import { Link } from "@tanstack/react-router";
+import { Link, useNavigate } from "@tanstack/react-router";
 import { memo, useState } from "react";
 import type { Queue, QueueEntry } from "../../api/client";
 import { type Action, useMayChange, useMaySubmit } from "../../components/actions";
 import { ChangeJob } from "../../components/ChangeJob";
 import { ChosenJobs } from "../../components/ChosenJobs";
+import { useRowKeys } from "../../components/keys";
 import { Reason } from "../../components/Reason";
 import { Start } from "../../components/Start";
 import { useChoice } from "../../components/useChoice";
@@ -22,7 +23,11 @@ const POLICIES: Record<string, string> = {
 export function Waiting({ queue }: { queue: Queue }) {
   const { items, total, holders, policy } = queue;
   const [changed, setChanged] = useState<string | null>(null);
-  const { chosen, toggle, all, chooseAll, clear } = useChoice(items.map((entry) => entry.job_id));
+  const ids = items.map((entry) => entry.job_id);
+  const { chosen, toggle, all, chooseAll, clear } = useChoice(ids);
+  const navigate = useNavigate();
+  const at = (act: (id: string) => void) => (index: number) => act(ids[index] ?? "");
+  const [here] = useRowKeys(ids, at((id) => void navigate({ to: "/jobs/$id", params: { id } })), [["x", at(toggle)]]);
   const mayChange = useMayChange();
   const maySubmit = useMaySubmit();
   const names = new Map([...items, ...holders].map((job) => [job.job_id, job.name]));
@@ -62,9 +67,11 @@ export function Waiting({ queue }: { queue: Queue }) {
               </Table.Tr>
             </Table.Thead>
             <Table.Tbody>
-              {items.map((entry) => (
+              {items.map((entry, index) => (
                 <EntryRow
                   key={entry.job_id}
+                  row={`row-${index}`}
+                  here={index === here}
                   entry={entry}
                   displacer={entry.made_room_for === null ? undefined : names.get(entry.made_room_for)}
                   chosen={chosen.has(entry.job_id)}
@@ -83,12 +90,17 @@ export function Waiting({ queue }: { queue: Queue }) {
 
 /** A row, drawn again only when what it shows has changed: a queue may have a thousand. */
 const EntryRow = memo(function EntryRow({
+  row,
+  here,
   entry,
   displacer,
   chosen,
   choose,
   change,
 }: {
+  row: string;
+  /** Whether the keyboard is here. */
+  here: boolean;
   entry: QueueEntry;
   /** The name of the job for which it made room, if that is in the queue or on the cluster. */
   displacer: string | undefined;
@@ -100,7 +112,7 @@ const EntryRow = memo(function EntryRow({
   const { job_id, name, position, owner, priority, reason, made_room_for } = entry;
   const needs = needsText(entry);
   return (
-    <tr>
+    <tr id={row} className={here ? "row-here" : undefined}>
       {choose !== null && (
         <td>
           <input type="checkbox" aria-label={`Choose ${name}`} checked={chosen} onChange={() => choose(job_id)} />
