@@ -571,9 +571,10 @@ def test_a_log_is_followed_from_an_attempt_on(platform: Platform) -> None:
     platform.cluster.set(f"{job}-2", SubmissionState.SUCCEEDED, 0)
     platform.dispatcher.round()
     assert platform.http.get(f"/v1/jobs/{job}").json()["state"] == "succeeded"
-    for attempt, text in ((None, "first\nsecond\n"), (1, "first\nsecond\n"), (2, "second\n")):
-        asked = {"follow": True} | ({} if attempt is None else {"attempt": attempt})
-        assert platform.http.get(f"/v1/jobs/{job}/logs", params=asked).text == text
+    both = "first\nsecond\n"
+    for asked, log in (({}, both), ({"attempt": 1}, both), ({"attempt": 2}, "second\n")):
+        answer = platform.http.get(f"/v1/jobs/{job}/logs", params={"follow": True} | asked)
+        assert answer.text == log
 
 
 def test_a_jobs_run_is_in_mlflow_with_its_parameters(
@@ -627,11 +628,20 @@ def test_readiness_names_what_is_not_there(platform: Platform) -> None:
 
 
 def test_the_cluster_is_described(platform: Platform) -> None:
-    assert platform.http.get("/v1/cluster").json() == {
+    description = {
         "nodes": [{"cpus": 4, "gpus": 0}],
         "total": {"cpus": 4, "gpus": 0},
         "used": {"cpus": 0, "gpus": 0},
+        "waited_for": {"cpus": 0, "gpus": 0},
     }
+    assert platform.http.get("/v1/cluster").json() == description
+    resources = {"workers": 2, "cpus_per_worker": 3, "gpus_per_worker": 1}
+    platform.submit(resources=resources)
+    platform.submit()
+    paused = platform.submit()
+    platform.http.post(f"/v1/jobs/{paused}/pause")
+    description["waited_for"] = {"cpus": 7, "gpus": 2}
+    assert platform.http.get("/v1/cluster").json() == description
 
 
 def test_the_openapi_examples_work_when_pasted(platform: Platform) -> None:

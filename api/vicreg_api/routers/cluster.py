@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from anyio.to_thread import run_sync
 from fastapi import APIRouter
 
 from vicreg_api.services import InjectedServices
@@ -16,10 +17,12 @@ router = APIRouter(prefix="/v1/cluster", tags=["cluster"])
 async def get(services: InjectedServices) -> ClusterSchema:
     """The resources of the Ray cluster. What is in use lags by a few seconds."""
     capacity = await in_thread(NEIGHBOURS, services.cluster.capacity)
+    waited_for = await run_sync(services.jobs.waited_for)
     return ClusterSchema(
         nodes=[Amount.of(node) for node in capacity.nodes],
         total=Amount.of(capacity.total),
         used=Amount.of(capacity.used),
+        waited_for=Amount.of(waited_for),
     )
 
 

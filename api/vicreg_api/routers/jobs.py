@@ -459,7 +459,8 @@ async def logs(
     """The log of a job."""
     job = await run_sync(services.jobs.get, job_id)
     if follow:
-        return StreamingResponse(follow_log(services, job_id, attempt or 1), media_type="text/plain")
+        followed = follow_log(services, job_id, attempt or 1)
+        return StreamingResponse(followed, media_type="text/plain")
     return StreamingResponse(await read_log(services, job, attempt), media_type="text/plain")
 
 

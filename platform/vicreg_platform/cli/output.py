@@ -563,11 +563,12 @@ def _megabytes(size: float) -> str:
 
 
 def cluster_table(cluster: ClusterSchema) -> Table:
-    """The nodes of the cluster and what is in use, one per row."""
+    """The nodes of the cluster, what is in use and what jobs wait for, one per row."""
     table = Table(box=None, pad_edge=False)
     for column in ("", "CPUS", "GPUS"):
         table.add_column(column)
     rows = {f"node {number}": node for number, node in enumerate(cluster.nodes)}
-    for name, amount in (rows | {"total": cluster.total, "in use": cluster.used}).items():
+    rows |= {"total": cluster.total, "in use": cluster.used, "waited for": cluster.waited_for}
+    for name, amount in rows.items():
         table.add_row(name, f"{amount.cpus:g}", f"{amount.gpus:g}")
     return table

@@ -20,11 +20,13 @@ class Amount(Schema):
 
 
 class ClusterSchema(Schema):
-    """What the Ray cluster has, or can grow to, and what of it is in use."""
+    """What the Ray cluster has, or can grow to, what of it is in use, and what jobs wait for."""
 
     nodes: list[Amount]
     total: Amount
     used: Amount
+    waited_for: Amount = Amount(cpus=0.0, gpus=0.0)
+    """What all queued jobs need to start, together: of a sweep, one training."""
 
 
 class DeviceSchema(Schema):

@@ -393,6 +393,15 @@ class JobRepository:
             row if row.workers is not None else row.as_in_spec(self.get(row.id)) for row in rows
         ]
 
+    def waited_for(self) -> Bundle:
+        """What all queued jobs need to start, together: of a sweep, one training."""
+        cpus, gpus = (
+            func.coalesce(func.sum(Job.workers * each), 0.0)
+            for each in (Job.cpus_per_worker, Job.gpus_per_worker)
+        )
+        query = select(cpus, gpus).where(Job.state == JobState.QUEUED.value)
+        return Bundle(*self._session.execute(query).one())
+
     def occupying(self) -> list[OccupyingRow]:
         """The jobs with an attempt that has not ended, without their specs."""
         query = (

@@ -50,6 +50,7 @@ from vicreg_platform.jobs.training_cost import (
     training_cost,
 )
 from vicreg_platform.keys.repository import KeyRepository
+from vicreg_platform.needs import Bundle
 from vicreg_platform.pages import Page, number_of, page_of
 from vicreg_platform.specs import (
     KINDS,
@@ -243,6 +244,11 @@ class JobService:
         states = [state.value for state in JobState if state not in TERMINAL]
         zeros = {(kind, state): 0 for kind in KINDS for state in states}
         return Unfinished(zeros | counts, oldest)
+
+    def waited_for(self) -> Bundle:
+        """What all queued jobs need to start, together: of a sweep, one training."""
+        with self._jobs.read() as jobs:
+            return jobs.waited_for()
 
     def events(self, job_id: str, limit: int, cursor: str | None) -> Page[EventSchema]:
         """A page of a job's events, oldest first.

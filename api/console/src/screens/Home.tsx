@@ -180,8 +180,8 @@ function ClusterBars() {
       {cluster.error && <Failure error={cluster.error} />}
       {cluster.data && (
         <Stack gap="xs">
-          <Bar name="GPUs" used={cluster.data.used.gpus} total={cluster.data.total.gpus} />
-          <Bar name="CPUs" used={cluster.data.used.cpus} total={cluster.data.total.cpus} />
+          <Bar name="GPUs" used={cluster.data.used.gpus} total={cluster.data.total.gpus} waitedFor={cluster.data.waited_for.gpus} />
+          <Bar name="CPUs" used={cluster.data.used.cpus} total={cluster.data.total.cpus} waitedFor={cluster.data.waited_for.cpus} />
           <Text size="xs" c="dimmed">
             {plural(cluster.data.nodes.length, "node")}
             {waiting.data !== undefined && `; ${waiting.data.total === 0 ? "no job waits" : `${plural(waiting.data.total, "job")} ${waiting.data.total === 1 ? "waits" : "wait"}`} for room`}

@@ -95,7 +95,7 @@ def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path) -> None
     for folder in folders:
         for other in folders:
             (folder / other.name).symlink_to(other)  # 12! paths and more
-    with pytest.raises(InvalidInput, match="links lead to .* by more than 100 paths"):
+    with pytest.raises(InvalidInput, match=r"links lead to .* by more than 100 paths"):
         open_set(tmp_path)
 
 
