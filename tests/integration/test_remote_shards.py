@@ -6,11 +6,13 @@ import http.server
 import itertools
 import os
 import shutil
+import signal
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import fsspec
@@ -22,6 +24,7 @@ from gcp_storage_emulator.server import create_server
 from tests.integration.conftest import wait_until
 from tests.object_store import CREDENTIALS, object_store_server
 from tests.unit.selfsup.data.layouts.test_shards import JPEG, make, write
+from tests.unit.selfsup.data.test_shared_memory import Usage
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from tests.unit.selfsup.processes import Gloo
 from tests.unit.selfsup.test_train import Recorder, spec_for, train
@@ -273,6 +276,35 @@ def test_a_fork_keeps_no_lock_of_its_parent(tmp_path: Path, proxy: Proxy) -> Non
     holding.join()
     assert os.read(read, 4) == b"free"
     os.waitpid(child, 0)
+
+
+def test_a_fork_writes_into_the_cache_while_a_thread_of_its_parent_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock that the thread has is not the fork's."""
+    monkeypatch.setenv("VICREG_CACHE", str(tmp_path / "cache"))
+    cache, counting, forked = BlockCache(), threading.Event(), threading.Event()
+
+    def usage(folder: Path) -> Any:
+        if threading.current_thread() is making_room:
+            counting.set()
+            forked.wait()
+        return Usage(0, 0, 2**20)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    making_room = threading.Thread(target=cache.write, args=("folder", "parents", b"block"))
+    making_room.start()
+    counting.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends it if it waits for the lock
+        cache.write("folder", "its.block", b"block")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    forked.set()
+    making_room.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert cache.holds("folder", "its.block")
 
 
 def test_a_block_that_a_crash_cut_off_is_fetched_again(bucket: str, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, cast
+from weakref import WeakSet
 
 import fsspec
 import fsspec.asyn
@@ -301,6 +302,11 @@ class BlockCache:
         self._lock = threading.Lock()
         self._room = 0
         """Bytes that may be written before the blocks are counted again."""
+        _CACHES.add(self)
+
+    def renew_lock(self) -> None:
+        """In a fork: a thread of its parent may have had the lock, and will never free it here."""
+        self._lock = threading.Lock()
 
     def _is_ours(self) -> bool:
         """Whether nobody else can write into the folder: they could put other images into it."""
@@ -417,16 +423,20 @@ class BlockCache:
 
 _LOCKS: set[int] = set()
 """Descriptors of locks that this process has."""
+_CACHES: WeakSet[BlockCache] = WeakSet()
+"""All that there are in this process."""
 
 
-def _close_locks() -> None:
+def _free_locks() -> None:
     """In a fork: give up its share of the locks that threads of its parent have."""
     for descriptor in _LOCKS:
         os.close(descriptor)
     _LOCKS.clear()
+    for cache in _CACHES:
+        cache.renew_lock()
 
 
-os.register_at_fork(after_in_child=_close_locks)
+os.register_at_fork(after_in_child=_free_locks)
 
 
 def _refuses(error: BaseException) -> bool:
