@@ -7,11 +7,13 @@ import itertools
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]
@@ -173,6 +175,37 @@ def test_images_are_read_from_google_cloud_storage(
     finally:
         server.stop()
         fsspec.get_filesystem_class("gs").clear_instance_cache()
+
+
+def test_google_cloud_storage_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(_: float) -> None:
+        """gcsfs asks six times, and waits up to 16 s between two."""
+
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
+    monkeypatch.setenv("VICREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    monkeypatch.setattr(remote_files, "ANSWER", 0.2)
+    monkeypatch.setattr(remote_files, "PATIENCE", 0.0)
+    refusals: list[Unreachable] = []
+
+    def read() -> None:
+        try:
+            open_remote("gs://bucket/set/train-000.tar")
+        except Unreachable as error:
+            refusals.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
+        # A daemon: one that waits for ever fails this test and no more.
+        reading = threading.Thread(target=read, daemon=True)
+        reading.start()
+        reading.join(30)
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
+    (refusal,) = refusals
+    assert "the store does not answer" in str(refusal)
 
 
 def test_a_block_is_fetched_once_by_all_processes(bucket: str, proxy: Proxy) -> None:

@@ -471,9 +471,10 @@ def _options(scheme: str) -> dict[str, Any]:
     """What bounds the waiting, in each file system's own words."""
     if scheme == "s3":
         return {"config_kwargs": {"connect_timeout": ANSWER, "read_timeout": ANSWER}}
-    if scheme in WEB:
-        from aiohttp import ClientTimeout
+    from aiohttp import ClientTimeout
 
-        timeout = ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)
-        return {"client_kwargs": {"timeout": timeout}}
-    return {}
+    timeout = ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)
+    if scheme == "gs":
+        # Left out, it is None, which aiohttp takes for no bound at all.
+        return {"requests_timeout": timeout}
+    return {"client_kwargs": {"timeout": timeout}}
