@@ -105,6 +105,37 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["parquet", "stream"])
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ({"picture": JPEG, "label": LABELS}, "has no column image: it has picture, label"),
+        ({"image": JPEG}, "has no column label: it has image"),
+        ({"image": LABELS, "label": LABELS}, "image holds int64, not encoded images"),
+        ({"image": JPEG, "label": ["cat"] * 24}, "label holds string, not the numbers of classes"),
+    ],
+)
+def test_each_file_must_have_the_columns(
+    tmp_path: Path, kind: str, other: dict[str, Any], text: str
+) -> None:
+    write(tmp_path, kind, table())
+    write(tmp_path / "set", kind, pa.table(other))
+    file = next((tmp_path / "set" / "set").glob("b.*"))
+    file.replace(tmp_path / "set" / file.name)
+    with pytest.raises(InvalidInput, match=f"{file.name}.* {text}") as caught:
+        open_set(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    pq.write_table(table()[:0], tmp_path / "set" / "a.parquet")
+    with pytest.raises(InvalidInput, match="there are no images in"):
+        open_set(tmp_path)
+    pq.write_table(table(), tmp_path / "set" / "b.parquet")
+    assert len(open_set(tmp_path)) == 24
+
+
 def test_rows_without_bytes_are_left_out(tmp_path: Path) -> None:
     images = [{"bytes": None, "path": "elsewhere.jpg"}] + [
         {"bytes": each, "path": None} for each in JPEG[1:]

@@ -46,44 +46,24 @@ class HuggingFace(EncodedImages):
         self._column = spec.image_column
         try:
             files = _files(path)
-            self._groups = [group for file in files for group in _groups_of(file)]
-            schema = self._groups[0].schema()
-            label = self._checked(spec, schema, path)
-            self._ends = np.cumsum([group.rows for group in self._groups])
+            schemas, groups = zip(*map(_opened, files), strict=True)
+            label = spec.label_column
+            if label is None and DEFAULT_LABEL in schemas[0].names:
+                label = DEFAULT_LABEL
+            for file, schema in zip(files, schemas, strict=True):
+                _check(schema, file, spec.image_column, label)
+            self._groups: list[_RowGroup | _Mapped] = [each for of in groups for each in of]
+            self._ends = np.cumsum([group.rows for group in self._groups], dtype=np.int64)
             columns = [group.column(label) for group in self._groups] if label else []
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"data.path: {path} cannot be read: {error}") from None
-        if not len(self):
+        if not self._groups or not len(self):
             raise InvalidInput(f"data.path: there are no images in {path}")
-        self._set_labels(label, columns, schema)
+        self._set_labels(label, columns, schemas[0])
         self._held: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         if files[0].suffix == ".parquet":
             sizes = [group.rows for group in self._groups]
             self.groups = Groups(sizes, LANES, max(sizes))
-
-    def _checked(self, spec: HuggingFaceData, schema: pa.Schema, path: Path) -> str | None:
-        """The column of the labels, if there is one."""
-        asked = spec.label_column
-        for field, name in (("image_column", spec.image_column), ("label_column", asked)):
-            if name is not None and name not in schema.names:
-                raise InvalidInput(
-                    f"data.{field}: {path} has no column {name}: it has {', '.join(schema.names)}"
-                )
-        kind = schema.field(spec.image_column).type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise InvalidInput(
-                f"data.image_column: {spec.image_column} holds {kind}, not encoded images"
-            )
-        if asked is None and DEFAULT_LABEL in schema.names:
-            asked = DEFAULT_LABEL
-        if asked is not None and not pa.types.is_integer(schema.field(asked).type):
-            raise InvalidInput(
-                f"data.label_column: {asked} holds {schema.field(asked).type}, not the numbers of "
-                "classes"
-            )
-        return asked
 
     def _set_labels(
         self, name: str | None, columns: list[pa.ChunkedArray], schema: pa.Schema
@@ -145,30 +125,20 @@ class _RowGroup:
         self.first = first
         """The number in the file of its first row."""
 
-    def schema(self) -> pa.Schema:
-        return pa.parquet.read_schema(self.file)
-
     def column(self, name: str) -> pa.ChunkedArray:
         with pa.parquet.ParquetFile(self.file) as file:
             return file.read_row_group(self._number, columns=[name]).column(0)
 
 
 class _Mapped:
-    """An Arrow file, in the format of streams or of files, mapped into memory."""
+    """The rows of an Arrow file, mapped into memory."""
 
     first = 0
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, table: pa.Table) -> None:
         self.file = file
-        source = pa.memory_map(str(file))
-        try:
-            self._table = pa.ipc.open_stream(source).read_all()
-        except pa.ArrowInvalid:
-            self._table = pa.ipc.open_file(source).read_all()
-        self.rows = len(self._table)
-
-    def schema(self) -> pa.Schema:
-        return self._table.schema
+        self._table = table
+        self.rows = len(table)
 
     def column(self, name: str) -> pa.ChunkedArray:
         return self._table.column(name)
@@ -186,13 +156,44 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _groups_of(file: Path) -> list[_RowGroup] | list[_Mapped]:
+def _opened(file: Path) -> tuple[pa.Schema, list[_RowGroup] | list[_Mapped]]:
+    """What columns a file has, and its rows."""
     if file.suffix != ".parquet":
-        return [_Mapped(file)]
+        source = pa.memory_map(str(file))
+        try:
+            table = pa.ipc.open_stream(source).read_all()
+        except pa.ArrowInvalid:
+            table = pa.ipc.open_file(source).read_all()
+        return table.schema, [_Mapped(file, table)]
     with pa.parquet.ParquetFile(file) as opened:
-        metadata = opened.metadata
+        schema, metadata = opened.schema_arrow, opened.metadata
     rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    return [_RowGroup(file, n, count, sum(rows[:n])) for n, count in enumerate(rows)]
+    return schema, [_RowGroup(file, n, count, sum(rows[:n])) for n, count in enumerate(rows)]
+
+
+def _check(schema: pa.Schema, file: Path, image: str, label: str | None) -> None:
+    """Check that a file has the columns of the images and of the labels.
+
+    Raises:
+        InvalidInput: one is missing, or holds something else.
+    """
+    for field, name in (("image_column", image), ("label_column", label)):
+        if name is not None and name not in schema.names:
+            raise InvalidInput(
+                f"data.{field}: {file} has no column {name}: it has {', '.join(schema.names)}"
+            )
+    kind = schema.field(image).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise InvalidInput(
+            f"data.image_column: in {file}, {image} holds {kind}, not encoded images"
+        )
+    if label is not None and not pa.types.is_integer(schema.field(label).type):
+        raise InvalidInput(
+            f"data.label_column: in {file}, {label} holds {schema.field(label).type}, not the "
+            "numbers of classes"
+        )
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
