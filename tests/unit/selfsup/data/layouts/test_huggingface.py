@@ -127,6 +127,41 @@ def test_each_file_must_have_the_columns(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("ends", [".parquet", "-0123456789abcdef.parquet"])
+def test_the_splits_of_a_snapshot_are_not_mixed(tmp_path: Path, ends: str) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(2):
+        part = table()[12 * number :][:12]
+        pq.write_table(part, tmp_path / "set" / f"train-{number:05d}-of-00002{ends}")
+    assert len(open_set(tmp_path)) == 24
+    pq.write_table(table(), tmp_path / "set" / f"test-00000-of-00001{ends}")
+    with pytest.raises(InvalidInput, match=r"set holds the files of 2 splits \(test, train\)"):
+        open_set(tmp_path)
+
+
+@pytest.mark.parametrize("state", [None, "{}", "damaged", '{"_data_files": [1]}'])
+def test_what_datasets_caches_beside_its_files_is_left_out(
+    tmp_path: Path, state: str | None
+) -> None:
+    write(tmp_path, "stream", table())
+    (tmp_path / "set" / "b.arrow").rename(tmp_path / "set" / "cache-0123456789abcdef.arrow")
+    if state is not None:
+        (tmp_path / "set" / "state.json").write_text(state)
+    assert len(open_set(tmp_path)) == 12
+
+
+def test_the_files_of_a_saved_data_set_are_those_that_it_lists(tmp_path: Path) -> None:
+    write(tmp_path, "stream", table())
+    state = {"_data_files": [{"filename": "b.arrow"}], "_split": "train"}
+    (tmp_path / "set" / "state.json").write_text(json.dumps(state))
+    images = open_set(tmp_path)
+    assert len(images) == 12
+    assert images.name(0).endswith("b.arrow: row 0")
+    (tmp_path / "set" / "b.arrow").unlink()
+    with pytest.raises(InvalidInput, match=r"set cannot be read: .*b\.arrow"):
+        open_set(tmp_path)
+
+
 def test_files_without_rows(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     pq.write_table(table()[:0], tmp_path / "set" / "a.parquet")

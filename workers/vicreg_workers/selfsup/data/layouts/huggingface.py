@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -25,6 +26,12 @@ LANES = 8
 """Row groups of Parquet files that are read side by side: a process holds them decoded."""
 HELD = 2 * LANES
 """Row groups that a process holds."""
+STATE = "state.json"
+"""What ``save_to_disk`` writes beside the files of a data set; it lists them."""
+CACHED = "cache-"
+"""How the names of files begin that ``datasets`` writes beside them: results of its ``map``."""
+SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]{16})?")
+"""How the Hub names a file of a split, before its suffix; once with a checksum at the end."""
 
 
 class HuggingFace(EncodedImages):
@@ -38,7 +45,7 @@ class HuggingFace(EncodedImages):
         path: a file, or the folder of the files.
 
     Raises:
-        InvalidInput: there are none, one is damaged, or a column is missing.
+        InvalidInput: there are none, or those of several splits; one is damaged, or lacks a column.
     """
 
     def __init__(self, spec: HuggingFaceData, path: Path) -> None:
@@ -145,15 +152,45 @@ class _Mapped:
 
 
 def _files(path: Path) -> list[Path]:
+    """The files of the one data set, or split of it, that lies in ``path``.
+
+    Raises:
+        InvalidInput: there are none, or those of several splits.
+    """
     if path.is_file():
         return [path]
+    saved = _saved(path)
+    if saved:
+        return saved
     for suffix in (".arrow", ".parquet"):
-        found = sorted(file for file in path.iterdir() if file.suffix == suffix)
+        found = sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix == suffix and not file.name.startswith(CACHED)
+        )
+        splits = sorted({match[1] for file in found if (match := SPLIT.fullmatch(file.stem))})
+        if len(splits) > 1:
+            raise InvalidInput(
+                f"data.path: {path} holds the files of {len(splits)} splits ({', '.join(splits)}): "
+                "move or link those of one into a folder of its own, and name that"
+            )
         if found:
             return found
     raise InvalidInput(
         f"data.path: there are no .parquet or .arrow files in {path}: name the folder of one split"
     )
+
+
+def _saved(path: Path) -> list[Path]:
+    """The files that ``save_to_disk`` has listed; none if it has not written this folder.
+
+    Another tool's file of this name may hold anything.
+    """
+    try:
+        listed: Any = json.loads((path / STATE).read_bytes())["_data_files"]
+        return [path / Path(each["filename"]).name for each in listed]
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+        return []
 
 
 def _opened(file: Path) -> tuple[pa.Schema, list[_RowGroup] | list[_Mapped]]:
