@@ -15,6 +15,7 @@ from tests.unit.selfsup.data.test_decoding import encoded, photograph
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from vicreg_platform.specs import HuggingFaceData
 from vicreg_workers.selfsup.data.images import Images, unreadable
+from vicreg_workers.selfsup.data.layouts import huggingface
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
 
@@ -125,6 +126,30 @@ def test_each_file_must_have_the_columns(
     with pytest.raises(InvalidInput, match=f"{file.name}.* {text}") as caught:
         open_set(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_row_groups_are_held_up_to_a_bound_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "parquet", table())  # 3 row groups of 5, 5 and 2 images in each of 2 files
+    assert len(open_set(tmp_path)) == 24
+    assert caplog.records == []
+    bound = 2 * sum(map(len, JPEG[:5])) + 2000  # two row groups, with what Parquet adds
+    monkeypatch.setattr(huggingface, "HELD_BYTES", bound)
+    images = open_set(tmp_path)
+    (warning,) = caplog.messages
+    assert "6 row groups of " in warning
+    assert f"a process holds {bound / 1e6:.0f} MB" in warning
+    held = images._held  # type: ignore[attr-defined]
+    for number in [*range(24), 0]:
+        assert images.content(number) == JPEG[number]  # type: ignore[attr-defined]
+        assert len(held) == 1 or sum(column.nbytes for column in held.values()) <= bound
+    assert len(held) > 1
+    monkeypatch.setattr(huggingface, "HELD_BYTES", 1)
+    images = open_set(tmp_path)
+    for number in range(24):
+        assert images.content(number) == JPEG[number]  # type: ignore[attr-defined]
+        assert len(images._held) == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("ends", [".parquet", "-0123456789abcdef.parquet"])

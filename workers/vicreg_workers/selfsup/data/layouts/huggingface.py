@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from array import array
 from collections import OrderedDict
@@ -19,13 +20,19 @@ from vicreg_platform.specs import HuggingFaceData
 from vicreg_workers.selfsup.data.images import EncodedImages
 from vicreg_workers.selfsup.data.layouts.shard_index import MAX_CLASSES
 from vicreg_workers.selfsup.data.order import Groups
+from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import InvalidInput
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_LABEL = "label"
 LANES = 8
 """Row groups of Parquet files that are read side by side: a process holds them decoded."""
 HELD = 2 * LANES
 """Row groups that a process holds."""
+HELD_BYTES = 2**30
+"""And their images' bytes, decoded: a worker has about one loader for each CPU, and machines for
+training some 4 GiB of memory or more for each."""
 STATE = "state.json"
 """What ``save_to_disk`` writes beside the files of a data set; it lists them."""
 CACHED = "cache-"
@@ -53,7 +60,9 @@ class HuggingFace(EncodedImages):
         self._column = spec.image_column
         try:
             files = _files(path)
-            schemas, groups = zip(*map(_opened, files), strict=True)
+            schemas, groups = zip(
+                *(_opened(file, spec.image_column) for file in files), strict=True
+            )
             label = spec.label_column
             if label is None and DEFAULT_LABEL in schemas[0].names:
                 label = DEFAULT_LABEL
@@ -71,6 +80,7 @@ class HuggingFace(EncodedImages):
         if files[0].suffix == ".parquet":
             sizes = [group.rows for group in self._groups]
             self.groups = Groups(sizes, LANES, max(sizes))
+            self._warn_of_large_groups(path)
 
     def _set_labels(
         self, name: str | None, columns: list[pa.ChunkedArray], schema: pa.Schema
@@ -115,22 +125,43 @@ class HuggingFace(EncodedImages):
 
     def _images(self, number: int) -> pa.ChunkedArray:
         if number not in self._held:
-            self._held[number] = self._groups[number].column(self._column)
-            if len(self._held) > HELD:
+            group = self._groups[number]
+            room = HELD_BYTES - group.decoded_bytes
+            while self._held and (len(self._held) >= HELD or self._held_bytes() > room):
                 self._held.popitem(last=False)
+            self._held[number] = group.column(self._column)
         self._held.move_to_end(number)
         return self._held[number]
+
+    def _held_bytes(self) -> int:
+        return sum(self._groups[number].decoded_bytes for number in self._held)
+
+    def _warn_of_large_groups(self, path: Path) -> None:
+        largest = sorted(group.decoded_bytes for group in self._groups)[-LANES:]
+        if sum(largest) > HELD_BYTES and rank() == 0:
+            logger.warning(
+                "data: %d row groups of %s are read side by side and take up to %.0f MB, of which "
+                "a process holds %.0f MB: they will be decoded again and again; write the files "
+                "with smaller row groups (row_group_size of pyarrow's write_table), or save them "
+                "as Arrow files",
+                len(largest),
+                path,
+                sum(largest) / 1e6,
+                HELD_BYTES / 1e6,
+            )
 
 
 class _RowGroup:
     """Rows of a Parquet file that are stored together."""
 
-    def __init__(self, file: Path, number: int, rows: int, first: int) -> None:
+    def __init__(self, file: Path, number: int, rows: int, first: int, decoded_bytes: int) -> None:
         self.file = file
         self._number = number
         self.rows = rows
         self.first = first
         """The number in the file of its first row."""
+        self.decoded_bytes = decoded_bytes
+        """Of its images."""
 
     def column(self, name: str) -> pa.ChunkedArray:
         with pa.parquet.ParquetFile(self.file) as file:
@@ -141,6 +172,7 @@ class _Mapped:
     """The rows of an Arrow file, mapped into memory."""
 
     first = 0
+    decoded_bytes = 0  # the system takes back mapped memory when it needs it
 
     def __init__(self, file: Path, table: pa.Table) -> None:
         self.file = file
@@ -193,8 +225,8 @@ def _saved(path: Path) -> list[Path]:
         return []
 
 
-def _opened(file: Path) -> tuple[pa.Schema, list[_RowGroup] | list[_Mapped]]:
-    """What columns a file has, and its rows."""
+def _opened(file: Path, column: str) -> tuple[pa.Schema, list[_RowGroup] | list[_Mapped]]:
+    """What columns a file has, and its rows; ``column`` is that of the images."""
     if file.suffix != ".parquet":
         source = pa.memory_map(str(file))
         try:
@@ -204,8 +236,23 @@ def _opened(file: Path) -> tuple[pa.Schema, list[_RowGroup] | list[_Mapped]]:
         return table.schema, [_Mapped(file, table)]
     with pa.parquet.ParquetFile(file) as opened:
         schema, metadata = opened.schema_arrow, opened.metadata
-    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    return schema, [_RowGroup(file, n, count, sum(rows[:n])) for n, count in enumerate(rows)]
+    groups, first = [], 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        size = _decoded_bytes(group, column)
+        groups.append(_RowGroup(file, number, group.num_rows, first, size))
+        first += group.num_rows
+    return schema, groups
+
+
+def _decoded_bytes(group: pa.parquet.RowGroupMetaData, column: str) -> int:
+    """Of a column in a row group; a struct is stored as a column for each of its fields."""
+    parts = (group.column(number) for number in range(group.num_columns))
+    return sum(
+        part.total_uncompressed_size
+        for part in parts
+        if part.path_in_schema == column or part.path_in_schema.startswith(f"{column}.")
+    )
 
 
 def _check(schema: pa.Schema, file: Path, image: str, label: str | None) -> None:
