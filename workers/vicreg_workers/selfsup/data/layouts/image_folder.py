@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vicreg_platform.specs import ImageFolderData
-from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
+from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_folder, is_hidden
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
 from vicreg_workers.selfsup.data.layouts.listed_files import read_text
 from vicreg_workers.selfsup.data.layouts.names import Names
@@ -53,17 +53,35 @@ class ImageFolder(_Files):
         locate: finds a path under the data root.
 
     Raises:
-        InvalidInput: it holds no images, or a link leads out of the data root.
+        InvalidInput: it holds no images, a folder cannot be read, or a link leads out of the data
+            root.
     """
 
     several: Tensor | None = None
 
     def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
-        if not path.is_dir():
-            raise InvalidInput(f"data.path: {path} is not a folder")
         self._path = path
         self._inside = PurePosixPath(spec.path)
         self._locate = locate
+        try:
+            files = self._listed(spec)
+        except OSError as error:
+            raise InvalidInput(
+                f"data.path: {error.filename or path} cannot be read ({error.strerror}), and may "
+                "hold images: let the workers read it, or move it away"
+            ) from None
+        if not files:
+            where = "one sub-folder per class" if spec.classes == "folders" else "it"
+            raise InvalidInput(
+                f"data.path: there are no images in {path}: there must be some in {where}, with "
+                f"names that end in {', '.join(IMAGE_SUFFIXES)}"
+            )
+        super().__init__(spec, path, files)
+
+    def _listed(self, spec: ImageFolderData) -> list[str]:
+        """Paths in the folder of all images, in order; sets ``classes`` and ``labels``."""
+        if not self._path.is_dir():
+            raise InvalidInput(f"data.path: {self._path} is not a folder")
         by_class = {} if spec.classes == "none" else self._by_class()
         labels = array("i")
         if by_class:
@@ -79,21 +97,15 @@ class ImageFolder(_Files):
             self.classes = []
             files = self._images("")
             labels.extend([0] * len(files))
-        if not files:
-            where = "one sub-folder per class" if spec.classes == "folders" else "it"
-            raise InvalidInput(
-                f"data.path: there are no images in {path}: there must be some in {where}, with "
-                f"names that end in {', '.join(IMAGE_SUFFIXES)}"
-            )
         self.labels: Sequence[int] = labels
-        super().__init__(spec, path, files)
+        return files
 
     def _by_class(self) -> dict[str, list[str]]:
         """The images of each sub-folder that is a class; empty if none of them holds an image."""
         names = sorted(
             entry.name
             for entry in os.scandir(self._path)
-            if not is_hidden(entry.name) and entry.is_dir()
+            if not is_hidden(entry.name) and is_folder(entry)
         )
         found = {name: self._images(name) for name in names}
         return found if any(found.values()) else {}
@@ -126,7 +138,7 @@ class ImageFolder(_Files):
             for entry in os.scandir(self._path)
             if entry.name.lower().endswith(IMAGE_SUFFIXES)
             and not is_hidden(entry.name)
-            and entry.is_file()
+            and not is_folder(entry)
         ]
         if loose:
             logger.warning(
