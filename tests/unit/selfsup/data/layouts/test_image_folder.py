@@ -97,7 +97,7 @@ def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path) -> None
     for folder in folders:
         for other in folders:
             (folder / other.name).symlink_to(other)  # 12! paths and more
-    with pytest.raises(InvalidInput, match="links lead to .* by more than 100 paths"):
+    with pytest.raises(InvalidInput, match=r"links lead to .* by more than 100 paths"):
         open_set(tmp_path)
 
 
@@ -120,6 +120,33 @@ def test_a_link_to_itself_is_no_class(tmp_path: Path) -> None:
     make(tmp_path / "set", "cat/a.png")
     (tmp_path / "set" / "dog").symlink_to(tmp_path / "set" / "dog")
     assert open_set(tmp_path).classes == ["cat"]
+
+
+def open_labelled(root: Path, *rows: str) -> Images:
+    (root / "labels.csv").write_text("\n".join(["image,red", *rows]))
+    spec = ImageFolderData(source="image_folder", path="set", labels="labels.csv")
+    return open_images(spec, under(root))
+
+
+def test_images_that_a_table_has_no_labels_for_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path / "set", "a.png", "b.png", "deep/c.png", "d.png")
+    (tmp_path / "set" / "link.png").symlink_to("d.png")
+    every = [f"{tmp_path}/set/a.png,1", "./b.png,0", " deep/c.png ,1", "link.png,0"]
+    assert len(open_labelled(tmp_path, *every)) == 4
+    # What a link leads to is an image of the folder as well, and has its labels.
+    assert caplog.records == []
+    assert len(open_labelled(tmp_path, *every[:2])) == 2
+    (warning,) = caplog.messages
+    assert warning.startswith(f"data: 3 of the 5 images in {tmp_path}/set are left out, such as d.")
+    assert warning.endswith("labels.csv has labels for 2 images alone")
+
+
+def test_an_image_that_a_table_names_twice_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "set", "a.png", "b.png")
+    with pytest.raises(InvalidInput, match=r"labels\.csv names .*/set/a\.png twice"):
+        open_labelled(tmp_path, "a.png,1", "b.png,0", "./a.png,0")
 
 
 def test_names_in_any_encoding(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import csv
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -44,6 +46,58 @@ class _Files(EncodedImages):
         return os.path.join(self._root, self._files[index])
 
 
+class _Folder:
+    """A folder under the data root, whose images are to be listed.
+
+    Args:
+        spec: its path, relative to the data root.
+        path: the same, absolute.
+        locate: finds a path under the data root.
+    """
+
+    def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
+        self._path = path
+        self._inside = PurePosixPath(spec.path)
+        self._locate = locate
+
+    def images(self, folder: str = "") -> list[str]:
+        """Paths in it of all images below its sub-folder ``folder``, sorted.
+
+        Raises:
+            InvalidInput: a link leads out of the data root, or too many to one folder.
+            OSError: a folder cannot be read.
+        """
+        below = self._path / folder
+        if below.is_symlink():
+            self._check_link(str(below))
+        start = len(str(self._path)) + 1
+        try:
+            return sorted(file[start:] for file in image_files(str(below), self._check_link))
+        except ValueError as error:
+            raise InvalidInput(f"data.path: {error}") from None
+
+    def _check_link(self, link: str) -> None:
+        if not os.path.exists(link):
+            return  # it leads nowhere: an image that cannot be read
+        relative = os.path.relpath(link, self._path)
+        try:
+            self._locate(str(self._inside / relative))
+        except ValueError as error:
+            raise InvalidInput(f"data.path: the link {link}: {error}") from None
+
+
+@contextmanager
+def _all_readable(path: Path) -> Iterator[None]:
+    """While in it, a folder in ``path`` that cannot be read is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInput(
+            f"data.path: {error.filename or path} cannot be read ({error.strerror}), and may hold "
+            "images: let the workers read it, or move it away"
+        ) from None
+
+
 class ImageFolder(_Files):
     """A folder of images, ordered by class and name.
 
@@ -61,15 +115,9 @@ class ImageFolder(_Files):
 
     def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
         self._path = path
-        self._inside = PurePosixPath(spec.path)
-        self._locate = locate
-        try:
+        self._folder = _Folder(spec, path, locate)
+        with _all_readable(path):
             files = self._listed(spec)
-        except OSError as error:
-            raise InvalidInput(
-                f"data.path: {error.filename or path} cannot be read ({error.strerror}), and may "
-                "hold images: let the workers read it, or move it away"
-            ) from None
         if not files:
             where = "one sub-folder per class" if spec.classes == "folders" else "it"
             raise InvalidInput(
@@ -95,7 +143,7 @@ class ImageFolder(_Files):
             files = []
         else:
             self.classes = []
-            files = self._images("")
+            files = self._folder.images()
             labels.extend([0] * len(files))
         self.labels: Sequence[int] = labels
         return files
@@ -107,28 +155,8 @@ class ImageFolder(_Files):
             for entry in os.scandir(self._path)
             if not is_hidden(entry.name) and is_folder(entry)
         )
-        found = {name: self._images(name) for name in names}
+        found = {name: self._folder.images(name) for name in names}
         return found if any(found.values()) else {}
-
-    def _images(self, folder: str) -> list[str]:
-        """Paths in the folder of all images below ``folder``, sorted."""
-        below = self._path / folder
-        if below.is_symlink():
-            self._check_link(str(below))
-        start = len(str(self._path)) + 1
-        try:
-            return sorted(file[start:] for file in image_files(str(below), self._check_link))
-        except ValueError as error:
-            raise InvalidInput(f"data.path: {error}") from None
-
-    def _check_link(self, link: str) -> None:
-        if not os.path.exists(link):
-            return  # it leads nowhere: an image that cannot be read
-        relative = os.path.relpath(link, self._path)
-        try:
-            self._locate(str(self._inside / relative))
-        except ValueError as error:
-            raise InvalidInput(f"data.path: the link {link}: {error}") from None
 
     def _warn_of_oddities(self) -> None:
         if rank() != 0:
@@ -171,7 +199,8 @@ class LabelledFolder(_Files):
         locate: finds a path under the data root.
 
     Raises:
-        InvalidInput: the table is malformed, or names an image that is not there.
+        InvalidInput: the table is malformed, or names an image twice or one that is not there; a
+            folder cannot be read, or a link leads out of the data root.
     """
 
     def __init__(self, spec: ImageFolderData, path: Path, table: Path, locate: Locate) -> None:
@@ -200,6 +229,27 @@ class LabelledFolder(_Files):
         outside = next((each for each in files if not each.is_relative_to(path)), None)
         if outside is not None:
             raise InvalidInput(f"data.labels: {outside} is outside the folder {path}")
+        twice = next((file for file, count in Counter(files).items() if count > 1), None)
+        if twice is not None:
+            raise InvalidInput(f"data.labels: {table} names {twice} twice: keep one of its lines")
+        with _all_readable(path):
+            found = _Folder(spec, path, locate).images()
+        # A table may name a link, or what it leads to.
+        listed = {str(file) for file in files} | {
+            os.path.normpath(path / row[0].strip()) for row in rows
+        }
+        without = [file for file in found if os.path.join(path, file) not in listed]
+        if without and rank() == 0:
+            logger.warning(
+                "data: %d of the %d images in %s are left out, such as %s: %s has labels for %d "
+                "images alone",
+                len(without),
+                len(found),
+                path,
+                without[0],
+                table,
+                len(files),
+            )
         self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
         self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
         super().__init__(spec, path, (str(file.relative_to(path)) for file in files))
