@@ -1,6 +1,7 @@
 """Images are opened as the spec says, and unreadable ones do not stop a run."""
 
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from tests.unit.selfsup.data.test_shared_memory import Usage
 from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
@@ -355,6 +357,32 @@ def test_an_image_that_can_be_read_later_is_still_replaced(
     assert held is not None
     _, sources, broken = held
     assert (sources, broken) == ([0, 1, 3, 3, 4, 5, 6, 7], frozenset({2}))
+
+
+@pytest.mark.parametrize(("free", "loaded"), [(2**30, True), (2 * 8 * 432 - 1, False)])
+def test_loaders_of_images_to_be_held_fit_into_the_shared_memory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    loaded: bool,
+) -> None:
+    """The system kills a loader that finds none left. Half of what is free may be used."""
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), under(tmp_path))
+    read, here = images.read, []
+
+    def noted(index: int) -> Image.Image:
+        here.append(index)  # a loader has a list of its own
+        return read(index)
+
+    monkeypatch.setattr(images, "read", noted)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, free))
+    held = _hold(images, (12, 12), loaders=1)
+    assert held is not None
+    assert held[0][7].permute(1, 0, 2).tolist() == np.array(read(7)).transpose(2, 0, 1).tolist()
+    assert here == ([] if loaded else list(range(8)))
+    assert ("or set data.hold to never" in caplog.text) == (not loaded)
 
 
 @pytest.mark.parametrize(("hold", "held"), [("auto", True), ("never", False), (8 * 432, False)])

@@ -188,10 +188,13 @@ def _hold(
     pixels = torch.empty(len(images), height, 3, width, dtype=torch.uint8)
     sources = list(range(len(images)))
     broken: list[int] = []
+    block_bytes = pixels[:BLOCK].nbytes
+    ahead = in_flight(loaders, block_bytes, otherwise="set data.hold to never")
     loader: DataLoader[tuple[Tensor, list[int]] | None] = DataLoader(
         _Decoded(images, shape),
         batch_size=None,
-        num_workers=loaders,
+        num_workers=ahead.loaders,
+        prefetch_factor=ahead.batches,
         generator=torch.Generator().manual_seed(0),
     )
     for block, decoded in enumerate(loader):

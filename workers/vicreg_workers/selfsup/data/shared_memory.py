@@ -33,7 +33,7 @@ HERE = InFlight(0, None)
 """The process that uses the batches makes them."""
 
 
-def in_flight(loaders: int, batch_bytes: int) -> InFlight:
+def in_flight(loaders: int, batch_bytes: int, otherwise: str = "lower the batch size") -> InFlight:
     """As many loaders, and batches of each, as the shared memory has room for.
 
     A loader that finds none left is killed by the system (``SIGBUS``), and the training with it.
@@ -42,6 +42,7 @@ def in_flight(loaders: int, batch_bytes: int) -> InFlight:
     Args:
         loaders: processes that may be used.
         batch_bytes: size of the largest batch.
+        otherwise: what helps beside more shared memory, for people.
     """
     size = max(1, batch_bytes)
     wanted = min(MOST, max(FEWEST, AHEAD_BYTES // size))
@@ -54,12 +55,13 @@ def in_flight(loaders: int, batch_bytes: int) -> InFlight:
     if room < loaders * size:
         logger.warning(
             "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for a batch; "
-            "give the container more shared memory (docker: --shm-size), or lower the batch size",
+            "give the container more shared memory (docker: --shm-size), or %s",
             room // size,
             loaders,
             FOLDER,
             free / 1e6,
             size / 1e6,
+            otherwise,
         )
     used = min(loaders, room // size)
     return InFlight(used, min(wanted, room // (used * size))) if used else HERE
