@@ -20,7 +20,7 @@ from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
 from vicreg_platform.specs.data import Hold
-from vicreg_workers.selfsup.data import memory
+from vicreg_workers.selfsup.data import crops, memory
 from vicreg_workers.selfsup.data.crops import _hold, open_crops
 from vicreg_workers.selfsup.data.decoding import Picture
 from vicreg_workers.selfsup.data.evaluation_batches import plain_batches
@@ -393,6 +393,19 @@ def test_images_are_held_within_a_bound(tmp_path: Path, hold: Hold, held: bool) 
     # Eight images of 12 by 12 pixels.
     assert open_crops(images, SPEC, *place, "bicubic", hold).held_bytes == (8 * 432 if held else 0)
     assert open_crops(images, SPEC, *place, "bicubic", 8 * 432 + 1).held_bytes == 8 * 432
+
+
+@pytest.mark.parametrize("hold", ["auto", 2**40])
+def test_images_are_never_held_beyond_half_of_the_memory_of_all_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
+) -> None:
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), under(tmp_path))
+    place = (torch.device("cpu"), 0, 4 * 2 * 3 * 16**2)
+    monkeypatch.setattr(crops, "memory_limit", lambda: 2 * 2 * (8 * 432 + 1))
+    for workers, held in (("2", 8 * 432), ("3", 0)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", workers)
+        assert open_crops(images, SPEC, *place, "bicubic", hold).held_bytes == held
 
 
 @pytest.mark.parametrize(

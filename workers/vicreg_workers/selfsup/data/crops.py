@@ -141,10 +141,10 @@ def _common_shape(images: Images) -> tuple[int, int] | None:
 
 def _room(device: torch.device, hold: Hold) -> float:
     """Bytes that decoded images may take."""
-    if isinstance(hold, int):
-        return hold
     # By total memory, not by what is free now: a run that resumes must choose the same way.
     host = memory_limit() * HOST_SHARE / processes_on_node()
+    if isinstance(hold, int):
+        return min(hold, host)
     if device.type == "cuda":
         return min(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE, host)
     return min(MAIN_MEMORY, host)
