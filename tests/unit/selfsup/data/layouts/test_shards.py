@@ -169,16 +169,20 @@ def test_a_set_without_shards_is_refused(tmp_path: Path, pattern: str) -> None:
         open_set(tmp_path, pattern)
 
 
-@pytest.mark.parametrize("how", ["replaced", "gone", "cut off"])
+@pytest.mark.parametrize("how", ["replaced", "gone", "cut off", "overwritten"])
 def test_a_shard_that_changes_during_training_loses_its_images_alone(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path)
-    images = open_set(tmp_path)
     shard = tmp_path / "set" / "train-001.tar"
+    os.utime(shard, (0, 0))  # written long ago
+    images = open_set(tmp_path)
     if how == "cut off":
         images.read(4)  # it is open
         os.truncate(shard, 100)
+    elif how == "overwritten":
+        images.read(4)
+        shard.write_bytes((tmp_path / "set" / "train-002.tar").read_bytes())
     else:
         shard.unlink()
         if how == "replaced":
