@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -51,16 +52,20 @@ def in_flight(loaders: int, batch_bytes: int, otherwise: str = "lower the batch 
     if not FOLDER.is_dir():
         return InFlight(loaders, wanted)
     free = shutil.disk_usage(FOLDER).free
-    room = int(free * SHARE / processes_on_node())
+    workers = processes_on_node()
+    room = int(free * SHARE / workers)
     if room < loaders * size:
         logger.warning(
             "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for a batch; "
-            "give the container more shared memory (docker: --shm-size), or %s",
+            "give the container shared memory for all loaders of all its %d workers (docker: "
+            "--shm-size %dm), or %s",
             room // size,
             loaders,
             FOLDER,
             free / 1e6,
             size / 1e6,
+            workers,
+            math.ceil(workers * loaders * wanted * size / SHARE / 2**20),
             otherwise,
         )
     used = min(loaders, room // size)
