@@ -8,6 +8,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -214,6 +215,35 @@ def test_an_index_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     keep.write(name, b"damaged")
     assert len(open_set(tmp_path, keep=keep)) == 9
     assert ShardIndex.from_bytes(keep.read(name)).keys[8] == "new"
+
+
+def test_what_is_wrong_with_a_shard_is_said_by_each_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    shard = tmp_path / "set" / "train-001.tar"
+    os.truncate(shard, shard.read_bytes().index(JPEG[6]) + 100)
+    keep = Folder.of_job(str(tmp_path / "storage"), "indexes")
+    assert len(open_set(tmp_path, keep=keep)) == 10
+    first = caplog.messages
+    assert any("train-001.tar is damaged or cut off: only the 2 images" in each for each in first)
+    caplog.clear()
+    monkeypatch.setattr(shards_module, "make_index", None)  # not called
+    assert len(open_set(tmp_path, keep=keep)) == 10
+    assert caplog.messages == first
+
+
+def test_an_index_that_an_earlier_version_has_kept_is_read(tmp_path: Path) -> None:
+    make(tmp_path)
+    keep = Folder.of_job(str(tmp_path / "storage"), "indexes")
+    open_set(tmp_path, keep=keep)
+    (name,) = keep.names()
+    with np.load(io.BytesIO(keep.read(name))) as file:
+        earlier = {part: file[part] for part in file if part != "problems"}
+    content = io.BytesIO()
+    np.savez(content, **earlier)
+    index = ShardIndex.from_bytes(content.getvalue())
+    assert (index.keys[8], list(index.problems)) == ("0008", [])
 
 
 def test_a_storage_that_is_full_costs_the_index_and_no_more(

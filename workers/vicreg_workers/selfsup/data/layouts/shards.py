@@ -73,6 +73,9 @@ class Shards(EncodedImages):
         super().__init__(spec.exif)
         self._files = RemoteFiles(spec.shards) if spec.remote else _LocalFiles(spec.shards, locate)
         self._index = _indexed(self._files, keep, loaders)
+        if rank() == 0:
+            for problem in self._index.problems:
+                logger.warning("data: %s", problem)
         count = len(self._index.offsets)
         if not count:
             raise InvalidInput(f"data.shards: there are no images in {spec.shards}")
