@@ -376,6 +376,20 @@ def test_a_cache_that_others_can_write_is_not_used(
     assert list((tmp_path / "cache").glob("*/*.block")) == []
 
 
+def test_without_a_cache_the_bytes_of_an_image_are_asked_for_alone(
+    bucket: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "BLOCK", 2**20)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    images = open_remote(bucket)
+    proxy.asked.clear()
+    assert images.content(3) == JPEG[3]  # type: ignore[attr-defined]
+    (asked,) = proxy.asked
+    first, last = asked.rpartition("bytes=")[2].split("-")
+    assert int(last) - int(first) + 1 == len(JPEG[3])
+
+
 def test_a_bound_that_is_no_number_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VICREG_CACHE_BYTES", "20GB")
     with pytest.raises(InvalidInput, match="VICREG_CACHE_BYTES is '20GB': it must be a number"):

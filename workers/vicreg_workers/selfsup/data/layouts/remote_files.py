@@ -103,7 +103,12 @@ class RemoteFiles:
             start = number * BLOCK
             part = slice(max(0, offset - start), min(BLOCK, offset + size - start))
             held = self._cache.read(*_key(shard, number), part)
-            parts.append(self._fetched(shard, number)[part] if held is None else held)
+            if held is None and self._cache.writes():
+                held = self._fetched(shard, number)[part]
+            if held is None:
+                # A whole block would be thrown away.
+                held = self._asked(shard, start + part.start, start + part.stop)
+            parts.append(held)
         return b"".join(parts)
 
     def will_read(self, places: Sequence[tuple[Shard, int, int]]) -> None:
@@ -145,16 +150,20 @@ class RemoteFiles:
             held = self._cache.read(folder, name, slice(0, stop - start))
             if held is not None:
                 return held
-            try:
-                content: bytes = self._patiently(
-                    lambda: self._unchanged(shard).cat_file(shard.name, start=start, end=stop),
-                    until,
-                )
-            except InvalidInput as error:
-                raise OSError(str(error)) from None
-            if len(content) != stop - start:
-                raise OSError(f"{shard.name} has been cut off since the training began")
+            content = self._asked(shard, start, stop, until)
             self._cache.write(folder, name, content)
+        return content
+
+    def _asked(self, shard: Shard, start: int, stop: int, until: float | None = None) -> bytes:
+        """These bytes of a shard, from the store."""
+        try:
+            content: bytes = self._patiently(
+                lambda: self._unchanged(shard).cat_file(shard.name, start=start, end=stop), until
+            )
+        except InvalidInput as error:
+            raise OSError(str(error)) from None
+        if len(content) != stop - start:
+            raise OSError(f"{shard.name} has been cut off since the training began")
         return content
 
     def _unchanged(self, shard: Shard) -> Any:
