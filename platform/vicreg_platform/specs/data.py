@@ -176,7 +176,7 @@ class HuggingFaceData(_Encoded):
 
     source: Literal["huggingface"]
     path: RelativePath
-    """The folder of the files, or one file; relative to the data root."""
+    """The folder of the files of one split, or one file; relative to the data root."""
     image_column: ColumnName = "image"
     """It holds encoded images, or structs with the field ``bytes``."""
     label_column: ColumnName | None = None
