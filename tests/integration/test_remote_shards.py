@@ -6,11 +6,15 @@ import http.server
 import itertools
 import os
 import shutil
+import signal
+import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import boto3  # type: ignore[import-untyped]
 import fsspec
@@ -22,6 +26,7 @@ from gcp_storage_emulator.server import create_server
 from tests.integration.conftest import wait_until
 from tests.object_store import CREDENTIALS, object_store_server
 from tests.unit.selfsup.data.layouts.test_shards import JPEG, make, write
+from tests.unit.selfsup.data.test_shared_memory import Usage
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from tests.unit.selfsup.processes import Gloo
 from tests.unit.selfsup.test_train import Recorder, spec_for, train
@@ -172,6 +177,37 @@ def test_images_are_read_from_google_cloud_storage(
         fsspec.get_filesystem_class("gs").clear_instance_cache()
 
 
+def test_google_cloud_storage_that_never_answers_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(_: float) -> None:
+        """gcsfs asks six times, and waits up to 16 s between two."""
+
+    monkeypatch.setattr("gcsfs.retry.asyncio", SimpleNamespace(sleep=at_once))
+    monkeypatch.setenv("VICREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
+    monkeypatch.setattr(remote_files, "ANSWER", 0.2)
+    monkeypatch.setattr(remote_files, "PATIENCE", 0.0)
+    refusals: list[Unreachable] = []
+
+    def read() -> None:
+        try:
+            open_remote("gs://bucket/set/train-000.tar")
+        except Unreachable as error:
+            refusals.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
+        # A daemon: one that waits for ever fails this test and no more.
+        reading = threading.Thread(target=read, daemon=True)
+        reading.start()
+        reading.join(30)
+        fsspec.get_filesystem_class("gs").clear_instance_cache()
+    (refusal,) = refusals
+    assert "the store does not answer" in str(refusal)
+
+
 def test_a_block_is_fetched_once_by_all_processes(bucket: str, proxy: Proxy) -> None:
     images = open_remote(bucket)
     proxy.asked.clear()
@@ -275,6 +311,35 @@ def test_a_fork_keeps_no_lock_of_its_parent(tmp_path: Path, proxy: Proxy) -> Non
     os.waitpid(child, 0)
 
 
+def test_a_fork_writes_into_the_cache_while_a_thread_of_its_parent_makes_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock that the thread has is not the fork's."""
+    monkeypatch.setenv("VICREG_CACHE", str(tmp_path / "cache"))
+    cache, counting, forked = BlockCache(), threading.Event(), threading.Event()
+
+    def usage(folder: Path) -> Any:
+        if threading.current_thread() is making_room:
+            counting.set()
+            forked.wait()
+        return Usage(0, 0, 2**20)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    making_room = threading.Thread(target=cache.write, args=("folder", "parents", b"block"))
+    making_room.start()
+    counting.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(10)  # ends it if it waits for the lock
+        cache.write("folder", "its.block", b"block")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    forked.set()
+    making_room.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert cache.holds("folder", "its.block")
+
+
 def test_a_block_that_a_crash_cut_off_is_fetched_again(bucket: str, tmp_path: Path) -> None:
     images = open_remote(bucket)
     assert images.content(0) == JPEG[0]  # type: ignore[attr-defined]
@@ -309,6 +374,20 @@ def test_a_cache_that_others_can_write_is_not_used(
     assert images.content(3) == JPEG[3]  # type: ignore[attr-defined]
     assert "is not used (others may write into it)" in caplog.text
     assert list((tmp_path / "cache").glob("*/*.block")) == []
+
+
+def test_without_a_cache_the_bytes_of_an_image_are_asked_for_alone(
+    bucket: str, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "BLOCK", 2**20)
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache").chmod(0o777)
+    images = open_remote(bucket)
+    proxy.asked.clear()
+    assert images.content(3) == JPEG[3]  # type: ignore[attr-defined]
+    (asked,) = proxy.asked
+    first, last = asked.rpartition("bytes=")[2].split("-")
+    assert int(last) - int(first) + 1 == len(JPEG[3])
 
 
 def test_a_bound_that_is_no_number_is_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

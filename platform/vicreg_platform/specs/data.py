@@ -92,9 +92,9 @@ class _Share(SpecModel):
 
 class _Images(_Share):
     hold: Hold = "auto"
-    """Images of one size are decoded once and held in memory, if they take no more bytes than this.
-    ``auto``: a quarter of a GPU's memory, and not more than half of the container's for all its
-    workers; on CPUs, 2 GiB. ``never``: they are read when needed."""
+    """Images of one size are decoded once and held in memory, by each worker, if they take no more
+    bytes than this, and no more than half of the container's memory for all its workers.
+    ``auto``: a quarter of a GPU's memory; on CPUs, 2 GiB. ``never``: they are read when needed."""
 
 
 class DigitsData(_Images):
@@ -176,7 +176,7 @@ class HuggingFaceData(_Encoded):
 
     source: Literal["huggingface"]
     path: RelativePath
-    """The folder of the files, or one file; relative to the data root."""
+    """The folder of the files of one split, or one file; relative to the data root."""
     image_column: ColumnName = "image"
     """It holds encoded images, or structs with the field ``bytes``."""
     label_column: ColumnName | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -9,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _NOT_IMAGES = ("__MACOSX",)
 """Folders that archives made on a Mac hold beside the images."""
+_NOTHING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors that say that there is nothing: removed meanwhile, or a loop of links."""
 MAX_PATHS = 100
 """By which one folder may be reached. Folders that all link to each other have very many."""
 
@@ -29,6 +32,7 @@ def image_files(folder: str, links: Callable[[str], None] | None = None) -> Iter
         links: called with each symbolic link before it is followed; may raise.
 
     Raises:
+        OSError: a folder cannot be read, or a link not followed: images may be missing.
         ValueError: links lead to one folder by more than ``MAX_PATHS`` paths.
     """
     yield from _walk(folder, frozenset(), Counter(), links or (lambda link: None))
@@ -43,8 +47,10 @@ def _walk(
     try:
         status = os.stat(folder)
         entries = list(os.scandir(folder))
-    except OSError:
-        return  # removed meanwhile, not ours to read, or a loop of links
+    except OSError as error:
+        if error.errno in _NOTHING:
+            return
+        raise
     identity = (status.st_dev, status.st_ino)
     if identity in containing:
         return
@@ -58,7 +64,7 @@ def _walk(
         if is_hidden(entry.name):
             continue
         is_image = entry.name.lower().endswith(IMAGE_SUFFIXES)
-        folder_below = _is_folder(entry)
+        folder_below = is_folder(entry)
         if entry.is_symlink() and (is_image or folder_below):
             links(entry.path)
         if folder_below:
@@ -70,7 +76,8 @@ def _walk(
 def any_image(folders: Iterable[str]) -> bool:
     """Whether an image is in one of the folders or their sub-folders, as ``image_files`` has it.
 
-    Each folder is looked into once, by however many links it can be reached.
+    Each folder is looked into once, by however many links it can be reached. What cannot be read
+    is passed over.
     """
     ahead, seen = list(folders), set()
     while ahead:
@@ -87,15 +94,26 @@ def any_image(folders: Iterable[str]) -> bool:
         for entry in entries:
             if is_hidden(entry.name):
                 continue
-            if _is_folder(entry):
+            try:
+                below = is_folder(entry)
+            except OSError:
+                continue
+            if below:
                 ahead.append(entry.path)
             elif entry.name.lower().endswith(IMAGE_SUFFIXES):
                 return True
     return False
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or a link to one.
+
+    Raises:
+        OSError: it cannot be told.
+    """
     try:
         return entry.is_dir()
-    except OSError:  # a loop of links
-        return False
+    except OSError as error:
+        if error.errno in _NOTHING:
+            return False
+        raise

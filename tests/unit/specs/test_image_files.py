@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from vicreg_platform.data_root import holds_image
 from vicreg_platform.specs.image_files import image_files
@@ -13,6 +17,18 @@ def make(root: Path, *names: str) -> None:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, folder: Path, number: int) -> None:
+    """Have the system answer an error when it is asked what is in a folder."""
+    scandir = os.scandir
+
+    def ask(path: str | Path) -> Any:
+        if str(path) == str(folder):
+            raise OSError(number, os.strerror(number), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", ask)
 
 
 def found(root: Path) -> list[str]:
@@ -58,3 +74,23 @@ def test_folders_that_all_link_to_each_other_are_looked_into_once(tmp_path: Path
     assert not holds_image(tmp_path, in_classes=False)
     make(folders[-1], "deep/a.jpg")
     assert holds_image(tmp_path, in_classes=True)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EACCES])
+def test_a_folder_that_cannot_be_read_is_no_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    make(tmp_path, "class/a.jpg", "class/deep/b.jpg")
+    failing(monkeypatch, tmp_path / "class/deep", number)
+    with pytest.raises(OSError, match="deep") as caught:
+        found(tmp_path)
+    assert caught.value.errno == number
+    assert holds_image(tmp_path, in_classes=True)
+
+
+def test_a_folder_that_is_removed_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "class/a.jpg", "class/deep/b.jpg")
+    failing(monkeypatch, tmp_path / "class/deep", errno.ENOENT)
+    assert found(tmp_path) == ["class/a.jpg"]

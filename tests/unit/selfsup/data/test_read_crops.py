@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from tests.unit.selfsup.data.test_sources import under
 from vicreg_platform.specs import Augmentation, ImageFolderData
 from vicreg_platform.specs.data import Hold, Interpolation
 from vicreg_workers.selfsup.data.crops import open_crops
+from vicreg_workers.selfsup.data.decoding import Picture
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.random_parameters import draw_crops, draw_flips, generator_for
 from vicreg_workers.selfsup.data.read_crops import ReadCrops
@@ -143,6 +146,33 @@ def test_an_image_that_breaks_while_decoded_is_replaced(images: Images, tmp_path
     assert sorted(made.skipped) == [2, 4]
     sound = crops(images, STEP._replace(indices=[0, 1, 3, 3, 5, 5]))
     assert all(torch.equal(a, b) for a, b in zip(made.views, sound.views, strict=True))
+
+
+class Watched(Picture):
+    """A picture that counts how many have been decoded and are still there."""
+
+    decoded: ClassVar[weakref.WeakSet[Watched]] = weakref.WeakSet()
+    most = 0
+
+    def pixels(self, shrink: float = 1.0) -> Tensor:
+        """See ``Picture.pixels``."""
+        self.decoded.add(self)
+        Watched.most = max(Watched.most, len(self.decoded))
+        return super().pixels(shrink)
+
+
+def test_one_picture_of_a_step_is_decoded_at_a_time(
+    images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PNG of 12 megapixels keeps 36 MB: a step of 256 of them would fill the memory."""
+    alone = crops(images, STEP)
+    content = images.content  # type: ignore[attr-defined]
+    monkeypatch.setattr(images, "open", lambda index: Watched(content(index)))
+    watched = crops(images, STEP)
+    assert Watched.most == 1
+    assert watched.indices == alone.indices
+    assert torch.equal(watched.boxes, alone.boxes)
+    assert all(torch.equal(a, b) for a, b in zip(watched.views, alone.views, strict=True))
 
 
 def ramps(folder: Path, sizes: list[tuple[int, int]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -43,6 +44,19 @@ def test_with_little_room_each_loader_has_one_batch_before_there_are_fewer(
         "3 of 8 loaders are used: /dev/shm has 2147 MB free, and each needs 307 MB" in caplog.text
     )
     assert in_flight(8, room + 1) == in_flight(0, MB) == HERE
+
+
+def test_what_the_warning_says_is_enough_for_all_loaders_of_all_workers(
+    room: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert in_flight(8, room // 10) == InFlight(2, 1)
+    (warning,) = caplog.messages
+    said = re.search(r"of all its 4 workers \(docker: --shm-size (\d+)m\)", warning)
+    assert said is not None
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, int(said[1]) * MB))
+    assert in_flight(8, room // 10) == InFlight(8, 2)
+    assert len(caplog.messages) == 1
 
 
 @pytest.mark.parametrize("loaders", [1, 3, 8])

@@ -1,6 +1,7 @@
 """Images are opened as the spec says, and unreadable ones do not stop a run."""
 
 import os
+import shutil
 import tracemalloc
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +15,12 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
+from tests.unit.selfsup.data.test_shared_memory import Usage
 from tests.unit.selfsup.processes import Gloo
 from vicreg_platform.data_root import resolve_inside
 from vicreg_platform.specs import Augmentation, DigitsData, ImageFolderData, TorchvisionData
 from vicreg_platform.specs.data import Hold
-from vicreg_workers.selfsup.data import memory
+from vicreg_workers.selfsup.data import crops, memory
 from vicreg_workers.selfsup.data.crops import _hold, open_crops
 from vicreg_workers.selfsup.data.decoding import Picture
 from vicreg_workers.selfsup.data.evaluation_batches import plain_batches
@@ -357,6 +359,32 @@ def test_an_image_that_can_be_read_later_is_still_replaced(
     assert (sources, broken) == ([0, 1, 3, 3, 4, 5, 6, 7], frozenset({2}))
 
 
+@pytest.mark.parametrize(("free", "loaded"), [(2**30, True), (2 * 8 * 432 - 1, False)])
+def test_loaders_of_images_to_be_held_fit_into_the_shared_memory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    free: int,
+    loaded: bool,
+) -> None:
+    """The system kills a loader that finds none left. Half of what is free may be used."""
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), under(tmp_path))
+    read, here = images.read, []
+
+    def noted(index: int) -> Image.Image:
+        here.append(index)  # a loader has a list of its own
+        return read(index)
+
+    monkeypatch.setattr(images, "read", noted)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, free))
+    held = _hold(images, (12, 12), loaders=1)
+    assert held is not None
+    assert held[0][7].permute(1, 0, 2).tolist() == np.array(read(7)).transpose(2, 0, 1).tolist()
+    assert here == ([] if loaded else list(range(8)))
+    assert ("or set data.hold to never" in caplog.text) == (not loaded)
+
+
 @pytest.mark.parametrize(("hold", "held"), [("auto", True), ("never", False), (8 * 432, False)])
 def test_images_are_held_within_a_bound(tmp_path: Path, hold: Hold, held: bool) -> None:
     make_folder(tmp_path / "set")
@@ -365,6 +393,19 @@ def test_images_are_held_within_a_bound(tmp_path: Path, hold: Hold, held: bool) 
     # Eight images of 12 by 12 pixels.
     assert open_crops(images, SPEC, *place, "bicubic", hold).held_bytes == (8 * 432 if held else 0)
     assert open_crops(images, SPEC, *place, "bicubic", 8 * 432 + 1).held_bytes == 8 * 432
+
+
+@pytest.mark.parametrize("hold", ["auto", 2**40])
+def test_images_are_never_held_beyond_half_of_the_memory_of_all_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hold: Hold
+) -> None:
+    make_folder(tmp_path / "set")
+    images = open_images(folder_spec("set"), under(tmp_path))
+    place = (torch.device("cpu"), 0, 4 * 2 * 3 * 16**2)
+    monkeypatch.setattr(crops, "memory_limit", lambda: 2 * 2 * (8 * 432 + 1))
+    for workers, held in (("2", 8 * 432), ("3", 0)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", workers)
+        assert open_crops(images, SPEC, *place, "bicubic", hold).held_bytes == held
 
 
 @pytest.mark.parametrize(

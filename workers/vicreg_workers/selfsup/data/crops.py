@@ -141,10 +141,10 @@ def _common_shape(images: Images) -> tuple[int, int] | None:
 
 def _room(device: torch.device, hold: Hold) -> float:
     """Bytes that decoded images may take."""
-    if isinstance(hold, int):
-        return hold
     # By total memory, not by what is free now: a run that resumes must choose the same way.
     host = memory_limit() * HOST_SHARE / processes_on_node()
+    if isinstance(hold, int):
+        return min(hold, host)
     if device.type == "cuda":
         return min(torch.cuda.get_device_properties(device).total_memory * GPU_SHARE, host)
     return min(MAIN_MEMORY, host)
@@ -188,10 +188,13 @@ def _hold(
     pixels = torch.empty(len(images), height, 3, width, dtype=torch.uint8)
     sources = list(range(len(images)))
     broken: list[int] = []
+    block_bytes = pixels[:BLOCK].nbytes
+    ahead = in_flight(loaders, block_bytes, otherwise="set data.hold to never")
     loader: DataLoader[tuple[Tensor, list[int]] | None] = DataLoader(
         _Decoded(images, shape),
         batch_size=None,
-        num_workers=loaders,
+        num_workers=ahead.loaders,
+        prefetch_factor=ahead.batches,
         generator=torch.Generator().manual_seed(0),
     )
     for block, decoded in enumerate(loader):

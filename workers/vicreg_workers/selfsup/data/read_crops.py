@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
@@ -139,11 +140,15 @@ class _TorchCrops(Dataset[Made]):
             draws.append(drawn.rows(chosen.first, count))
             flips.append(draw_flips(self._spec, chosen.total, generator)[chosen.first :][:count])
         views = tuple(_empty(count, side) for side in chosen.sides)
-        opened = [read_or_next(self._images, index, self._images.open) for index in chosen.indices]
+        opened = deque(
+            read_or_next(self._images, index, self._images.open) for index in chosen.indices
+        )
         boxes = _boxes(draws, [picture for picture, _, _ in opened])
         used: list[int] = []
         unreadable: list[int] = []
-        for place, (picture, index, skipped) in enumerate(opened):
+        for place in range(count):
+            # Let go of one by one: a picture keeps its pixels once they are decoded.
+            picture, index, skipped = opened.popleft()
             unreadable += skipped
             targets = [view[place] for view in views]
             try:

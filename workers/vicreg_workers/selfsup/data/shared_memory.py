@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +34,7 @@ HERE = InFlight(0, None)
 """The process that uses the batches makes them."""
 
 
-def in_flight(loaders: int, batch_bytes: int) -> InFlight:
+def in_flight(loaders: int, batch_bytes: int, otherwise: str = "lower the batch size") -> InFlight:
     """As many loaders, and batches of each, as the shared memory has room for.
 
     A loader that finds none left is killed by the system (``SIGBUS``), and the training with it.
@@ -42,6 +43,7 @@ def in_flight(loaders: int, batch_bytes: int) -> InFlight:
     Args:
         loaders: processes that may be used.
         batch_bytes: size of the largest batch.
+        otherwise: what helps beside more shared memory, for people.
     """
     size = max(1, batch_bytes)
     wanted = min(MOST, max(FEWEST, AHEAD_BYTES // size))
@@ -50,16 +52,21 @@ def in_flight(loaders: int, batch_bytes: int) -> InFlight:
     if not FOLDER.is_dir():
         return InFlight(loaders, wanted)
     free = shutil.disk_usage(FOLDER).free
-    room = int(free * SHARE / processes_on_node())
+    workers = processes_on_node()
+    room = int(free * SHARE / workers)
     if room < loaders * size:
         logger.warning(
             "%d of %d loaders are used: %s has %.0f MB free, and each needs %.0f MB for a batch; "
-            "give the container more shared memory (docker: --shm-size), or lower the batch size",
+            "give the container shared memory for all loaders of all its %d workers (docker: "
+            "--shm-size %dm), or %s",
             room // size,
             loaders,
             FOLDER,
             free / 1e6,
             size / 1e6,
+            workers,
+            math.ceil(workers * loaders * wanted * size / SHARE / 2**20),
+            otherwise,
         )
     used = min(loaders, room // size)
     return InFlight(used, min(wanted, room // (used * size))) if used else HERE

@@ -15,6 +15,7 @@ from tests.unit.selfsup.data.test_decoding import encoded, photograph
 from tests.unit.selfsup.data.test_sources import batches_of, under
 from vicreg_platform.specs import HuggingFaceData
 from vicreg_workers.selfsup.data.images import Images, unreadable
+from vicreg_workers.selfsup.data.layouts import huggingface
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
 
@@ -103,6 +104,96 @@ def test_what_cannot_be_used_is_refused_in_one_line(
     with pytest.raises(InvalidInput, match=text) as caught:
         open_set(tmp_path, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "stream"])
+@pytest.mark.parametrize(
+    ("other", "text"),
+    [
+        ({"picture": JPEG, "label": LABELS}, "has no column image: it has picture, label"),
+        ({"image": JPEG}, "has no column label: it has image"),
+        ({"image": LABELS, "label": LABELS}, "image holds int64, not encoded images"),
+        ({"image": JPEG, "label": ["cat"] * 24}, "label holds string, not the numbers of classes"),
+    ],
+)
+def test_each_file_must_have_the_columns(
+    tmp_path: Path, kind: str, other: dict[str, Any], text: str
+) -> None:
+    write(tmp_path, kind, table())
+    write(tmp_path / "set", kind, pa.table(other))
+    file = next((tmp_path / "set" / "set").glob("b.*"))
+    file.replace(tmp_path / "set" / file.name)
+    with pytest.raises(InvalidInput, match=f"{file.name}.* {text}") as caught:
+        open_set(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_row_groups_are_held_up_to_a_bound_in_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, "parquet", table())  # 3 row groups of 5, 5 and 2 images in each of 2 files
+    assert len(open_set(tmp_path)) == 24
+    assert caplog.records == []
+    bound = 2 * sum(map(len, JPEG[:5])) + 2000  # two row groups, with what Parquet adds
+    monkeypatch.setattr(huggingface, "HELD_BYTES", bound)
+    images = open_set(tmp_path)
+    (warning,) = caplog.messages
+    assert "6 row groups of " in warning
+    assert f"a process holds {bound / 1e6:.0f} MB" in warning
+    held = images._held  # type: ignore[attr-defined]
+    for number in [*range(24), 0]:
+        assert images.content(number) == JPEG[number]  # type: ignore[attr-defined]
+        assert len(held) == 1 or sum(column.nbytes for column in held.values()) <= bound
+    assert len(held) > 1
+    monkeypatch.setattr(huggingface, "HELD_BYTES", 1)
+    images = open_set(tmp_path)
+    for number in range(24):
+        assert images.content(number) == JPEG[number]  # type: ignore[attr-defined]
+        assert len(images._held) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("ends", [".parquet", "-0123456789abcdef.parquet"])
+def test_the_splits_of_a_snapshot_are_not_mixed(tmp_path: Path, ends: str) -> None:
+    (tmp_path / "set").mkdir()
+    for number in range(2):
+        part = table()[12 * number :][:12]
+        pq.write_table(part, tmp_path / "set" / f"train-{number:05d}-of-00002{ends}")
+    assert len(open_set(tmp_path)) == 24
+    pq.write_table(table(), tmp_path / "set" / f"test-00000-of-00001{ends}")
+    with pytest.raises(InvalidInput, match=r"set holds the files of 2 splits \(test, train\)"):
+        open_set(tmp_path)
+
+
+@pytest.mark.parametrize("state", [None, "{}", "damaged", '{"_data_files": [1]}'])
+def test_what_datasets_caches_beside_its_files_is_left_out(
+    tmp_path: Path, state: str | None
+) -> None:
+    write(tmp_path, "stream", table())
+    (tmp_path / "set" / "b.arrow").rename(tmp_path / "set" / "cache-0123456789abcdef.arrow")
+    if state is not None:
+        (tmp_path / "set" / "state.json").write_text(state)
+    assert len(open_set(tmp_path)) == 12
+
+
+def test_the_files_of_a_saved_data_set_are_those_that_it_lists(tmp_path: Path) -> None:
+    write(tmp_path, "stream", table())
+    state = {"_data_files": [{"filename": "b.arrow"}], "_split": "train"}
+    (tmp_path / "set" / "state.json").write_text(json.dumps(state))
+    images = open_set(tmp_path)
+    assert len(images) == 12
+    assert images.name(0).endswith("b.arrow: row 0")
+    (tmp_path / "set" / "b.arrow").unlink()
+    with pytest.raises(InvalidInput, match=r"set cannot be read: .*b\.arrow"):
+        open_set(tmp_path)
+
+
+def test_files_without_rows(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    pq.write_table(table()[:0], tmp_path / "set" / "a.parquet")
+    with pytest.raises(InvalidInput, match="there are no images in"):
+        open_set(tmp_path)
+    pq.write_table(table(), tmp_path / "set" / "b.parquet")
+    assert len(open_set(tmp_path)) == 24
 
 
 def test_rows_without_bytes_are_left_out(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.unit.selfsup.data.test_sources import batches_of, under
+from tests.unit.specs.test_image_files import failing
 from vicreg_platform.specs import ImageFolderData
 from vicreg_workers.selfsup.data.images import Images
 from vicreg_workers.selfsup.data.layouts.names import Names
@@ -97,6 +99,54 @@ def test_folders_that_all_link_to_each_other_are_refused(tmp_path: Path) -> None
             (folder / other.name).symlink_to(other)  # 12! paths and more
     with pytest.raises(InvalidInput, match=r"links lead to .* by more than 100 paths"):
         open_set(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["", "cat", "cat/deep"])
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_folder_that_cannot_be_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, number: int
+) -> None:
+    """One worker that saw fewer images than others would train on other batches."""
+    make(tmp_path / "set", "cat/a.png", "cat/deep/b.png", "dog/c.png")
+    failing(monkeypatch, tmp_path / "set" / folder, number)
+    text = rf"^data\.path: .*/{(Path('set') / folder).as_posix()} cannot be read \("
+    with pytest.raises(InvalidInput, match=text) as caught:
+        open_set(tmp_path)
+    assert os.strerror(number) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_link_to_itself_is_no_class(tmp_path: Path) -> None:
+    make(tmp_path / "set", "cat/a.png")
+    (tmp_path / "set" / "dog").symlink_to(tmp_path / "set" / "dog")
+    assert open_set(tmp_path).classes == ["cat"]
+
+
+def open_labelled(root: Path, *rows: str) -> Images:
+    (root / "labels.csv").write_text("\n".join(["image,red", *rows]))
+    spec = ImageFolderData(source="image_folder", path="set", labels="labels.csv")
+    return open_images(spec, under(root))
+
+
+def test_images_that_a_table_has_no_labels_for_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(tmp_path / "set", "a.png", "b.png", "deep/c.png", "d.png")
+    (tmp_path / "set" / "link.png").symlink_to("d.png")
+    every = [f"{tmp_path}/set/a.png,1", "./b.png,0", " deep/c.png ,1", "link.png,0"]
+    assert len(open_labelled(tmp_path, *every)) == 4
+    # What a link leads to is an image of the folder as well, and has its labels.
+    assert caplog.records == []
+    assert len(open_labelled(tmp_path, *every[:2])) == 2
+    (warning,) = caplog.messages
+    assert warning.startswith(f"data: 3 of the 5 images in {tmp_path}/set are left out, such as d.")
+    assert warning.endswith("labels.csv has labels for 2 images alone")
+
+
+def test_an_image_that_a_table_names_twice_is_refused(tmp_path: Path) -> None:
+    make(tmp_path / "set", "a.png", "b.png")
+    with pytest.raises(InvalidInput, match=r"labels\.csv names .*/set/a\.png twice"):
+        open_labelled(tmp_path, "a.png,1", "b.png,0", "./a.png,0")
 
 
 def test_names_in_any_encoding(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -169,16 +170,20 @@ def test_a_set_without_shards_is_refused(tmp_path: Path, pattern: str) -> None:
         open_set(tmp_path, pattern)
 
 
-@pytest.mark.parametrize("how", ["replaced", "gone", "cut off"])
+@pytest.mark.parametrize("how", ["replaced", "gone", "cut off", "overwritten"])
 def test_a_shard_that_changes_during_training_loses_its_images_alone(
     tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(tmp_path)
-    images = open_set(tmp_path)
     shard = tmp_path / "set" / "train-001.tar"
+    os.utime(shard, (0, 0))  # written long ago
+    images = open_set(tmp_path)
     if how == "cut off":
         images.read(4)  # it is open
         os.truncate(shard, 100)
+    elif how == "overwritten":
+        images.read(4)
+        shard.write_bytes((tmp_path / "set" / "train-002.tar").read_bytes())
     else:
         shard.unlink()
         if how == "replaced":
@@ -210,6 +215,35 @@ def test_an_index_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     keep.write(name, b"damaged")
     assert len(open_set(tmp_path, keep=keep)) == 9
     assert ShardIndex.from_bytes(keep.read(name)).keys[8] == "new"
+
+
+def test_what_is_wrong_with_a_shard_is_said_by_each_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    shard = tmp_path / "set" / "train-001.tar"
+    os.truncate(shard, shard.read_bytes().index(JPEG[6]) + 100)
+    keep = Folder.of_job(str(tmp_path / "storage"), "indexes")
+    assert len(open_set(tmp_path, keep=keep)) == 10
+    first = caplog.messages
+    assert any("train-001.tar is damaged or cut off: only the 2 images" in each for each in first)
+    caplog.clear()
+    monkeypatch.setattr(shards_module, "make_index", None)  # not called
+    assert len(open_set(tmp_path, keep=keep)) == 10
+    assert caplog.messages == first
+
+
+def test_an_index_that_an_earlier_version_has_kept_is_read(tmp_path: Path) -> None:
+    make(tmp_path)
+    keep = Folder.of_job(str(tmp_path / "storage"), "indexes")
+    open_set(tmp_path, keep=keep)
+    (name,) = keep.names()
+    with np.load(io.BytesIO(keep.read(name))) as file:
+        earlier = {part: file[part] for part in file if part != "problems"}
+    content = io.BytesIO()
+    np.savez(content, **earlier)
+    index = ShardIndex.from_bytes(content.getvalue())
+    assert (index.keys[8], list(index.problems)) == ("0008", [])
 
 
 def test_a_storage_that_is_full_costs_the_index_and_no_more(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,13 +20,25 @@ from vicreg_platform.specs import HuggingFaceData
 from vicreg_workers.selfsup.data.images import EncodedImages
 from vicreg_workers.selfsup.data.layouts.shard_index import MAX_CLASSES
 from vicreg_workers.selfsup.data.order import Groups
+from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import InvalidInput
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_LABEL = "label"
 LANES = 8
 """Row groups of Parquet files that are read side by side: a process holds them decoded."""
 HELD = 2 * LANES
 """Row groups that a process holds."""
+HELD_BYTES = 2**30
+"""And their images' bytes, decoded: a worker has about one loader for each CPU, and machines for
+training some 4 GiB of memory or more for each."""
+STATE = "state.json"
+"""What ``save_to_disk`` writes beside the files of a data set; it lists them."""
+CACHED = "cache-"
+"""How the names of files begin that ``datasets`` writes beside them: results of its ``map``."""
+SPLIT = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]{16})?")
+"""How the Hub names a file of a split, before its suffix; once with a checksum at the end."""
 
 
 class HuggingFace(EncodedImages):
@@ -38,7 +52,7 @@ class HuggingFace(EncodedImages):
         path: a file, or the folder of the files.
 
     Raises:
-        InvalidInput: there are none, one is damaged, or a column is missing.
+        InvalidInput: there are none, or those of several splits; one is damaged, or lacks a column.
     """
 
     def __init__(self, spec: HuggingFaceData, path: Path) -> None:
@@ -46,44 +60,27 @@ class HuggingFace(EncodedImages):
         self._column = spec.image_column
         try:
             files = _files(path)
-            self._groups = [group for file in files for group in _groups_of(file)]
-            schema = self._groups[0].schema()
-            label = self._checked(spec, schema, path)
-            self._ends = np.cumsum([group.rows for group in self._groups])
+            schemas, groups = zip(
+                *(_opened(file, spec.image_column) for file in files), strict=True
+            )
+            label = spec.label_column
+            if label is None and DEFAULT_LABEL in schemas[0].names:
+                label = DEFAULT_LABEL
+            for file, schema in zip(files, schemas, strict=True):
+                _check(schema, file, spec.image_column, label)
+            self._groups: list[_RowGroup | _Mapped] = [each for of in groups for each in of]
+            self._ends = np.cumsum([group.rows for group in self._groups], dtype=np.int64)
             columns = [group.column(label) for group in self._groups] if label else []
         except (pa.ArrowException, OSError) as error:
             raise InvalidInput(f"data.path: {path} cannot be read: {error}") from None
-        if not len(self):
+        if not self._groups or not len(self):
             raise InvalidInput(f"data.path: there are no images in {path}")
-        self._set_labels(label, columns, schema)
+        self._set_labels(label, columns, schemas[0])
         self._held: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         if files[0].suffix == ".parquet":
             sizes = [group.rows for group in self._groups]
             self.groups = Groups(sizes, LANES, max(sizes))
-
-    def _checked(self, spec: HuggingFaceData, schema: pa.Schema, path: Path) -> str | None:
-        """The column of the labels, if there is one."""
-        asked = spec.label_column
-        for field, name in (("image_column", spec.image_column), ("label_column", asked)):
-            if name is not None and name not in schema.names:
-                raise InvalidInput(
-                    f"data.{field}: {path} has no column {name}: it has {', '.join(schema.names)}"
-                )
-        kind = schema.field(spec.image_column).type
-        if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
-            kind = kind.field("bytes").type
-        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
-            raise InvalidInput(
-                f"data.image_column: {spec.image_column} holds {kind}, not encoded images"
-            )
-        if asked is None and DEFAULT_LABEL in schema.names:
-            asked = DEFAULT_LABEL
-        if asked is not None and not pa.types.is_integer(schema.field(asked).type):
-            raise InvalidInput(
-                f"data.label_column: {asked} holds {schema.field(asked).type}, not the numbers of "
-                "classes"
-            )
-        return asked
+            self._warn_of_large_groups(path)
 
     def _set_labels(
         self, name: str | None, columns: list[pa.ChunkedArray], schema: pa.Schema
@@ -128,25 +125,43 @@ class HuggingFace(EncodedImages):
 
     def _images(self, number: int) -> pa.ChunkedArray:
         if number not in self._held:
-            self._held[number] = self._groups[number].column(self._column)
-            if len(self._held) > HELD:
+            group = self._groups[number]
+            room = HELD_BYTES - group.decoded_bytes
+            while self._held and (len(self._held) >= HELD or self._held_bytes() > room):
                 self._held.popitem(last=False)
+            self._held[number] = group.column(self._column)
         self._held.move_to_end(number)
         return self._held[number]
+
+    def _held_bytes(self) -> int:
+        return sum(self._groups[number].decoded_bytes for number in self._held)
+
+    def _warn_of_large_groups(self, path: Path) -> None:
+        largest = sorted(group.decoded_bytes for group in self._groups)[-LANES:]
+        if sum(largest) > HELD_BYTES and rank() == 0:
+            logger.warning(
+                "data: %d row groups of %s are read side by side and take up to %.0f MB, of which "
+                "a process holds %.0f MB: they will be decoded again and again; write the files "
+                "with smaller row groups (row_group_size of pyarrow's write_table), or save them "
+                "as Arrow files",
+                len(largest),
+                path,
+                sum(largest) / 1e6,
+                HELD_BYTES / 1e6,
+            )
 
 
 class _RowGroup:
     """Rows of a Parquet file that are stored together."""
 
-    def __init__(self, file: Path, number: int, rows: int, first: int) -> None:
+    def __init__(self, file: Path, number: int, rows: int, first: int, decoded_bytes: int) -> None:
         self.file = file
         self._number = number
         self.rows = rows
         self.first = first
         """The number in the file of its first row."""
-
-    def schema(self) -> pa.Schema:
-        return pa.parquet.read_schema(self.file)
+        self.decoded_bytes = decoded_bytes
+        """Of its images."""
 
     def column(self, name: str) -> pa.ChunkedArray:
         with pa.parquet.ParquetFile(self.file) as file:
@@ -154,31 +169,43 @@ class _RowGroup:
 
 
 class _Mapped:
-    """An Arrow file, in the format of streams or of files, mapped into memory."""
+    """The rows of an Arrow file, mapped into memory."""
 
     first = 0
+    decoded_bytes = 0  # the system takes back mapped memory when it needs it
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, table: pa.Table) -> None:
         self.file = file
-        source = pa.memory_map(str(file))
-        try:
-            self._table = pa.ipc.open_stream(source).read_all()
-        except pa.ArrowInvalid:
-            self._table = pa.ipc.open_file(source).read_all()
-        self.rows = len(self._table)
-
-    def schema(self) -> pa.Schema:
-        return self._table.schema
+        self._table = table
+        self.rows = len(table)
 
     def column(self, name: str) -> pa.ChunkedArray:
         return self._table.column(name)
 
 
 def _files(path: Path) -> list[Path]:
+    """The files of the one data set, or split of it, that lies in ``path``.
+
+    Raises:
+        InvalidInput: there are none, or those of several splits.
+    """
     if path.is_file():
         return [path]
+    saved = _saved(path)
+    if saved:
+        return saved
     for suffix in (".arrow", ".parquet"):
-        found = sorted(file for file in path.iterdir() if file.suffix == suffix)
+        found = sorted(
+            file
+            for file in path.iterdir()
+            if file.suffix == suffix and not file.name.startswith(CACHED)
+        )
+        splits = sorted({match[1] for file in found if (match := SPLIT.fullmatch(file.stem))})
+        if len(splits) > 1:
+            raise InvalidInput(
+                f"data.path: {path} holds the files of {len(splits)} splits ({', '.join(splits)}): "
+                "move or link those of one into a folder of its own, and name that"
+            )
         if found:
             return found
     raise InvalidInput(
@@ -186,13 +213,71 @@ def _files(path: Path) -> list[Path]:
     )
 
 
-def _groups_of(file: Path) -> list[_RowGroup] | list[_Mapped]:
+def _saved(path: Path) -> list[Path]:
+    """The files that ``save_to_disk`` has listed; none if it has not written this folder.
+
+    Another tool's file of this name may hold anything.
+    """
+    try:
+        listed: Any = json.loads((path / STATE).read_bytes())["_data_files"]
+        return [path / Path(each["filename"]).name for each in listed]
+    except (FileNotFoundError, ValueError, LookupError, TypeError, RecursionError):
+        return []
+
+
+def _opened(file: Path, column: str) -> tuple[pa.Schema, list[_RowGroup] | list[_Mapped]]:
+    """What columns a file has, and its rows; ``column`` is that of the images."""
     if file.suffix != ".parquet":
-        return [_Mapped(file)]
+        source = pa.memory_map(str(file))
+        try:
+            table = pa.ipc.open_stream(source).read_all()
+        except pa.ArrowInvalid:
+            table = pa.ipc.open_file(source).read_all()
+        return table.schema, [_Mapped(file, table)]
     with pa.parquet.ParquetFile(file) as opened:
-        metadata = opened.metadata
-    rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    return [_RowGroup(file, n, count, sum(rows[:n])) for n, count in enumerate(rows)]
+        schema, metadata = opened.schema_arrow, opened.metadata
+    groups, first = [], 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        size = _decoded_bytes(group, column)
+        groups.append(_RowGroup(file, number, group.num_rows, first, size))
+        first += group.num_rows
+    return schema, groups
+
+
+def _decoded_bytes(group: pa.parquet.RowGroupMetaData, column: str) -> int:
+    """Of a column in a row group; a struct is stored as a column for each of its fields."""
+    parts = (group.column(number) for number in range(group.num_columns))
+    return sum(
+        part.total_uncompressed_size
+        for part in parts
+        if part.path_in_schema == column or part.path_in_schema.startswith(f"{column}.")
+    )
+
+
+def _check(schema: pa.Schema, file: Path, image: str, label: str | None) -> None:
+    """Check that a file has the columns of the images and of the labels.
+
+    Raises:
+        InvalidInput: one is missing, or holds something else.
+    """
+    for field, name in (("image_column", image), ("label_column", label)):
+        if name is not None and name not in schema.names:
+            raise InvalidInput(
+                f"data.{field}: {file} has no column {name}: it has {', '.join(schema.names)}"
+            )
+    kind = schema.field(image).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        kind = kind.field("bytes").type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise InvalidInput(
+            f"data.image_column: in {file}, {image} holds {kind}, not encoded images"
+        )
+    if label is not None and not pa.types.is_integer(schema.field(label).type):
+        raise InvalidInput(
+            f"data.label_column: in {file}, {label} holds {schema.field(label).type}, not the "
+            "numbers of classes"
+        )
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

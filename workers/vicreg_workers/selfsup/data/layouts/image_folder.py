@@ -6,14 +6,16 @@ import csv
 import logging
 import os
 from array import array
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 
 from vicreg_platform.specs import ImageFolderData
-from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_hidden
+from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_folder, is_hidden
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
 from vicreg_workers.selfsup.data.layouts.listed_files import read_text
 from vicreg_workers.selfsup.data.layouts.names import Names
@@ -44,62 +46,27 @@ class _Files(EncodedImages):
         return os.path.join(self._root, self._files[index])
 
 
-class ImageFolder(_Files):
-    """A folder of images, ordered by class and name.
+class _Folder:
+    """A folder under the data root, whose images are to be listed.
 
     Args:
-        spec: its path, and whether its sub-folders are classes.
-        path: the folder.
+        spec: its path, relative to the data root.
+        path: the same, absolute.
         locate: finds a path under the data root.
-
-    Raises:
-        InvalidInput: it holds no images, or a link leads out of the data root.
     """
 
-    several: Tensor | None = None
-
     def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
-        if not path.is_dir():
-            raise InvalidInput(f"data.path: {path} is not a folder")
         self._path = path
         self._inside = PurePosixPath(spec.path)
         self._locate = locate
-        by_class = {} if spec.classes == "none" else self._by_class()
-        labels = array("i")
-        if by_class:
-            self.classes: Sequence[str] = list(by_class)
-            files: list[str] = []
-            for label, members in enumerate(by_class.values()):
-                files += members
-                labels.extend([label] * len(members))
-            self._warn_of_oddities()
-        elif spec.classes == "folders":
-            files = []
-        else:
-            self.classes = []
-            files = self._images("")
-            labels.extend([0] * len(files))
-        if not files:
-            where = "one sub-folder per class" if spec.classes == "folders" else "it"
-            raise InvalidInput(
-                f"data.path: there are no images in {path}: there must be some in {where}, with "
-                f"names that end in {', '.join(IMAGE_SUFFIXES)}"
-            )
-        self.labels: Sequence[int] = labels
-        super().__init__(spec, path, files)
 
-    def _by_class(self) -> dict[str, list[str]]:
-        """The images of each sub-folder that is a class; empty if none of them holds an image."""
-        names = sorted(
-            entry.name
-            for entry in os.scandir(self._path)
-            if not is_hidden(entry.name) and entry.is_dir()
-        )
-        found = {name: self._images(name) for name in names}
-        return found if any(found.values()) else {}
+    def images(self, folder: str = "") -> list[str]:
+        """Paths in it of all images below its sub-folder ``folder``, sorted.
 
-    def _images(self, folder: str) -> list[str]:
-        """Paths in the folder of all images below ``folder``, sorted."""
+        Raises:
+            InvalidInput: a link leads out of the data root, or too many to one folder.
+            OSError: a folder cannot be read.
+        """
         below = self._path / folder
         if below.is_symlink():
             self._check_link(str(below))
@@ -118,6 +85,79 @@ class ImageFolder(_Files):
         except ValueError as error:
             raise InvalidInput(f"data.path: the link {link}: {error}") from None
 
+
+@contextmanager
+def _all_readable(path: Path) -> Iterator[None]:
+    """While in it, a folder in ``path`` that cannot be read is the user's to mend."""
+    try:
+        yield
+    except OSError as error:
+        raise InvalidInput(
+            f"data.path: {error.filename or path} cannot be read ({error.strerror}), and may hold "
+            "images: let the workers read it, or move it away"
+        ) from None
+
+
+class ImageFolder(_Files):
+    """A folder of images, ordered by class and name.
+
+    Args:
+        spec: its path, and whether its sub-folders are classes.
+        path: the folder.
+        locate: finds a path under the data root.
+
+    Raises:
+        InvalidInput: it holds no images, a folder cannot be read, or a link leads out of the data
+            root.
+    """
+
+    several: Tensor | None = None
+
+    def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
+        self._path = path
+        self._folder = _Folder(spec, path, locate)
+        with _all_readable(path):
+            files = self._listed(spec)
+        if not files:
+            where = "one sub-folder per class" if spec.classes == "folders" else "it"
+            raise InvalidInput(
+                f"data.path: there are no images in {path}: there must be some in {where}, with "
+                f"names that end in {', '.join(IMAGE_SUFFIXES)}"
+            )
+        super().__init__(spec, path, files)
+
+    def _listed(self, spec: ImageFolderData) -> list[str]:
+        """Paths in the folder of all images, in order; sets ``classes`` and ``labels``."""
+        if not self._path.is_dir():
+            raise InvalidInput(f"data.path: {self._path} is not a folder")
+        by_class = {} if spec.classes == "none" else self._by_class()
+        labels = array("i")
+        if by_class:
+            self.classes: Sequence[str] = list(by_class)
+            files: list[str] = []
+            for label, members in enumerate(by_class.values()):
+                files += members
+                labels.extend([label] * len(members))
+            self._warn_of_oddities()
+        elif spec.classes == "folders":
+            files = []
+        else:
+            self.classes = []
+            files = self._folder.images()
+            labels.extend([0] * len(files))
+        self.labels: Sequence[int] = labels
+        return files
+
+    def _by_class(self) -> dict[str, list[str]]:
+        """The images of each sub-folder that is a class; empty if none of them holds an image."""
+        names = sorted(
+            entry.name
+            for entry in os.scandir(self._path)
+            if not is_hidden(entry.name) and is_folder(entry)
+        )
+        found = {name: self._folder.images(name) for name in names}
+        return found if any(found.values()) else {}
+
     def _warn_of_oddities(self) -> None:
         if rank() != 0:
             return
@@ -126,7 +166,7 @@ class ImageFolder(_Files):
             for entry in os.scandir(self._path)
             if entry.name.lower().endswith(IMAGE_SUFFIXES)
             and not is_hidden(entry.name)
-            and entry.is_file()
+            and not is_folder(entry)
         ]
         if loose:
             logger.warning(
@@ -159,7 +199,8 @@ class LabelledFolder(_Files):
         locate: finds a path under the data root.
 
     Raises:
-        InvalidInput: the table is malformed, or names an image that is not there.
+        InvalidInput: the table is malformed, or names an image twice or one that is not there; a
+            folder cannot be read, or a link leads out of the data root.
     """
 
     def __init__(self, spec: ImageFolderData, path: Path, table: Path, locate: Locate) -> None:
@@ -188,6 +229,27 @@ class LabelledFolder(_Files):
         outside = next((each for each in files if not each.is_relative_to(path)), None)
         if outside is not None:
             raise InvalidInput(f"data.labels: {outside} is outside the folder {path}")
+        twice = next((file for file, count in Counter(files).items() if count > 1), None)
+        if twice is not None:
+            raise InvalidInput(f"data.labels: {table} names {twice} twice: keep one of its lines")
+        with _all_readable(path):
+            found = _Folder(spec, path, locate).images()
+        # A table may name a link, or what it leads to.
+        listed = {str(file) for file in files} | {
+            os.path.normpath(path / row[0].strip()) for row in rows
+        }
+        without = [file for file in found if os.path.join(path, file) not in listed]
+        if without and rank() == 0:
+            logger.warning(
+                "data: %d of the %d images in %s are left out, such as %s: %s has labels for %d "
+                "images alone",
+                len(without),
+                len(found),
+                path,
+                without[0],
+                table,
+                len(files),
+            )
         self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
         self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
         super().__init__(spec, path, (str(file.relative_to(path)) for file in files))

@@ -18,6 +18,7 @@ from http import HTTPStatus
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, cast
+from weakref import WeakSet
 
 import fsspec
 import fsspec.asyn
@@ -102,7 +103,12 @@ class RemoteFiles:
             start = number * BLOCK
             part = slice(max(0, offset - start), min(BLOCK, offset + size - start))
             held = self._cache.read(*_key(shard, number), part)
-            parts.append(self._fetched(shard, number)[part] if held is None else held)
+            if held is None and self._cache.writes():
+                held = self._fetched(shard, number)[part]
+            if held is None:
+                # A whole block would be thrown away.
+                held = self._asked(shard, start + part.start, start + part.stop)
+            parts.append(held)
         return b"".join(parts)
 
     def will_read(self, places: Sequence[tuple[Shard, int, int]]) -> None:
@@ -144,16 +150,20 @@ class RemoteFiles:
             held = self._cache.read(folder, name, slice(0, stop - start))
             if held is not None:
                 return held
-            try:
-                content: bytes = self._patiently(
-                    lambda: self._unchanged(shard).cat_file(shard.name, start=start, end=stop),
-                    until,
-                )
-            except InvalidInput as error:
-                raise OSError(str(error)) from None
-            if len(content) != stop - start:
-                raise OSError(f"{shard.name} has been cut off since the training began")
+            content = self._asked(shard, start, stop, until)
             self._cache.write(folder, name, content)
+        return content
+
+    def _asked(self, shard: Shard, start: int, stop: int, until: float | None = None) -> bytes:
+        """These bytes of a shard, from the store."""
+        try:
+            content: bytes = self._patiently(
+                lambda: self._unchanged(shard).cat_file(shard.name, start=start, end=stop), until
+            )
+        except InvalidInput as error:
+            raise OSError(str(error)) from None
+        if len(content) != stop - start:
+            raise OSError(f"{shard.name} has been cut off since the training began")
         return content
 
     def _unchanged(self, shard: Shard) -> Any:
@@ -301,6 +311,11 @@ class BlockCache:
         self._lock = threading.Lock()
         self._room = 0
         """Bytes that may be written before the blocks are counted again."""
+        _CACHES.add(self)
+
+    def renew_lock(self) -> None:
+        """In a fork: a thread of its parent may have had the lock, and will never free it here."""
+        self._lock = threading.Lock()
 
     def _is_ours(self) -> bool:
         """Whether nobody else can write into the folder: they could put other images into it."""
@@ -417,16 +432,20 @@ class BlockCache:
 
 _LOCKS: set[int] = set()
 """Descriptors of locks that this process has."""
+_CACHES: WeakSet[BlockCache] = WeakSet()
+"""All that there are in this process."""
 
 
-def _close_locks() -> None:
+def _free_locks() -> None:
     """In a fork: give up its share of the locks that threads of its parent have."""
     for descriptor in _LOCKS:
         os.close(descriptor)
     _LOCKS.clear()
+    for cache in _CACHES:
+        cache.renew_lock()
 
 
-os.register_at_fork(after_in_child=_close_locks)
+os.register_at_fork(after_in_child=_free_locks)
 
 
 def _refuses(error: BaseException) -> bool:
@@ -461,9 +480,10 @@ def _options(scheme: str) -> dict[str, Any]:
     """What bounds the waiting, in each file system's own words."""
     if scheme == "s3":
         return {"config_kwargs": {"connect_timeout": ANSWER, "read_timeout": ANSWER}}
-    if scheme in WEB:
-        from aiohttp import ClientTimeout
+    from aiohttp import ClientTimeout
 
-        timeout = ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)
-        return {"client_kwargs": {"timeout": timeout}}
-    return {}
+    timeout = ClientTimeout(total=None, sock_connect=ANSWER, sock_read=ANSWER)
+    if scheme == "gs":
+        # Left out, it is None, which aiohttp takes for no bound at all.
+        return {"requests_timeout": timeout}
+    return {"client_kwargs": {"timeout": timeout}}

@@ -69,6 +69,8 @@ class ShardIndex:
     labels: Sequence[int]
     """The class of each image; ``NO_LABEL`` for none."""
     keys: Names
+    problems: Sequence[str] = ()
+    """What is wrong with the shards, for people."""
 
     def shard_of(self, index: int) -> int:
         """The number of the shard that image ``index`` lies in."""
@@ -86,6 +88,7 @@ class ShardIndex:
             labels=np.asarray(self.labels, dtype=np.int32),
             keys=self.keys.content,
             key_ends=self.keys.ends,
+            problems=np.frombuffer(json.dumps(self.problems).encode(), dtype=np.uint8),
         )
         return buffer.getvalue()
 
@@ -100,6 +103,8 @@ class ShardIndex:
             with np.load(io.BytesIO(content), allow_pickle=False) as file:
                 shards = [Shard(*each) for each in json.loads(file["shards"].tobytes())]
                 labels = array("i", file["labels"].astype(np.int32).tobytes())
+                # Indexes of earlier versions have none.
+                noted = file["problems"].tobytes() if "problems" in file else b"[]"
                 index = cls(
                     shards,
                     file["ends"],
@@ -107,6 +112,7 @@ class ShardIndex:
                     file["sizes"],
                     labels,
                     Names.of(file["keys"], file["key_ends"]),
+                    json.loads(noted),
                 )
         except Exception as error:  # whatever numpy makes of damaged bytes
             raise ValueError(f"not an index of shards: {error}") from None
@@ -132,15 +138,15 @@ def make_index(
     """
     ends, offsets, sizes, labels = array("q"), array("q"), array("q"), array("i")
     keys: list[str] = []
+    problems: list[str] = []
     scans: DataLoader[Members | SelfsupError] = DataLoader(
         _Scans(shards, open_shard), batch_size=None, num_workers=min(loaders, len(shards))
     )
     for shard, found in zip(shards, scans, strict=True):
         if isinstance(found, SelfsupError):
             raise found
-        for problem in found.problems:
-            logger.warning("data: %s", problem)
         keys += found.keys
+        problems += found.problems
         offsets.extend(found.offsets)
         sizes.extend(found.sizes)
         labels.extend(found.labels)
@@ -156,6 +162,7 @@ def make_index(
         np.asarray(sizes),
         labels,
         Names(keys),
+        problems,
     )
 
 

@@ -73,6 +73,9 @@ class Shards(EncodedImages):
         super().__init__(spec.exif)
         self._files = RemoteFiles(spec.shards) if spec.remote else _LocalFiles(spec.shards, locate)
         self._index = _indexed(self._files, keep, loaders)
+        if rank() == 0:
+            for problem in self._index.problems:
+                logger.warning("data: %s", problem)
         count = len(self._index.offsets)
         if not count:
             raise InvalidInput(f"data.shards: there are no images in {spec.shards}")
@@ -182,16 +185,16 @@ class _LocalFiles:
         if self._process != os.getpid():
             # A fork may use what its parent has opened, but not close it a second time.
             self._descriptors, self._process = OrderedDict(self._descriptors), os.getpid()
-        if shard.name in self._descriptors:
-            self._descriptors.move_to_end(shard.name)
-            return self._descriptors[shard.name]
-        descriptor = os.open(shard.name, os.O_RDONLY | os.O_CLOEXEC)
+        if shard.name not in self._descriptors:
+            self._descriptors[shard.name] = os.open(shard.name, os.O_RDONLY | os.O_CLOEXEC)
+            if len(self._descriptors) > OPEN_FILES:
+                os.close(self._descriptors.popitem(last=False)[1])
+        self._descriptors.move_to_end(shard.name)
+        descriptor = self._descriptors[shard.name]
+        # Each time: a file that is open may be written to. It takes a microsecond.
         if _state(os.fstat(descriptor)) != (shard.size, shard.changed):
-            os.close(descriptor)
+            os.close(self._descriptors.pop(shard.name))
             raise OSError(f"{shard.name} has been replaced since the training began")
-        self._descriptors[shard.name] = descriptor
-        if len(self._descriptors) > OPEN_FILES:
-            os.close(self._descriptors.popitem(last=False)[1])
         return descriptor
 
 
