@@ -232,8 +232,9 @@ def test_two_jobs_are_found_chosen_and_compared(console: Watched, running: Runni
 def test_a_schedule_is_made_run_paused_edited_and_deleted(console: Watched) -> None:
     page = console.open("/schedules")
     page.get_by_role("link", name="New schedule").click()
-    schedule = {"name": "weekly", "cron": "0 0 * * 0", "job": small(name="by the clock")}
-    labelled = schedule | {"job": schedule["job"] | {"labels": {"team": "vision"}}}
+    job = small(name="by the clock")
+    schedule = {"name": "weekly", "cron": "0 0 * * 0", "job": job}
+    labelled = schedule | {"job": job | {"labels": {"team": "vision"}}}
     write(page, "Schedule", yaml.safe_dump(schedule | {"cron": "99 * * * *"}))
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("alert")).to_contain_text("cron")

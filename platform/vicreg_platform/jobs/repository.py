@@ -395,12 +395,11 @@ class JobRepository:
 
     def waited_for(self) -> Bundle:
         """What all queued jobs need to start, together: of a sweep, one training."""
-        cpus, gpus = (
-            func.coalesce(func.sum(Job.workers * each), 0.0)
-            for each in (Job.cpus_per_worker, Job.gpus_per_worker)
-        )
-        query = select(cpus, gpus).where(Job.state == JobState.QUEUED.value)
-        return Bundle(*self._session.execute(query).one())
+        query = select(
+            func.sum(Job.workers * Job.cpus_per_worker), func.sum(Job.workers * Job.gpus_per_worker)
+        ).where(Job.state == JobState.QUEUED.value)
+        cpus, gpus = self._session.execute(query).one()
+        return Bundle(cpus or 0.0, gpus or 0.0)
 
     def occupying(self) -> list[OccupyingRow]:
         """The jobs with an attempt that has not ended, without their specs."""
