@@ -3,6 +3,7 @@
 * ``<storage>/<job>/``
   - ``checkpoints/step-00000044/``: see ``checkpoints``
   - ``attempt-1/``: see ``stop_signal``
+  - ``images-….npz``: its images in a folder, see ``selfsup.data.layouts.listing``
   - ``capture.pt``: the step at which a training diverged, see ``selfsup.capture``
   - ``encoders/epoch-00100/``: kept to be evaluated, see ``weights``
   - ``trials/00000.json``: of a sweep, see ``sweep.ledger``

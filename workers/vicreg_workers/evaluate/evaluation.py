@@ -79,10 +79,11 @@ class Evaluation:
         # With one CPU, this process reads the images itself.
         self.loaders = spec.resources.cpus - 1
         keep = Folder.of_job(assignment.storage, INDEXES)
+        own = Folder.of_job(assignment.storage, assignment.job_id)
         # The first worker lists them, and the others find its index.
         self.train_images, self.test_images = first_before_others(
             lambda: tuple(
-                open_images(each, locate, keep, self.loaders)
+                open_images(each, locate, keep, self.loaders, own)
                 for each in (spec.data.train, spec.data.test)
             )
         )

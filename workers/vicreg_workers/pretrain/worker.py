@@ -135,14 +135,15 @@ def _opened(
     """
     locate = partial(resolve_inside, Path(assignment.data_root))
     keep = Folder.of_job(assignment.storage, INDEXES)
+    own = Folder.of_job(assignment.storage, assignment.job_id)
 
     def opened() -> tuple[Images, Labelled | None]:
-        images = open_images(spec.data, locate, keep, loaders)
+        images = open_images(spec.data, locate, keep, loaders, own)
         probe = spec.watch.probe
         if probe is None:
             return images, None
         train, test = (
-            open_images(each, locate, keep, loaders) for each in (probe.train, probe.test)
+            open_images(each, locate, keep, loaders, own) for each in (probe.train, probe.test)
         )
         return images, Labelled(train, probe.train.image_size, test, probe.test.image_size)
 

@@ -28,22 +28,30 @@ from vicreg_workers.selfsup.data.dense.boxed_images import BoxedImages
 from vicreg_workers.selfsup.data.dense.masked_images import MaskedImages
 from vicreg_workers.selfsup.data.images import Images, Locate
 from vicreg_workers.selfsup.data.layouts.image_folder import ImageFolder, LabelledFolder
+from vicreg_workers.selfsup.data.layouts.keep import Keep
 from vicreg_workers.selfsup.data.layouts.listed_files import located, read_text
-from vicreg_workers.selfsup.data.layouts.shards import Keep, Shards
+from vicreg_workers.selfsup.data.layouts.shards import Shards
 from vicreg_workers.selfsup.errors import InvalidInput
 
 DIGITS_TEST_SHARE = 0.2
 _Unmasked = DigitsData | ImageFolderData | WebDatasetData | HuggingFaceData | TorchvisionData
 
 
-def open_images(spec: Data, locate: Locate, keep: Keep | None = None, loaders: int = 0) -> Images:
+def open_images(
+    spec: Data,
+    locate: Locate,
+    keep: Keep | None = None,
+    loaders: int = 0,
+    own: Keep | None = None,
+) -> Images:
     """Open the images that ``spec`` names.
 
     Args:
         spec: the data source.
         locate: finds the paths of the spec.
-        keep: where the indexes of shards are kept; None keeps none.
+        keep: where the indexes of shards are kept, for all jobs; None keeps none.
         loaders: processes that may be used to list images.
+        own: where the job keeps its lists of the images in folders; None keeps none.
 
     Raises:
         InvalidInput: the images are missing or malformed.
@@ -53,7 +61,7 @@ def open_images(spec: Data, locate: Locate, keep: Keep | None = None, loaders: i
         return open_masked_images(spec, locate)
     if isinstance(spec, DetectionData):
         return open_boxed_images(spec, locate)
-    images = _open_all(spec, locate, keep, loaders)
+    images = _open_all(spec, locate, keep, loaders, own)
     if isinstance(spec, ImageFolderData) and spec.names is not None:
         images = Subset(images, _listed(images, located(locate, spec.names, "data.names")))
     if spec.share < 1.0:
@@ -93,7 +101,9 @@ def open_boxed_images(spec: DetectionData, locate: Locate) -> BoxedImages:
     return images
 
 
-def _open_all(spec: _Unmasked, locate: Locate, keep: Keep | None, loaders: int) -> Images:
+def _open_all(
+    spec: _Unmasked, locate: Locate, keep: Keep | None, loaders: int, own: Keep | None
+) -> Images:
     if isinstance(spec, DigitsData):
         return Digits(spec)
     if isinstance(spec, WebDatasetData):
@@ -107,7 +117,7 @@ def _open_all(spec: _Unmasked, locate: Locate, keep: Keep | None, loaders: int) 
     if isinstance(spec, TorchvisionData):
         return TorchvisionImages(spec, path)
     if spec.labels is None:
-        return ImageFolder(spec, path, locate)
+        return ImageFolder(spec, path, locate, own)
     return LabelledFolder(spec, path, located(locate, spec.labels, "data.labels"), locate)
 
 

@@ -13,9 +13,11 @@ from tests.unit.selfsup.data.test_sources import batches_of, under
 from tests.unit.specs.test_image_files import failing
 from vicreg_platform.specs import ImageFolderData
 from vicreg_workers.selfsup.data.images import Images
+from vicreg_workers.selfsup.data.layouts.keep import Keep
 from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.data.sources import open_images
 from vicreg_workers.selfsup.errors import InvalidInput
+from vicreg_workers.storage import Folder
 
 
 def make(root: Path, *files: str | bytes) -> None:
@@ -26,11 +28,11 @@ def make(root: Path, *files: str | bytes) -> None:
             Image.new("RGB", (8 + number % 2, 8), (number, 0, 0)).save(opened, "PNG")
 
 
-def open_set(root: Path, classes: str = "auto") -> Images:
+def open_set(root: Path, classes: str = "auto", own: Keep | None = None) -> Images:
     spec = ImageFolderData.model_validate(
         {"source": "image_folder", "path": "set", "classes": classes}
     )
-    return open_images(spec, under(root))
+    return open_images(spec, under(root), own=own)
 
 
 def names(root: Path, images: Images) -> list[str]:
@@ -147,6 +149,43 @@ def test_an_image_that_a_table_names_twice_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "set", "a.png", "b.png")
     with pytest.raises(InvalidInput, match=r"labels\.csv names .*/set/a\.png twice"):
         open_labelled(tmp_path, "a.png,1", "b.png,0", "./a.png,0")
+
+
+def test_a_job_reads_the_images_that_it_found_first(tmp_path: Path) -> None:
+    make(tmp_path / "set", "cat/a.png", b"caf\xe9/b.png", "cat/c.png")
+    own = Folder.of_job(str(tmp_path / "storage"), "job")
+    first = open_set(tmp_path, own=own)
+    make(tmp_path / "set", "cat/0.png", "dog/d.png")
+    again = open_set(tmp_path, own=own)
+    assert again.classes == first.classes == [os.fsdecode(b"caf\xe9"), "cat"]
+    assert list(again.labels) == list(first.labels) == [0, 1, 1]
+    assert names(tmp_path, again) == names(tmp_path, first)
+    assert again.read(2).size == (8, 8)
+    # Read in another way they are another set; and another job finds what is there now.
+    assert len(open_set(tmp_path, "none", own)) == 5
+    assert len(open_set(tmp_path, own=Folder.of_job(str(tmp_path / "storage"), "other"))) == 5
+
+
+def test_an_image_that_is_gone_since_is_left_out(tmp_path: Path) -> None:
+    make(tmp_path / "set", *(f"{number}.png" for number in range(8)))
+    own = Folder.of_job(str(tmp_path / "storage"), "job")
+    open_set(tmp_path, own=own)
+    (tmp_path / "set" / "3.png").unlink()
+    images = open_set(tmp_path, own=own)
+    assert len(images) == 8
+    batch = next(batches_of(images).epoch(0))
+    assert 3 in batch.skipped
+    assert 3 not in batch.indices
+
+
+def test_a_damaged_list_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    make(tmp_path / "set", "a.png", "b.png")
+    own = Folder.of_job(str(tmp_path / "storage"), "job")
+    open_set(tmp_path, own=own)
+    (kept,) = (tmp_path / "storage" / "job").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-40])
+    assert names(tmp_path, open_set(tmp_path, own=own)) == ["a.png", "b.png"]
+    assert f"{kept.name} is not used: not a list of images" in caplog.text
 
 
 def test_names_in_any_encoding(tmp_path: Path) -> None:

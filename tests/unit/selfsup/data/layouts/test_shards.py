@@ -260,7 +260,7 @@ def test_a_storage_that_is_full_costs_the_index_and_no_more(
 
     spec = WebDatasetData(source="webdataset", shards="set")
     assert len(open_images(spec, under(tmp_path), Full())) == 12
-    assert "the index of the shards is not kept: [Errno 28]" in caplog.text
+    assert "is not kept: [Errno 28]" in caplog.text
     assert [r for r in caplog.records if r.levelno > logging.WARNING] == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import logging
 import os
 from array import array
@@ -17,7 +18,9 @@ from torch import Tensor
 from vicreg_platform.specs import ImageFolderData
 from vicreg_platform.specs.image_files import IMAGE_SUFFIXES, image_files, is_folder, is_hidden
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
+from vicreg_workers.selfsup.data.layouts.keep import Keep, read_kept, write_kept
 from vicreg_workers.selfsup.data.layouts.listed_files import read_text
+from vicreg_workers.selfsup.data.layouts.listing import Listing
 from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.distributed import rank
 from vicreg_workers.selfsup.errors import InvalidInput
@@ -28,10 +31,10 @@ logger = logging.getLogger(__name__)
 class _Files(EncodedImages):
     """Images that are files."""
 
-    def __init__(self, spec: ImageFolderData, root: Path, files: Iterable[str]) -> None:
+    def __init__(self, spec: ImageFolderData, root: Path, files: Names) -> None:
         super().__init__(spec.exif)
         self._root = root
-        self._files = Names(files)
+        self._files = files
         """Paths in ``root``."""
 
     def __len__(self) -> int:
@@ -105,6 +108,8 @@ class ImageFolder(_Files):
         spec: its path, and whether its sub-folders are classes.
         path: the folder.
         locate: finds a path under the data root.
+        keep: where the job keeps the list of its images: it is made once, whatever is added to the
+            folder later. None keeps none.
 
     Raises:
         InvalidInput: it holds no images, a folder cannot be read, or a link leads out of the data
@@ -113,80 +118,82 @@ class ImageFolder(_Files):
 
     several: Tensor | None = None
 
-    def __init__(self, spec: ImageFolderData, path: Path, locate: Locate) -> None:
-        self._path = path
-        self._folder = _Folder(spec, path, locate)
-        with _all_readable(path):
-            files = self._listed(spec)
-        if not files:
-            where = "one sub-folder per class" if spec.classes == "folders" else "it"
-            raise InvalidInput(
-                f"data.path: there are no images in {path}: there must be some in {where}, with "
-                f"names that end in {', '.join(IMAGE_SUFFIXES)}"
-            )
-        super().__init__(spec, path, files)
+    def __init__(
+        self, spec: ImageFolderData, path: Path, locate: Locate, keep: Keep | None = None
+    ) -> None:
+        called = hashlib.sha256(f"{spec.path}\n{spec.classes}".encode(errors="replace"))
+        kept = f"images-{called.hexdigest()[:32]}.npz"
+        listing = read_kept(keep, kept, Listing.from_bytes)
+        if listing is None:
+            with _all_readable(path):
+                listing = _listed(spec, path, _Folder(spec, path, locate))
+            write_kept(keep, kept, listing.to_bytes())
+        self.labels: Sequence[int] = listing.labels
+        self.classes: Sequence[str] = listing.classes
+        super().__init__(spec, path, listing.files)
 
-    def _listed(self, spec: ImageFolderData) -> list[str]:
-        """Paths in the folder of all images, in order; sets ``classes`` and ``labels``."""
-        if not self._path.is_dir():
-            raise InvalidInput(f"data.path: {self._path} is not a folder")
-        by_class = {} if spec.classes == "none" else self._by_class()
+
+def _listed(spec: ImageFolderData, path: Path, folder: _Folder) -> Listing:
+    """The images that are in a folder now."""
+    if not path.is_dir():
+        raise InvalidInput(f"data.path: {path} is not a folder")
+    by_class = {} if spec.classes == "none" else _by_class(path, folder)
+    if by_class:
+        files = [file for members in by_class.values() for file in members]
         labels = array("i")
-        if by_class:
-            self.classes: Sequence[str] = list(by_class)
-            files: list[str] = []
-            for label, members in enumerate(by_class.values()):
-                files += members
-                labels.extend([label] * len(members))
-            self._warn_of_oddities()
-        elif spec.classes == "folders":
-            files = []
-        else:
-            self.classes = []
-            files = self._folder.images()
-            labels.extend([0] * len(files))
-        self.labels: Sequence[int] = labels
-        return files
-
-    def _by_class(self) -> dict[str, list[str]]:
-        """The images of each sub-folder that is a class; empty if none of them holds an image."""
-        names = sorted(
-            entry.name
-            for entry in os.scandir(self._path)
-            if not is_hidden(entry.name) and is_folder(entry)
+        for label, members in enumerate(by_class.values()):
+            labels.extend([label] * len(members))
+        _warn_of_oddities(path, by_class)
+    else:
+        files = [] if spec.classes == "folders" else folder.images()
+        labels = array("i", bytes(4 * len(files)))
+    if not files:
+        where = "one sub-folder per class" if spec.classes == "folders" else "it"
+        raise InvalidInput(
+            f"data.path: there are no images in {path}: there must be some in {where}, with "
+            f"names that end in {', '.join(IMAGE_SUFFIXES)}"
         )
-        found = {name: self._folder.images(name) for name in names}
-        return found if any(found.values()) else {}
+    return Listing(Names(files), labels, list(by_class))
 
-    def _warn_of_oddities(self) -> None:
-        if rank() != 0:
-            return
-        loose = [
-            entry.name
-            for entry in os.scandir(self._path)
-            if entry.name.lower().endswith(IMAGE_SUFFIXES)
-            and not is_hidden(entry.name)
-            and not is_folder(entry)
-        ]
-        if loose:
+
+def _by_class(path: Path, folder: _Folder) -> dict[str, list[str]]:
+    """The images of each sub-folder that is a class; empty if none of them holds an image."""
+    names = sorted(
+        entry.name for entry in os.scandir(path) if not is_hidden(entry.name) and is_folder(entry)
+    )
+    found = {name: folder.images(name) for name in names}
+    return found if any(found.values()) else {}
+
+
+def _warn_of_oddities(path: Path, classes: Iterable[str]) -> None:
+    if rank() != 0:
+        return
+    loose = [
+        entry.name
+        for entry in os.scandir(path)
+        if entry.name.lower().endswith(IMAGE_SUFFIXES)
+        and not is_hidden(entry.name)
+        and not is_folder(entry)
+    ]
+    if loose:
+        logger.warning(
+            "data: %d images lie beside the class folders of %s and are left out, such as %s: "
+            "move them into a class, or set data.classes to none to use all without labels",
+            len(loose),
+            path,
+            min(loose),
+        )
+    by_folded: dict[str, str] = {}
+    for name in classes:
+        other = by_folded.setdefault(name.casefold(), name)
+        if other != name:
             logger.warning(
-                "data: %d images lie beside the class folders of %s and are left out, such as %s: "
-                "move them into a class, or set data.classes to none to use all without labels",
-                len(loose),
-                self._path,
-                min(loose),
+                "data: %s has the classes %s and %s, whose names differ only in case: they "
+                "are taken for two",
+                path,
+                other,
+                name,
             )
-        by_folded: dict[str, str] = {}
-        for name in self.classes:
-            other = by_folded.setdefault(name.casefold(), name)
-            if other != name:
-                logger.warning(
-                    "data: %s has the classes %s and %s, whose names differ only in case: they "
-                    "are taken for two",
-                    self._path,
-                    other,
-                    name,
-                )
 
 
 class LabelledFolder(_Files):
@@ -252,4 +259,4 @@ class LabelledFolder(_Files):
             )
         self.several: Tensor | None = torch.tensor(values, dtype=torch.int8)
         self.labels: Sequence[int] = (self.several == 1).int().argmax(dim=1).tolist()
-        super().__init__(spec, path, (str(file.relative_to(path)) for file in files))
+        super().__init__(spec, path, Names(str(file.relative_to(path)) for file in files))

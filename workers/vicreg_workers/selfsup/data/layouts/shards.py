@@ -11,13 +11,14 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 import numpy as np
 
 from vicreg_platform.specs import WebDatasetData
 from vicreg_platform.specs.data import expand_braces
 from vicreg_workers.selfsup.data.images import EncodedImages, Locate
+from vicreg_workers.selfsup.data.layouts.keep import Keep, parsed, read_kept, write_kept
 from vicreg_workers.selfsup.data.layouts.remote_files import RemoteFiles
 from vicreg_workers.selfsup.data.layouts.shard_index import NO_LABEL, Shard, ShardIndex, make_index
 from vicreg_workers.selfsup.data.order import Groups
@@ -36,18 +37,6 @@ LANES = 64
 """Shards of an object store that are read side by side."""
 WINDOW = 256
 """Images of a lane that are shuffled with each other: with 64 lanes, among 16,384."""
-
-
-class Keep(Protocol):
-    """A folder where indexes are kept from one job to the next. See ``storage.Folder``."""
-
-    def read(self, name: str) -> bytes:
-        """The content of a file. Raises FileNotFoundError."""
-        ...
-
-    def write(self, name: str, content: bytes = b"") -> None:
-        """Write a file."""
-        ...
 
 
 class Shards(EncodedImages):
@@ -228,35 +217,16 @@ def _indexed(files: _LocalFiles | RemoteFiles, keep: Keep | None, loaders: int) 
     """The index of the shards: the kept one, the one beside them, or a new one."""
     names = "\n".join(shard.name for shard in files.shards)
     kept = f"shards-{hashlib.sha256(names.encode(errors='replace')).hexdigest()[:32]}.npz"
-    index = _read(keep, kept)
+    index = read_kept(keep, kept, ShardIndex.from_bytes)
     if index is not None and list(index.shards) == files.shards:
         return index
-    packed = _parsed(files.beside(INDEX), INDEX)
+    packed = parsed(files.beside(INDEX), INDEX, ShardIndex.from_bytes)
     if packed is not None and _called(packed.shards) == _called(files.shards):
         return replace(packed, shards=files.shards)
     logger.info("listing the images of %d shards", len(files.shards))
     index = make_index(files.shards, files.open, loaders)
-    if keep is not None:
-        try:
-            keep.write(kept, index.to_bytes())
-        except OSError as error:
-            logger.warning("the index of the shards is not kept: %s", error)
+    write_kept(keep, kept, index.to_bytes())
     return index
-
-
-def _read(keep: Keep | None, name: str) -> ShardIndex | None:
-    try:
-        return None if keep is None else _parsed(keep.read(name), name)
-    except OSError:
-        return None
-
-
-def _parsed(content: bytes | None, name: str) -> ShardIndex | None:
-    try:
-        return None if content is None else ShardIndex.from_bytes(content)
-    except ValueError as error:
-        logger.warning("%s is not used: %s", name, error)
-        return None
 
 
 def _called(shards: Sequence[Shard]) -> list[tuple[str, int]]:

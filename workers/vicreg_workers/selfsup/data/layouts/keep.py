@@ -1,0 +1,56 @@
+"""Where lists of images are kept, so that they are not made again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+logger = logging.getLogger(__name__)
+
+Kept = TypeVar("Kept")
+
+
+class Keep(Protocol):
+    """A folder that all workers reach. See ``storage.Folder``."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file. Raises FileNotFoundError."""
+        ...
+
+    def write(self, name: str, content: bytes = b"") -> None:
+        """Write a file."""
+        ...
+
+
+def read_kept(keep: Keep | None, name: str, parse: Callable[[bytes], Kept]) -> Kept | None:
+    """What a file holds; None if it cannot be read, or is something else.
+
+    Args:
+        keep: where it is kept; None keeps nothing.
+        name: of the file.
+        parse: makes it of the content; raises ValueError.
+    """
+    try:
+        return None if keep is None else parsed(keep.read(name), name, parse)
+    except OSError:
+        return None
+
+
+def parsed(content: bytes | None, name: str, parse: Callable[[bytes], Kept]) -> Kept | None:
+    """What a content holds; None, with a warning, if it is something else."""
+    try:
+        return None if content is None else parse(content)
+    except ValueError as error:
+        logger.warning("%s is not used: %s", name, error)
+        return None
+
+
+def write_kept(keep: Keep | None, name: str, content: bytes) -> None:
+    """Keep a content, if that is possible; if not, it is made again when it is needed."""
+    if keep is None:
+        return
+    try:
+        keep.write(name, content)
+    except OSError as error:
+        logger.warning("the list of images %s is not kept: %s", name, error)
