@@ -56,12 +56,17 @@ test: install $(MODULES)
 # Only the benchmarks use lightly: it stays out of the environment.
 LIGHTLY := $(VENV)/lightly
 LIGHTLY_PACKAGES := lightly==1.6.0 lightly-utils pytorch-lightning lightning-utilities torchmetrics aenum
+# And only one of them reads images as these do.
+READERS := $(VENV)/readers
+READER_PACKAGES := webdataset==1.0.2 braceexpand nvidia-dali-cuda120==2.4.0
 bench: install
 	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) $(LIGHTLY_PACKAGES)
+	@test -d $(READERS) || $(BIN)/uv pip install --quiet --no-deps --target $(READERS) $(READER_PACKAGES)
 	$(BIN)/python -m tests.benchmarks.loss
 	$(BIN)/python -m tests.benchmarks.convolution
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step
 	PYTHONPATH=$(LIGHTLY) $(BIN)/python -m tests.benchmarks.step --width 8192 --rounds 3
+	PYTHONPATH=$(READERS) $(BIN)/python -m tests.benchmarks.input
 	$(BIN)/python -m tests.benchmarks.accumulate
 	$(BIN)/python -m tests.benchmarks.checkpoint
 	$(BIN)/python -m tests.benchmarks.features

@@ -272,6 +272,8 @@ def print_ways(root: Path, layouts: dict[str, Data], files: list[bytes], rounds:
     crops: dict[str, Callable[[], int]] = {
         "ours": cropping(images, "torch"),
         "ours, `resample: pillow` (as before 0.3.0)": cropping(images, "pillow"),
+        # Theirs changes the colours too.
+        "the authors' transforms: what their loader process does": by_authors(files),
     }
     views: dict[str, Callable[[], int]] = {
         "ours": whole(images, "torch"),
