@@ -2,7 +2,7 @@
 import { useComputedColorScheme } from "@mantine/core";
 import { BarChart, LineChart, ParallelChart, ScatterChart } from "echarts/charts";
 import { GridComponent, ParallelComponent, TooltipComponent } from "echarts/components";
-import { type EChartsCoreOption, type ECharts, init, use as register } from "echarts/core";
+import { type EChartsCoreOption, type ECharts, format, init, use as register } from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
 import { useEffect, useMemo, useRef } from "react";
 import { number } from "../compute/format";
@@ -86,7 +86,8 @@ export function ParallelCoordinates({
     const columns = axes.map((axis) => lines.map((line) => line.values[axis]));
     const numeric = columns.map((column) => column.every((value) => value == null || typeof value === "number"));
     return {
-      tooltip: { formatter: (point: { dataIndex: number }) => lines[point.dataIndex]?.label ?? "" },
+      // What a formatter returns is HTML, and a job has any name.
+      tooltip: { formatter: (point: { dataIndex: number }) => format.encodeHTML(lines[point.dataIndex]?.label ?? "") },
       parallel: { left: 70, right: 70, top: 36, bottom: 16, parallelAxisDefault: { nameTextStyle: { fontSize: 11 } } },
       parallelAxis: axes.map((name, dim) => {
         const column = columns[dim] ?? [];
@@ -152,7 +153,7 @@ export function Scatter({
           const dot = dots[point.dataIndex];
           return dot === undefined || point.seriesIndex > 0
             ? ""
-            : `${dot.label}<br>${number(dot.x)}, ${number(dot.y)}`;
+            : `${format.encodeHTML(dot.label)}<br>${number(dot.x)}, ${number(dot.y)}`;
         },
       },
       grid: { left: 60, right: 20, top: 12, bottom: 40 },
