@@ -3,7 +3,7 @@ import { ActionIcon, Group, Select, Stack, Table, Text, Title } from "@mantine/c
 import { useDebouncedValue } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
-import { useMemo, useState } from "react";
+import { useCallback, useMemo, useState } from "react";
 import type { Job } from "../api/client";
 import * as queries from "../api/queries";
 import { Chart } from "../components/Chart";
@@ -12,7 +12,7 @@ import { CurveControls } from "../components/CurveControls";
 import { Failure } from "../components/Failure";
 import { ParallelCoordinates, Scatter } from "../components/Picture";
 import { StateBadge } from "../components/StateBadge";
-import { colorAt } from "../compute/colors";
+import { colorAt, leftOut, placed } from "../compute/colors";
 import { best, direction } from "../compute/curve";
 import { metric, number } from "../compute/format";
 import { differing, flatten } from "../compute/spec";
@@ -33,11 +33,17 @@ function value(text: string | undefined): unknown {
 }
 
 export function Compare() {
-  const { job: ids = [], axis = "step", smooth = 0, metric: chosen, x } = route.useSearch();
+  const { job: places = [], axis = "step", smooth = 0, metric: chosen, x } = route.useSearch();
   const navigate = useNavigate({ from: "/compare" });
-  const found = useQueries({ queries: ids.slice(0, MOST).map((id) => queries.job(id)) });
-  const jobs = useMemo(() => found.flatMap((each) => each.data ?? []), [found]);
-  const failed = found.find((each) => each.error !== null)?.error;
+  const ids = [...new Set(places)].filter((id) => id !== "");
+  const { jobs, failed } = useQueries({
+    queries: ids.slice(0, MOST).map((id) => queries.job(id)),
+    combine: (found) => ({
+      jobs: found.flatMap((each) => each.data ?? []),
+      failed: found.find((each) => each.error !== null)?.error,
+    }),
+  });
+  const colorOf = useCallback((job: Job) => colorAt(places.indexOf(job.id)), [places]);
   const names = useMemo(() => [...new Set(jobs.flatMap((job) => Object.keys(job.summary)))].sort(), [jobs]);
   const metricNames = names.filter((name) => name !== "train/epoch" && name !== "data/corrupt_images");
   const shown = metricNames.includes(chosen ?? "") ? chosen : (metricNames.find((name) => name.includes("/top1")) ?? metricNames.find((name) => direction(name) === "max") ?? metricNames[0]);
@@ -51,13 +57,13 @@ export function Compare() {
     () =>
       jobs.map((job, index) => ({
         label: job.name,
-        color: colorAt(index),
+        color: colorOf(job),
         values: {
           ...Object.fromEntries(paths.map((path) => [path, value(specs[index]?.[path])])),
           ...(shown === undefined ? {} : { [shown]: job.summary[shown] ?? null }),
         },
       })),
-    [jobs, paths, specs, shown],
+    [jobs, paths, specs, shown, colorOf],
   );
   const axes = useMemo(() => [...paths.slice(0, 12), ...(shown === undefined ? [] : [shown])], [paths, shown]);
   const dots = useMemo(
@@ -65,27 +71,27 @@ export function Compare() {
       jobs.flatMap((job, index) => {
         const y = shown === undefined ? undefined : job.summary[shown];
         const at = across === undefined ? undefined : value(specs[index]?.[across]);
-        return typeof at === "number" && y !== undefined ? [{ label: job.name, color: colorAt(index), x: at, y }] : [];
+        return typeof at === "number" && y !== undefined ? [{ label: job.name, color: colorOf(job), x: at, y }] : [];
       }),
-    [jobs, specs, shown, across],
+    [jobs, specs, shown, across, colorOf],
   );
   const charts = useMemo(
     () =>
       chartsOf(drawn).flatMap(([, group]) => group).map((name) => ({
         name,
-        curves: jobs.map((job, index) =>
-          curveOf(job.name, colorAt(index), curves.data?.[job.id]?.[name] ?? [], axis, smooth, stepsPerEpoch(job)),
+        curves: jobs.map((job) =>
+          curveOf(job.name, colorOf(job), curves.data?.[job.id]?.[name] ?? [], axis, smooth, stepsPerEpoch(job)),
         ),
       })),
     // eslint-disable-next-line react-hooks/exhaustive-deps
-    [jobs, curves.data, axis, smooth, drawn.join()],
+    [jobs, curves.data, axis, smooth, drawn.join(), colorOf],
   );
   const change = (next: string[]) => void navigate({ search: (now) => ({ ...now, job: next }), replace: true });
   return (
     <Stack gap="sm">
       <Group justify="space-between">
         <Title order={1}>Compare</Title>
-        <AddJob ids={ids} add={(id) => change([...ids, id])} />
+        <AddJob ids={ids} add={(id) => change(placed(places, id))} />
       </Group>
       {failed && <Failure error={failed} />}
       {ids.length > MOST && <Failure error={new Error(`At most ${MOST} jobs are compared: the first are shown.`)} />}
@@ -117,7 +123,7 @@ export function Compare() {
                   <Table.Tr key={job.id}>
                     <Table.Td maw={260}>
                       <Group gap={6} wrap="nowrap">
-                        <span aria-hidden style={{ width: 12, height: 12, borderRadius: 3, background: colorAt(index), flexShrink: 0 }} />
+                        <span aria-hidden style={{ width: 12, height: 12, borderRadius: 3, background: colorOf(job), flexShrink: 0 }} />
                         <Link to="/jobs/$id" params={{ id: job.id }} className="clip">
                           {job.name}
                         </Link>
@@ -140,7 +146,7 @@ export function Compare() {
                       );
                     })}
                     <Table.Td>
-                      <ActionIcon variant="subtle" color="gray" size="sm" aria-label={`Leave out ${job.name}`} onClick={() => change(ids.filter((id) => id !== job.id))}>
+                      <ActionIcon variant="subtle" color="gray" size="sm" aria-label={`Leave out ${job.name}`} onClick={() => change(leftOut(places, job.id))}>
                         ✕
                       </ActionIcon>
                     </Table.Td>
