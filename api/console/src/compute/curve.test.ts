@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { best, joined, positions, smoothed } from "./curve";
+import { joined, positions, smoothed } from "./curve";
 
 const point = (step: number, value: number, timestamp = 0) => ({ step, value, timestamp });
 
@@ -39,12 +39,4 @@ test("curves of different steps share one axis", () => {
     [10, null, 30],
     [null, 0, null],
   ]);
-});
-
-test("the best value depends on the metric", () => {
-  const points = [point(1, 0.2), point(2, 0.9), point(3, 0.5), point(4, Number.NaN)];
-  expect(best("knn/top1", points)).toBe(0.9);
-  expect(best("train/loss", points)).toBe(0.2);
-  expect(best("train/learning_rate", points)).toBeNull();
-  expect(best("knn/top1", [])).toBeNull();
 });

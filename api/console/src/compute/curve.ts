@@ -1,4 +1,4 @@
-// Curves: smoothing, axes, best values.
+// Curves: smoothing and axes.
 import type { Point } from "../api/client";
 
 /**
@@ -50,19 +50,4 @@ export function joined(curves: { x: number[]; y: number[] }[]): (number | null)[
     return column;
   });
   return [xs, ...columns];
-}
-
-/** Whether larger is better; null if neither is. */
-export function direction(metric: string): "max" | "min" | null {
-  if (/\/top\d+$|rankme/.test(metric)) return "max";
-  if (metric === "train/loss") return "min";
-  return null;
-}
-
-/** The best of a curve's values, by its metric's direction. */
-export function best(metric: string, points: Point[]): number | null {
-  const values = points.map((point) => point.value).filter((value) => Number.isFinite(value));
-  const way = direction(metric);
-  if (values.length === 0 || way === null) return null;
-  return values.reduce((a, b) => (way === "max" ? Math.max(a, b) : Math.min(a, b)));
 }

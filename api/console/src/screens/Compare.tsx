@@ -7,18 +7,23 @@ import { useCallback, useMemo, useState } from "react";
 import type { Job } from "../api/client";
 import * as queries from "../api/queries";
 import { Chart } from "../components/Chart";
-import { axisLabel, chartsOf, curveOf, stepsPerEpoch } from "../components/charts";
+import { axisLabel, curveOf, stepsPerEpoch } from "../components/charts";
 import { CurveControls } from "../components/CurveControls";
 import { Failure } from "../components/Failure";
 import { ParallelCoordinates, Scatter } from "../components/Picture";
 import { StateBadge } from "../components/StateBadge";
 import { colorAt, leftOut, placed } from "../compute/colors";
-import { best, direction } from "../compute/curve";
 import { metric, number } from "../compute/format";
+import { best, telling } from "../compute/scores";
 import { differing, flatten } from "../compute/spec";
 
 const route = getRouteApi("/compare");
 const MOST = 50;
+/** What is drawn of each training, in this order. */
+const DRAWN = [
+  "train/loss", "train/invariance", "train/variance", "train/covariance", "embedding/std_mean",
+  "knn/top1", "representation/rankme", "train/learning_rate", "train/images_per_second",
+];
 /** Fields that say which job it is, not what it does. */
 const NAMES = new Set(["name", "experiment", "priority", "start_after", "deadline", "max_runtime", "depends_on", "evaluations"]);
 
@@ -46,8 +51,9 @@ export function Compare() {
   const colorOf = useCallback((job: Job) => colorAt(places.indexOf(job.id)), [places]);
   const names = useMemo(() => [...new Set(jobs.flatMap((job) => Object.keys(job.summary)))].sort(), [jobs]);
   const metricNames = names.filter((name) => name !== "train/epoch" && name !== "data/corrupt_images");
-  const shown = metricNames.includes(chosen ?? "") ? chosen : (metricNames.find((name) => name.includes("/top1")) ?? metricNames.find((name) => direction(name) === "max") ?? metricNames[0]);
-  const drawn = names.filter((name) => ["train/loss", "train/invariance", "train/variance", "train/covariance", "knn/top1", "representation/rankme", "embedding/std_mean", "train/learning_rate", "train/images_per_second"].includes(name));
+  const shown = metricNames.includes(chosen ?? "") ? chosen : telling(metricNames);
+  // What is compared first, and then how the trainings went.
+  const drawn = [...new Set(shown === undefined ? DRAWN : [shown, ...DRAWN])].filter((name) => names.includes(name));
   const curves = useQuery(queries.curves(jobs.map((job) => job.id), drawn, 500));
   const specs = useMemo(() => jobs.map(parameters), [jobs]);
   const paths = useMemo(() => differing(specs), [specs]);
@@ -77,7 +83,7 @@ export function Compare() {
   );
   const charts = useMemo(
     () =>
-      chartsOf(drawn).flatMap(([, group]) => group).map((name) => ({
+      drawn.map((name) => ({
         name,
         curves: jobs.map((job) =>
           curveOf(job.name, colorOf(job), curves.data?.[job.id]?.[name] ?? [], axis, smooth, stepsPerEpoch(job)),

@@ -8,10 +8,10 @@ import * as queries from "../api/queries";
 import { Failure } from "../components/Failure";
 import { Time } from "../components/Time";
 import { metric } from "../compute/format";
+import { SCORES } from "../compute/scores";
 
 const route = getRouteApi("/models");
 type Spec = { backbone?: { name?: string }; data?: { source?: string; path?: string }; method?: { name?: string } };
-const SCORES = ["knn/top1", "linear/top1", "finetune/top1", "svm/map", "retrieval/map", "segmentation/miou", "detection/ap"];
 
 export function Models() {
   const { text, experiment } = route.useSearch();
