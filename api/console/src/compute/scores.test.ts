@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { best, direction, isScore, SCORES, telling } from "./scores";
+import { best, direction, gain, isScore, SCORES, telling } from "./scores";
 
 test.each([
   ...SCORES, "knn/top5", "few_shot/16/top1", "svm/top1", "retrieval/recall_at_10", "segmentation/pixel_accuracy",
@@ -35,4 +35,12 @@ test("one begins with a score, the usual first", () => {
   expect(telling(["embedding/std_mean", "train/loss"])).toBe("train/loss");
   expect(telling(["embedding/std_mean"])).toBe("embedding/std_mean");
   expect(telling([])).toBeUndefined();
+});
+
+test("a gain is in the unit of its score", () => {
+  expect(gain("knn/top1", 0.25, 0.75)).toBe("+50.0 points");
+  expect(gain("few_shot/1/top1", 0.5, 0.375)).toBe("−12.5 points");
+  expect(gain("segmentation/miou", 0.25, 0.75)).toBe("+0.5");
+  expect(gain("detection/ap", 0.5, 0.25)).toBe("−0.25");
+  expect(gain("svm/map", 0.5, 0.5)).toBe("+0");
 });

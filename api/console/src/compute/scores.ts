@@ -1,5 +1,6 @@
 // The scores of encoders, and which way each metric is better.
 import type { Point } from "../api/client";
+import { number } from "./format";
 
 /** One score of each protocol, or two where images have several labels: encoders are ranked by these. */
 export const SCORES = [
@@ -37,4 +38,10 @@ export function best(metric: string, points: Point[]): number | null {
 export function telling(metrics: string[]): string | undefined {
   const inOrder = [...SCORES.filter((name) => metrics.includes(name)), ...metrics];
   return inOrder.find(isScore) ?? inOrder.find((name) => direction(name) !== null) ?? metrics[0];
+}
+
+/** What a score has gained, in the unit of its values: points of a percentage for accuracies, else plain. */
+export function gain(metric: string, before: number, after: number): string {
+  const size = Math.abs(after - before);
+  return (after < before ? "−" : "+") + (/\/top\d+$/.test(metric) ? `${(100 * size).toFixed(1)} points` : number(size));
 }
