@@ -6,6 +6,7 @@ import { type EChartsCoreOption, type ECharts, format, init, use as register } f
 import { CanvasRenderer } from "echarts/renderers";
 import { useEffect, useMemo, useRef } from "react";
 import { number } from "../compute/format";
+import { named, scaleOf } from "../compute/scale";
 
 register([ParallelChart, ScatterChart, LineChart, BarChart, GridComponent, ParallelComponent, TooltipComponent, CanvasRenderer]);
 
@@ -121,7 +122,7 @@ export function ParallelCoordinates({
   return <Picture title={title} option={option} brush={brush} choose={choose} />;
 }
 
-export type Dot = { label: string; color: string; x: number; y: number };
+export type Dot = { label: string; color: string; x: number | string; y: number };
 
 export function Scatter({
   title,
@@ -141,9 +142,9 @@ export function Scatter({
 }) {
   const option = useMemo(() => {
     const xs = dots.map((dot) => dot.x);
-    const wide = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 50;
+    const scale = scaleOf(xs);
     let best: number | null = null;
-    const course = dots.toSorted((a, b) => a.x - b.x).map((dot) => {
+    const course = dots.toSorted((a, b) => Number(a.x) - Number(b.x)).map((dot) => {
       if (best === null || (line === "max" ? dot.y > best : dot.y < best)) best = dot.y;
       return [dot.x, best];
     });
@@ -151,9 +152,9 @@ export function Scatter({
       tooltip: {
         formatter: (point: { seriesIndex: number; dataIndex: number }) => {
           const dot = dots[point.dataIndex];
-          return dot === undefined || point.seriesIndex > 0
-            ? ""
-            : `${format.encodeHTML(dot.label)}<br>${number(dot.x)}, ${number(dot.y)}`;
+          if (dot === undefined || point.seriesIndex > 0) return "";
+          const x = typeof dot.x === "number" ? number(dot.x) : dot.x;
+          return `${format.encodeHTML(dot.label)}<br>${format.encodeHTML(x)}, ${number(dot.y)}`;
         },
       },
       grid: { left: 60, right: 20, top: 12, bottom: 40 },
@@ -161,13 +162,13 @@ export function Scatter({
         name: xLabel,
         nameLocation: "middle",
         nameGap: 24,
-        type: wide ? "log" : "value",
+        ...scale,
         scale: true,
         minInterval: xs.every(Number.isInteger) ? 1 : 0,
       },
       yAxis: { name: yLabel, nameLocation: "middle", nameGap: 44, scale: true, axisLabel: { formatter: (value: number) => number(value) } },
       series: [
-        { type: "scatter", symbolSize: 9, data: dots.map((dot) => ({ value: [dot.x, dot.y], itemStyle: { color: dot.color } })) },
+        { type: "scatter", symbolSize: 9, data: dots.map((dot) => ({ value: [scale.type === "category" ? named(dot.x) : dot.x, dot.y], itemStyle: { color: dot.color } })) },
         ...(line === false ? [] : [{ type: "line", step: "end", symbol: "none", silent: true, lineStyle: { opacity: 0.5 }, data: course }]),
       ],
     };

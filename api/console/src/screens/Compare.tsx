@@ -1,6 +1,6 @@
 // Several jobs beside each other: curves, values, and only those parameters that differ.
-import { ActionIcon, Group, Select, Stack, Table, Text, Title } from "@mantine/core";
-import { useDebouncedValue } from "@mantine/hooks";
+import { ActionIcon, Button, Group, Select, Stack, Table, Text, Title } from "@mantine/core";
+import { useDebouncedValue, useDisclosure } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
 import { useCallback, useMemo, useState } from "react";
@@ -19,6 +19,8 @@ import { differing, flatten } from "../compute/spec";
 
 const route = getRouteApi("/compare");
 const MOST = 50;
+/** As many parameters are taken in at a glance. */
+const FEW = 12;
 /** What is drawn of each training, in this order. */
 const DRAWN = [
   "train/loss", "train/invariance", "train/variance", "train/covariance", "embedding/std_mean",
@@ -32,14 +34,15 @@ function parameters(job: Job): Record<string, string> {
   return Object.fromEntries(Object.entries(flat).filter(([path]) => !NAMES.has(path) && !path.startsWith("labels.")));
 }
 
-function value(text: string | undefined): unknown {
+function value(text: string | undefined): number | string | undefined {
   const asNumber = Number(text);
   return text !== undefined && text !== "" && Number.isFinite(asNumber) ? asNumber : text;
 }
 
 export function Compare() {
-  const { job: places = [], axis = "step", smooth = 0, metric: chosen, x } = route.useSearch();
+  const { job: places = [], axis = "step", smooth = 0, log = false, metric: chosen, x } = route.useSearch();
   const navigate = useNavigate({ from: "/compare" });
+  const [every, { toggle }] = useDisclosure();
   const ids = [...new Set(places)].filter((id) => id !== "");
   const { jobs, failed } = useQueries({
     queries: ids.slice(0, MOST).map((id) => queries.job(id)),
@@ -57,8 +60,9 @@ export function Compare() {
   const curves = useQuery(queries.curves(jobs.map((job) => job.id), drawn, 500));
   const specs = useMemo(() => jobs.map(parameters), [jobs]);
   const paths = useMemo(() => differing(specs), [specs]);
-  const numeric = paths.filter((path) => specs.every((spec) => typeof value(spec[path]) === "number"));
-  const across = numeric.includes(x ?? "") ? x : numeric[0];
+  const numeric = paths.find((path) => specs.every((spec) => typeof value(spec[path]) === "number"));
+  const across = paths.includes(x ?? "") ? x : (numeric ?? paths[0]);
+  const columns = every ? paths : paths.slice(0, FEW);
   const lines = useMemo(
     () =>
       jobs.map((job, index) => ({
@@ -71,13 +75,13 @@ export function Compare() {
       })),
     [jobs, paths, specs, shown, colorOf],
   );
-  const axes = useMemo(() => [...paths.slice(0, 12), ...(shown === undefined ? [] : [shown])], [paths, shown]);
+  const axes = useMemo(() => [...paths.slice(0, FEW), ...(shown === undefined ? [] : [shown])], [paths, shown]);
   const dots = useMemo(
     () =>
       jobs.flatMap((job, index) => {
         const y = shown === undefined ? undefined : job.summary[shown];
         const at = across === undefined ? undefined : value(specs[index]?.[across]);
-        return typeof at === "number" && y !== undefined ? [{ label: job.name, color: colorOf(job), x: at, y }] : [];
+        return at !== undefined && y !== undefined ? [{ label: job.name, color: colorOf(job), x: at, y }] : [];
       }),
     [jobs, specs, shown, across, colorOf],
   );
@@ -105,7 +109,7 @@ export function Compare() {
       {jobs.length > 0 && (
         <>
           <Group>
-            <CurveControls from="/compare" axis={axis} smooth={smooth} />
+            <CurveControls from="/compare" axis={axis} smooth={smooth} log={log} />
             <Select aria-label="Metric" w={220} data={metricNames} value={shown ?? null} onChange={(next) => void navigate({ search: (now) => ({ ...now, metric: next ?? undefined }), replace: true })} />
           </Group>
           <div className="scroll" tabIndex={0}>
@@ -116,7 +120,7 @@ export function Compare() {
                   <Table.Th>State</Table.Th>
                   <Table.Th ta="right">{shown}, last</Table.Th>
                   <Table.Th ta="right">best</Table.Th>
-                  {paths.slice(0, 12).map((path) => (
+                  {columns.map((path) => (
                     <Table.Th key={path} ta="right">
                       {path}
                     </Table.Th>
@@ -142,7 +146,7 @@ export function Compare() {
                     <Table.Td ta="right" style={{ whiteSpace: "nowrap" }}>
                       {shown === undefined ? "–" : metric(shown, best(shown, curves.data?.[job.id]?.[shown] ?? []))}
                     </Table.Td>
-                    {paths.slice(0, 12).map((path) => {
+                    {columns.map((path) => {
                       const text = specs[index]?.[path];
                       const known = value(text);
                       return (
@@ -161,27 +165,41 @@ export function Compare() {
               </Table.Tbody>
             </Table>
           </div>
+          {paths.length > FEW && (
+            <Button variant="subtle" size="compact-xs" w="fit-content" onClick={toggle}>
+              {every ? `Show the first ${FEW} parameters` : `Show all ${paths.length} parameters`}
+            </Button>
+          )}
           {paths.length === 0 && jobs.length > 1 && <Text c="dimmed">Their parameters are the same.</Text>}
           <div className="grid">
             {charts.map((each) => (
-              <Chart key={each.name} title={each.name} curves={each.curves} xLabel={axisLabel(axis)} group="compare" />
+              <Chart key={each.name} title={each.name} curves={each.curves} xLabel={axisLabel(axis)} log={log} group="compare" />
             ))}
           </div>
           {jobs.length > 1 && shown !== undefined && paths.length > 0 && (
             <div className="grid">
               <div>
-                {numeric.length > 0 && (
-                  <Select
-                    label="Parameter of the scatter"
-                    mb={4}
-                    data={numeric}
-                    value={across ?? null}
-                    onChange={(next) => void navigate({ search: (now) => ({ ...now, x: next ?? undefined }), replace: true })}
+                <Select
+                  label="Parameter of the scatter"
+                  mb={4}
+                  data={paths}
+                  value={across ?? null}
+                  onChange={(next) => void navigate({ search: (now) => ({ ...now, x: next ?? undefined }), replace: true })}
+                />
+                {across !== undefined && (
+                  <Scatter
+                    title={`${shown} against ${across}${dots.length < jobs.length ? `: ${dots.length} of ${jobs.length} jobs have both` : ""}`}
+                    dots={dots}
+                    xLabel={across}
+                    yLabel={shown}
                   />
                 )}
-                {across !== undefined && <Scatter title={`${shown} against ${across}`} dots={dots} xLabel={across} yLabel={shown} />}
               </div>
-              <ParallelCoordinates title="Parameters and metric" axes={axes} lines={lines} />
+              <ParallelCoordinates
+                title={paths.length > FEW ? `The first ${FEW} of ${paths.length} parameters, and the metric` : "Parameters and metric"}
+                axes={axes}
+                lines={lines}
+              />
             </div>
           )}
         </>
