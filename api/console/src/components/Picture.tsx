@@ -119,7 +119,8 @@ export function ParallelCoordinates({
       ],
     };
   }, [axes, lines]);
-  return <Picture title={title} option={option} brush={brush} choose={choose} />;
+  // Other axes make another picture: ECharts fails on lines that have not as many values as it has axes.
+  return <Picture key={axes.join()} title={title} option={option} brush={brush} choose={choose} />;
 }
 
 export type Dot = { label: string; color: string; x: number | string; y: number };
