@@ -16,7 +16,7 @@ type Props = {
   height?: number;
   /** Called with the index of the point or line that is clicked. */
   choose?: (index: number) => void;
-  /** Called with the indices of the lines within the brushes. */
+  /** Called with the indices of the lines within the brushes, also when the lines change; null without a brush. */
   brush?: (indices: number[] | null) => void;
 };
 
@@ -31,13 +31,7 @@ export function Picture({ title, option, height = 280, choose, brush }: Props) {
     const made = init(place.current, dark ? "dark" : undefined);
     chart.current = made;
     made.on("click", (event) => handlers.current.choose?.(event.dataIndex ?? 0));
-    made.on("axisareaselected", () => {
-      const model = (made as unknown as { getModel: () => Brushed }).getModel();
-      const series = model.getSeriesByIndex(0);
-      const all = series.getData().count();
-      const inside = series.getRawIndicesByActiveState("active");
-      handlers.current.brush?.(inside.length === 0 || inside.length === all ? null : inside);
-    });
+    made.on("axisareaselected", () => handlers.current.brush?.(brushed(made)));
     const watch = new ResizeObserver(() => made.resize());
     watch.observe(place.current);
     return () => {
@@ -51,6 +45,8 @@ export function Picture({ title, option, height = 280, choose, brush }: Props) {
       { backgroundColor: "transparent", animation: false, textStyle: { fontFamily: "system-ui" }, ...option },
       { replaceMerge: ["series"] },
     );
+    // The brushes stay where they are, and what they cover has changed.
+    if (chart.current !== null) handlers.current.brush?.(brushed(chart.current));
   }, [option, dark]);
   return (
     <figure className="card" style={{ margin: 0 }} aria-label={title}>
@@ -60,11 +56,16 @@ export function Picture({ title, option, height = 280, choose, brush }: Props) {
   );
 }
 
-type Brushed = {
-  getSeriesByIndex: (index: number) => {
-    getData: () => { count: () => number };
-    getRawIndicesByActiveState: (state: string) => number[];
-  };
+/** The indices of the lines within the brushes; null without a brush. */
+function brushed(chart: ECharts): number[] | null {
+  const model = (chart as unknown as { getModel: () => { getSeriesByIndex: (index: number) => Parallel } }).getModel();
+  const series = model.getSeriesByIndex(0);
+  return series.coordinateSystem.hasAxisBrushed() ? series.getRawIndicesByActiveState("active") : null;
+}
+
+type Parallel = {
+  coordinateSystem: { hasAxisBrushed: () => boolean };
+  getRawIndicesByActiveState: (state: string) => number[];
 };
 
 export type Line = { label: string; color: string; values: Record<string, unknown> };
