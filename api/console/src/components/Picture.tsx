@@ -85,22 +85,15 @@ export function ParallelCoordinates({
   choose?: (index: number) => void;
 }) {
   const option = useMemo(() => {
-    const columns = axes.map((axis) => lines.map((line) => line.values[axis]));
-    const numeric = columns.map((column) => column.every((value) => value == null || typeof value === "number"));
+    const scales = axes.map((axis) => scaleOf(lines.map((line) => line.values[axis])));
     return {
       // What a formatter returns is HTML, and a job has any name.
       tooltip: { formatter: (point: { dataIndex: number }) => format.encodeHTML(lines[point.dataIndex]?.label ?? "") },
       parallel: { left: 70, right: 70, top: 36, bottom: 16, parallelAxisDefault: { nameTextStyle: { fontSize: 11 } } },
       parallelAxis: axes.map((name, dim) => {
-        const column = columns[dim] ?? [];
-        if (numeric[dim] !== true) {
-          return { dim, name, type: "category", data: [...new Set(column.map(String))].sort() };
-        }
-        const values = column.filter((value): value is number => typeof value === "number");
-        const low = Math.min(...values);
-        const high = Math.max(...values);
-        const wide = low > 0 && high / low > 50;
-        return { dim, name, type: wide ? "log" : "value", scale: true, axisLabel: { formatter: (value: number) => number(value) } };
+        const scale = scales[dim];
+        if (scale?.type === "category") return { dim, name, ...scale };
+        return { dim, name, ...scale, scale: true, axisLabel: { formatter: (value: number) => number(value) } };
       }),
       series: [
         {
@@ -111,7 +104,7 @@ export function ParallelCoordinates({
           data: lines.map((line) => ({
             value: axes.map((axis, dim) => {
               const value = line.values[axis];
-              if (numeric[dim] !== true) return String(value);
+              if (scales[dim]?.type === "category") return named(value);
               return typeof value === "number" && Number.isFinite(value) ? value : "-";
             }),
             lineStyle: { color: line.color },
