@@ -1,10 +1,15 @@
 import { expect, test } from "vitest";
-import { colorAt, leftOut, placed } from "./colors";
+import { colorAt, faint, leftOut, placed } from "./colors";
 
 test("no two of fifty jobs have one colour", () => {
   expect(new Set(Array.from({ length: 50 }, (_, index) => colorAt(index))).size).toBe(50);
   expect(colorAt(0)).toBe("#0072b2");
   expect(colorAt(10)).toBe("hsl(295, 60%, 45%)");
+});
+
+test("each colour has a faint one", () => {
+  expect(faint(colorAt(0))).toBe("#0072b255");
+  expect(faint(colorAt(10))).toBe("hsla(295, 60%, 45%, 0.33)");
 });
 
 test("who is left out leaves a place free, and all others keep theirs", () => {

@@ -12,6 +12,11 @@ export function colorAt(index: number): string {
   return PALETTE[index] ?? `hsl(${Math.round(index * 137.508) % 360}, 60%, 45%)`;
 }
 
+/** The same colour at a third of its strength. */
+export function faint(color: string): string {
+  return color.startsWith("#") ? `${color}55` : color.replace("hsl(", "hsla(").replace(")", ", 0.33)");
+}
+
 // Jobs have the colours of their places in the address, where "" is a place that is free.
 
 /** The places with a job more: at the first that is free. */

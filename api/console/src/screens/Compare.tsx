@@ -13,6 +13,7 @@ import { Failure } from "../components/Failure";
 import { ParallelCoordinates, Scatter } from "../components/Picture";
 import { StateBadge } from "../components/StateBadge";
 import { colorAt, leftOut, placed } from "../compute/colors";
+import { began } from "../compute/curve";
 import { metric, number } from "../compute/format";
 import { best, telling } from "../compute/scores";
 import { differing, flatten } from "../compute/spec";
@@ -89,9 +90,10 @@ export function Compare() {
     () =>
       drawn.map((name) => ({
         name,
-        curves: jobs.map((job) =>
-          curveOf(job.name, colorOf(job), curves.data?.[job.id]?.[name] ?? [], axis, smooth, stepsPerEpoch(job)),
-        ),
+        curves: jobs.map((job) => {
+          const found = curves.data?.[job.id] ?? {};
+          return curveOf(job.name, colorOf(job), found[name] ?? [], axis, smooth, stepsPerEpoch(job), began(found));
+        }),
       })),
     // eslint-disable-next-line react-hooks/exhaustive-deps
     [jobs, curves.data, axis, smooth, drawn.join(), colorOf],
