@@ -1,15 +1,16 @@
 // Several jobs beside each other: curves, values, and only those parameters that differ.
 import { ActionIcon, Button, Group, Select, Stack, Table, Text, Title } from "@mantine/core";
-import { useDebouncedValue, useDisclosure } from "@mantine/hooks";
+import { useDisclosure } from "@mantine/hooks";
 import { useQueries, useQuery } from "@tanstack/react-query";
 import { getRouteApi, Link, useNavigate } from "@tanstack/react-router";
-import { useCallback, useMemo, useState } from "react";
+import { useCallback, useMemo } from "react";
 import type { Job } from "../api/client";
 import * as queries from "../api/queries";
 import { Chart } from "../components/Chart";
 import { axisLabel, curveOf, stepsPerEpoch } from "../components/charts";
 import { CurveControls } from "../components/CurveControls";
 import { Failure } from "../components/Failure";
+import { FindJob } from "../components/FindJob";
 import { ParallelCoordinates, Scatter } from "../components/Picture";
 import { StateBadge } from "../components/StateBadge";
 import { colorAt, leftOut, placed } from "../compute/colors";
@@ -103,7 +104,7 @@ export function Compare() {
     <Stack gap="sm">
       <Group justify="space-between">
         <Title order={1}>Compare</Title>
-        <AddJob ids={ids} add={(id) => change(placed(places, id))} />
+        <FindJob label="Add a job by its name or id" but={ids} choose={(id) => change(placed(places, id))} />
       </Group>
       {failed && <Failure error={failed} />}
       {ids.length > MOST && <Failure error={new Error(`At most ${MOST} jobs are compared: the first are shown.`)} />}
@@ -207,35 +208,5 @@ export function Compare() {
         </>
       )}
     </Stack>
-  );
-}
-
-function AddJob({ ids, add }: { ids: string[]; add: (id: string) => void }) {
-  const [text, setText] = useState("");
-  const [settled] = useDebouncedValue(text.trim(), 250);
-  const named = useQuery(queries.jobs({ text: settled || undefined, limit: 20 }));
-  const byId = useQuery({ ...queries.job(settled), enabled: /^[0-9a-f]{20}$/.test(settled), retry: false });
-  const found = [...(byId.data === undefined ? [] : [byId.data]), ...(named.data?.items ?? [])];
-  const data = found
-    .filter(({ id }, index) => !ids.includes(id) && found.findIndex((other) => other.id === id) === index)
-    .map(({ id, name, state }) => ({ value: id, label: `${name} · ${state} · ${id}` }));
-  return (
-    <Select
-      aria-label="Add a job by its name or id"
-      placeholder="Add a job by its name or id"
-      w={320}
-      searchable
-      value={null}
-      searchValue={text}
-      onSearchChange={setText}
-      data={data}
-      filter={({ options }) => options}
-      nothingFoundMessage="No job is found"
-      onChange={(id) => {
-        if (id === null) return;
-        add(id);
-        setText("");
-      }}
-    />
   );
 }
