@@ -133,6 +133,7 @@ export type CompareSearch = {
   x?: string;
   axis?: "step" | "epoch" | "time";
   smooth?: number;
+  log?: boolean;
 };
 
 export const compareRoute = createRoute({
@@ -144,6 +145,7 @@ export const compareRoute = createRoute({
     x: text(raw, "x"),
     axis: text(raw, "axis") as CompareSearch["axis"],
     smooth: typeof raw.smooth === "number" ? raw.smooth : undefined,
+    log: raw.log === true ? true : undefined,
   }),
   component: lazyRouteComponent(() => import("./screens/Compare"), "Compare"),
 });

@@ -4,7 +4,8 @@ import { Text, useComputedColorScheme } from "@mantine/core";
 import { useElementSize } from "@mantine/hooks";
 import { useEffect, useMemo, useRef } from "react";
 import uPlot from "uplot";
-import { joined } from "../compute/curve";
+import { faint } from "../compute/colors";
+import { joined, zoomed } from "../compute/curve";
 import { number, ticks } from "../compute/format";
 
 export type Curve = { label: string; color: string; x: number[]; y: number[]; faint?: number[] };
@@ -20,6 +21,11 @@ type Props = {
   /** Charts of one group show the same moment under the pointer. */
   group?: string;
 };
+
+/** Whether each point of a curve is marked: a line through few says too little. */
+function few(values: ArrayLike<number | null | undefined> = []): boolean {
+  return Array.from(values).filter((value) => value != null).length < 30;
+}
 
 export function Chart({ title, note, curves, xLabel, log = false, height = 200, group }: Props) {
   const { ref: measured, width } = useElementSize();
@@ -63,12 +69,11 @@ export function Chart({ title, note, curves, xLabel, log = false, height = 200, 
               stroke: curve.color,
               width: 1.6,
               spanGaps: true,
-              points: { show: curve.x.length < 30, size: 4 },
+              points: { show: (self, place) => few(self.data[place]), size: 4 },
               value: (_, value) => number(value),
             };
             if (curve.faint === undefined) return [main];
-            const faint = { ...main, label: `${curve.label} (raw)`, stroke: `${curve.color}55`, points: { show: false } };
-            return [faint, main];
+            return [{ ...main, label: `${curve.label} (raw)`, stroke: faint(curve.color), points: { show: false } }, main];
           }),
         ],
         cursor: group === undefined ? {} : { sync: { key: group } },
@@ -87,7 +92,12 @@ export function Chart({ title, note, curves, xLabel, log = false, height = 200, 
   }, [look, width, height, log, dark, xLabel, group]);
 
   useEffect(() => {
-    plot.current?.setData(data);
+    const made = plot.current;
+    if (made === null) return;
+    // What comes in does not move what is looked at.
+    const stays = zoomed(made.data[0], made.scales.x ?? {});
+    made.setData(data, !stays);
+    if (stays) made.redraw();
   }, [data]);
 
   const last = curves.map((curve) => `${curve.label} ${number(curve.y.at(-1))}`).slice(0, 6).join(", ");

@@ -2,10 +2,11 @@
 import { useComputedColorScheme } from "@mantine/core";
 import { BarChart, LineChart, ParallelChart, ScatterChart } from "echarts/charts";
 import { GridComponent, ParallelComponent, TooltipComponent } from "echarts/components";
-import { type EChartsCoreOption, type ECharts, init, use as register } from "echarts/core";
+import { type EChartsCoreOption, type ECharts, format, init, use as register } from "echarts/core";
 import { CanvasRenderer } from "echarts/renderers";
 import { useEffect, useMemo, useRef } from "react";
 import { number } from "../compute/format";
+import { named, scaleOf } from "../compute/scale";
 
 register([ParallelChart, ScatterChart, LineChart, BarChart, GridComponent, ParallelComponent, TooltipComponent, CanvasRenderer]);
 
@@ -15,7 +16,7 @@ type Props = {
   height?: number;
   /** Called with the index of the point or line that is clicked. */
   choose?: (index: number) => void;
-  /** Called with the indices of the lines within the brushes. */
+  /** Called with the indices of the lines within the brushes, also when the lines change; null without a brush. */
   brush?: (indices: number[] | null) => void;
 };
 
@@ -30,13 +31,7 @@ export function Picture({ title, option, height = 280, choose, brush }: Props) {
     const made = init(place.current, dark ? "dark" : undefined);
     chart.current = made;
     made.on("click", (event) => handlers.current.choose?.(event.dataIndex ?? 0));
-    made.on("axisareaselected", () => {
-      const model = (made as unknown as { getModel: () => Brushed }).getModel();
-      const series = model.getSeriesByIndex(0);
-      const all = series.getData().count();
-      const inside = series.getRawIndicesByActiveState("active");
-      handlers.current.brush?.(inside.length === 0 || inside.length === all ? null : inside);
-    });
+    made.on("axisareaselected", () => handlers.current.brush?.(brushed(made)));
     const watch = new ResizeObserver(() => made.resize());
     watch.observe(place.current);
     return () => {
@@ -50,6 +45,8 @@ export function Picture({ title, option, height = 280, choose, brush }: Props) {
       { backgroundColor: "transparent", animation: false, textStyle: { fontFamily: "system-ui" }, ...option },
       { replaceMerge: ["series"] },
     );
+    // The brushes stay where they are, and what they cover has changed.
+    if (chart.current !== null) handlers.current.brush?.(brushed(chart.current));
   }, [option, dark]);
   return (
     <figure className="card" style={{ margin: 0 }} aria-label={title}>
@@ -59,11 +56,16 @@ export function Picture({ title, option, height = 280, choose, brush }: Props) {
   );
 }
 
-type Brushed = {
-  getSeriesByIndex: (index: number) => {
-    getData: () => { count: () => number };
-    getRawIndicesByActiveState: (state: string) => number[];
-  };
+/** The indices of the lines within the brushes; null without a brush. */
+function brushed(chart: ECharts): number[] | null {
+  const model = (chart as unknown as { getModel: () => { getSeriesByIndex: (index: number) => Parallel } }).getModel();
+  const series = model.getSeriesByIndex(0);
+  return series.coordinateSystem.hasAxisBrushed() ? series.getRawIndicesByActiveState("active") : null;
+}
+
+type Parallel = {
+  coordinateSystem: { hasAxisBrushed: () => boolean };
+  getRawIndicesByActiveState: (state: string) => number[];
 };
 
 export type Line = { label: string; color: string; values: Record<string, unknown> };
@@ -83,21 +85,15 @@ export function ParallelCoordinates({
   choose?: (index: number) => void;
 }) {
   const option = useMemo(() => {
-    const columns = axes.map((axis) => lines.map((line) => line.values[axis]));
-    const numeric = columns.map((column) => column.every((value) => value == null || typeof value === "number"));
+    const scales = axes.map((axis) => scaleOf(lines.map((line) => line.values[axis])));
     return {
-      tooltip: { formatter: (point: { dataIndex: number }) => lines[point.dataIndex]?.label ?? "" },
+      // What a formatter returns is HTML, and a job has any name.
+      tooltip: { formatter: (point: { dataIndex: number }) => format.encodeHTML(lines[point.dataIndex]?.label ?? "") },
       parallel: { left: 70, right: 70, top: 36, bottom: 16, parallelAxisDefault: { nameTextStyle: { fontSize: 11 } } },
       parallelAxis: axes.map((name, dim) => {
-        const column = columns[dim] ?? [];
-        if (numeric[dim] !== true) {
-          return { dim, name, type: "category", data: [...new Set(column.map(String))].sort() };
-        }
-        const values = column.filter((value): value is number => typeof value === "number");
-        const low = Math.min(...values);
-        const high = Math.max(...values);
-        const wide = low > 0 && high / low > 50;
-        return { dim, name, type: wide ? "log" : "value", scale: true, axisLabel: { formatter: (value: number) => number(value) } };
+        const scale = scales[dim];
+        if (scale?.type === "category") return { dim, name, ...scale };
+        return { dim, name, ...scale, scale: true, axisLabel: { formatter: (value: number) => number(value) } };
       }),
       series: [
         {
@@ -108,7 +104,7 @@ export function ParallelCoordinates({
           data: lines.map((line) => ({
             value: axes.map((axis, dim) => {
               const value = line.values[axis];
-              if (numeric[dim] !== true) return String(value);
+              if (scales[dim]?.type === "category") return named(value);
               return typeof value === "number" && Number.isFinite(value) ? value : "-";
             }),
             lineStyle: { color: line.color },
@@ -117,10 +113,11 @@ export function ParallelCoordinates({
       ],
     };
   }, [axes, lines]);
-  return <Picture title={title} option={option} brush={brush} choose={choose} />;
+  // Other axes make another picture: ECharts fails on lines that have not as many values as it has axes.
+  return <Picture key={axes.join()} title={title} option={option} brush={brush} choose={choose} />;
 }
 
-export type Dot = { label: string; color: string; x: number; y: number };
+export type Dot = { label: string; color: string; x: number | string; y: number };
 
 export function Scatter({
   title,
@@ -140,9 +137,9 @@ export function Scatter({
 }) {
   const option = useMemo(() => {
     const xs = dots.map((dot) => dot.x);
-    const wide = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 50;
+    const scale = scaleOf(xs);
     let best: number | null = null;
-    const course = dots.toSorted((a, b) => a.x - b.x).map((dot) => {
+    const course = dots.toSorted((a, b) => Number(a.x) - Number(b.x)).map((dot) => {
       if (best === null || (line === "max" ? dot.y > best : dot.y < best)) best = dot.y;
       return [dot.x, best];
     });
@@ -150,9 +147,9 @@ export function Scatter({
       tooltip: {
         formatter: (point: { seriesIndex: number; dataIndex: number }) => {
           const dot = dots[point.dataIndex];
-          return dot === undefined || point.seriesIndex > 0
-            ? ""
-            : `${dot.label}<br>${number(dot.x)}, ${number(dot.y)}`;
+          if (dot === undefined || point.seriesIndex > 0) return "";
+          const x = typeof dot.x === "number" ? number(dot.x) : dot.x;
+          return `${format.encodeHTML(dot.label)}<br>${format.encodeHTML(x)}, ${number(dot.y)}`;
         },
       },
       grid: { left: 60, right: 20, top: 12, bottom: 40 },
@@ -160,13 +157,13 @@ export function Scatter({
         name: xLabel,
         nameLocation: "middle",
         nameGap: 24,
-        type: wide ? "log" : "value",
+        ...scale,
         scale: true,
         minInterval: xs.every(Number.isInteger) ? 1 : 0,
       },
       yAxis: { name: yLabel, nameLocation: "middle", nameGap: 44, scale: true, axisLabel: { formatter: (value: number) => number(value) } },
       series: [
-        { type: "scatter", symbolSize: 9, data: dots.map((dot) => ({ value: [dot.x, dot.y], itemStyle: { color: dot.color } })) },
+        { type: "scatter", symbolSize: 9, data: dots.map((dot) => ({ value: [scale.type === "category" ? named(dot.x) : dot.x, dot.y], itemStyle: { color: dot.color } })) },
         ...(line === false ? [] : [{ type: "line", step: "end", symbol: "none", silent: true, lineStyle: { opacity: 0.5 }, data: course }]),
       ],
     };

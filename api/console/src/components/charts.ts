@@ -37,9 +37,10 @@ export function curveOf(
   axis: Axis,
   smooth: number,
   stepsPerEpoch: number | null,
+  start?: number,
 ): Curve {
   const raw = points.map((point) => point.value);
-  const x = positions(points, axis, stepsPerEpoch);
+  const x = positions(points, axis, stepsPerEpoch, start);
   if (smooth <= 0 || raw.length < 5) return { label, color, x, y: raw };
   return { label, color, x, y: smoothed(raw, smooth), faint: raw };
 }

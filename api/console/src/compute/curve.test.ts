@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { best, joined, positions, smoothed } from "./curve";
+import { began, joined, positions, smoothed, zoomed } from "./curve";
 
 const point = (step: number, value: number, timestamp = 0) => ({ step, value, timestamp });
 
@@ -28,6 +28,29 @@ test("a point lies by its step, its epoch or its minute", () => {
   expect(positions(points, "time", 10)).toEqual([0, 2]);
 });
 
+test("minutes count from a job's first point, so that its charts show the same moment", () => {
+  const curves = {
+    "train/loss": [point(1, 0, 120_000), point(2, 0, 180_000)],
+    "knn/top1": [point(0, 0, 60_000), point(2, 0, 180_000)],
+    "none/yet": [],
+  };
+  const start = began(curves);
+  expect(start).toBe(60_000);
+  expect(positions(curves["train/loss"], "time", null, start)).toEqual([1, 2]);
+  expect(positions(curves["knn/top1"], "time", null, start)).toEqual([0, 2]);
+  expect(began({})).toBeUndefined();
+});
+
+test("one has zoomed if values are out of sight", () => {
+  expect(zoomed([0, 5, 10], { min: 0, max: 10 })).toBe(false);
+  expect(zoomed([0, 5, 10], { min: 0, max: 6 })).toBe(true);
+  expect(zoomed([0, 5, 10], { min: 4, max: 10 })).toBe(true);
+  // One point has room on both sides.
+  expect(zoomed([5], { min: 4, max: 6 })).toBe(false);
+  expect(zoomed([], { min: 0, max: 1 })).toBe(false);
+  expect(zoomed([1, 2], {})).toBe(false);
+});
+
 test("curves of different steps share one axis", () => {
   expect(
     joined([
@@ -39,12 +62,4 @@ test("curves of different steps share one axis", () => {
     [10, null, 30],
     [null, 0, null],
   ]);
-});
-
-test("the best value depends on the metric", () => {
-  const points = [point(1, 0.2), point(2, 0.9), point(3, 0.5), point(4, Number.NaN)];
-  expect(best("knn/top1", points)).toBe(0.9);
-  expect(best("train/loss", points)).toBe(0.2);
-  expect(best("train/learning_rate", points)).toBeNull();
-  expect(best("knn/top1", [])).toBeNull();
 });

@@ -1,4 +1,4 @@
-// Curves: smoothing, axes, best values.
+// Curves: smoothing and axes.
 import type { Point } from "../api/client";
 
 /**
@@ -25,15 +25,29 @@ export type Axis = "step" | "epoch" | "time";
  * Where the points of a curve lie on the horizontal axis.
  *
  * @param stepsPerEpoch - null if it is not known: epochs are then steps.
- * @returns steps, epochs, or minutes since the first point.
+ * @param start - the moment from which minutes count.
+ * @returns steps, epochs, or minutes.
  */
-export function positions(points: Point[], axis: Axis, stepsPerEpoch: number | null): number[] {
-  const start = points[0]?.timestamp ?? 0;
+export function positions(points: Point[], axis: Axis, stepsPerEpoch: number | null, start = points[0]?.timestamp ?? 0): number[] {
   return points.map((point) => {
     if (axis === "time") return (point.timestamp - start) / 60_000;
     if (axis === "epoch" && stepsPerEpoch !== null) return point.step / stepsPerEpoch;
     return point.step;
   });
+}
+
+/** The moment of the first point of any of a job's metrics: charts whose minutes count from it show the same moments. */
+export function began(curves: Record<string, Point[]>): number | undefined {
+  const firsts = Object.values(curves).flatMap(([first]) => first?.timestamp ?? []);
+  return firsts.length > 0 ? Math.min(...firsts) : undefined;
+}
+
+/** Whether one looks at a part of the values along an axis, which are in order. */
+export function zoomed(values: ArrayLike<number>, { min, max }: { min?: number | null; max?: number | null }): boolean {
+  const first = values[0];
+  const last = values[values.length - 1];
+  if (first === undefined || last === undefined || min == null || max == null) return false;
+  return min > first || max < last;
 }
 
 /** Several curves over one axis: the union of their positions, and null where one has no point. */
@@ -50,19 +64,4 @@ export function joined(curves: { x: number[]; y: number[] }[]): (number | null)[
     return column;
   });
   return [xs, ...columns];
-}
-
-/** Whether larger is better; null if neither is. */
-export function direction(metric: string): "max" | "min" | null {
-  if (/\/top\d+$|rankme/.test(metric)) return "max";
-  if (metric === "train/loss") return "min";
-  return null;
-}
-
-/** The best of a curve's values, by its metric's direction. */
-export function best(metric: string, points: Point[]): number | null {
-  const values = points.map((point) => point.value).filter((value) => Number.isFinite(value));
-  const way = direction(metric);
-  if (values.length === 0 || way === null) return null;
-  return values.reduce((a, b) => (way === "max" ? Math.max(a, b) : Math.min(a, b)));
 }

@@ -1,6 +1,7 @@
 // ASHA's rungs: how many trials reached each, and how many were stopped there.
 import type { Trial } from "../api/client";
 
+/** `best`: of the latest objectives of those that reached it. */
 export type Rung = { epoch: number; reached: number; stopped: number; best: number | null };
 
 /**

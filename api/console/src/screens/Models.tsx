@@ -8,10 +8,10 @@ import * as queries from "../api/queries";
 import { Failure } from "../components/Failure";
 import { Time } from "../components/Time";
 import { metric } from "../compute/format";
+import { SCORES } from "../compute/scores";
 
 const route = getRouteApi("/models");
 type Spec = { backbone?: { name?: string }; data?: { source?: string; path?: string }; method?: { name?: string } };
-const SCORES = ["knn/top1", "linear/top1", "finetune/top1", "svm/map", "retrieval/map", "segmentation/miou", "detection/ap"];
 
 export function Models() {
   const { text, experiment } = route.useSearch();
@@ -105,7 +105,7 @@ function scoresOf(job: Job, evaluations: Job[]): Record<string, number> {
 
 function Model({ job, scores }: { job: Job; scores: Record<string, number> }) {
   const { backbone, data, method } = job.spec as Spec;
-  const origin = job.parent ?? job.retry_of;
+  const origins = Object.entries({ sweep: job.parent, retry: job.retry_of, extension: job.extends });
   const command = `vicreg export ${job.id} ${job.id}.onnx`;
   return (
     <Table.Tr>
@@ -125,13 +125,17 @@ function Model({ job, scores }: { job: Job; scores: Record<string, number> }) {
         </Table.Td>
       ))}
       <Table.Td>
-        {origin == null ? (
-          "–"
-        ) : (
-          <Link to="/jobs/$id" params={{ id: origin }}>
-            {job.parent == null ? "retry" : "sweep"}
-          </Link>
-        )}
+        {origins.every(([, id]) => id == null) && "–"}
+        <Group gap={6} wrap="nowrap">
+          {origins.map(
+            ([name, id]) =>
+              id != null && (
+                <Link key={name} to="/jobs/$id" params={{ id }}>
+                  {name}
+                </Link>
+              ),
+          )}
+        </Group>
       </Table.Td>
       <Table.Td>
         <Time at={job.finished_at} />

@@ -10,6 +10,7 @@ import { axisLabel, chartsOf, curveOf, stepsPerEpoch } from "../../components/ch
 import { CurveControls } from "../../components/CurveControls";
 import { Failure } from "../../components/Failure";
 import { colorAt } from "../../compute/colors";
+import { began } from "../../compute/curve";
 import { meaning } from "../../compute/meaning";
 
 const route = getRouteApi("/jobs/$id");
@@ -30,7 +31,7 @@ export default function Curves({ job }: { job: Job }) {
       chartsOf(Object.keys(found)).map(([title, metrics]) => ({
         title,
         curves: metrics.map((name, index) =>
-          curveOf(name, colorAt(index), found[name] ?? [], axis, smooth, perEpoch),
+          curveOf(name, colorAt(index), found[name] ?? [], axis, smooth, perEpoch, began(found)),
         ),
       })),
     [found, axis, smooth, perEpoch],

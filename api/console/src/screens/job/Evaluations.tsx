@@ -9,14 +9,15 @@ import { useMaySubmit } from "../../components/actions";
 import { Failure } from "../../components/Failure";
 import { StateBadge } from "../../components/StateBadge";
 import { metric } from "../../compute/format";
+import { gain, isScore } from "../../compute/scores";
 import { keepDraft } from "../../components/draft";
 
 type Spec = { encoder?: { untrained?: unknown }; protocol?: { name?: string }; data?: unknown };
 
 function scores(job: Job): [string, number][] {
   return Object.entries(job.summary)
-    .filter(([name]) => /\/top\d+$/.test(name) && !name.includes("holdout"))
-    .sort(([a], [b]) => a.localeCompare(b));
+    .filter(([name]) => isScore(name))
+    .sort(([a], [b]) => a.localeCompare(b, "en", { numeric: true }));
 }
 
 function sameProtocol(a: Job, b: Job): boolean {
@@ -93,9 +94,7 @@ export default function Evaluations({ job }: { job: Job }) {
                       )}
                     </Table.Td>
                     <Table.Td ta="right">
-                      {value !== undefined && before !== undefined
-                        ? `${value >= before ? "+" : "−"}${Math.abs(100 * (value - before)).toFixed(1)} points`
-                        : "–"}
+                      {value !== undefined && before !== undefined ? gain(name, before, value) : "–"}
                     </Table.Td>
                   </Table.Tr>
                 );

@@ -1,5 +1,5 @@
 // A job's spec: as written, resolved, and where it differs from another job's.
-import { SegmentedControl, Stack, TextInput } from "@mantine/core";
+import { Group, SegmentedControl, Stack, Text } from "@mantine/core";
 import { useQuery } from "@tanstack/react-query";
 import { getRouteApi, useNavigate } from "@tanstack/react-router";
 import { useState } from "react";
@@ -8,6 +8,8 @@ import type { Job } from "../../api/client";
 import * as queries from "../../api/queries";
 import { Editor } from "../../components/Editor";
 import { Failure } from "../../components/Failure";
+import { FindJob } from "../../components/FindJob";
+import { JobRef } from "../../components/JobRef";
 
 const route = getRouteApi("/jobs/$id");
 
@@ -16,7 +18,7 @@ export default function Spec({ job }: { job: Job }) {
   const navigate = useNavigate({ from: "/jobs/$id" });
   const [shown, setShown] = useState(against === undefined ? "written" : "diff");
   const written = useQuery(queries.request(job.id));
-  const other = useQuery({ ...queries.job(against ?? ""), enabled: against !== undefined && against.length >= 20 });
+  const other = useQuery({ ...queries.job(against ?? ""), enabled: against !== undefined });
   const resolved = stringify(job.spec);
   return (
     <Stack gap="xs">
@@ -38,15 +40,18 @@ export default function Spec({ job }: { job: Job }) {
       {shown === "resolved" && <Editor label="The resolved spec" text={resolved} language="yaml" height="65vh" />}
       {shown === "diff" && (
         <>
-          <TextInput
-            label="Id of the other job"
-            w={260}
-            value={against ?? ""}
-            onChange={(event) => {
-              const value = event.currentTarget.value.trim();
-              void navigate({ search: (now) => ({ ...now, against: value || undefined }), replace: true });
-            }}
-          />
+          <Group gap="sm">
+            <FindJob
+              label="The other job, by its name or id"
+              but={[job.id]}
+              choose={(id) => void navigate({ search: (now) => ({ ...now, against: id }), replace: true })}
+            />
+            {other.data !== undefined && (
+              <Text size="sm">
+                Changes from <JobRef id={other.data.id} /> to this job
+              </Text>
+            )}
+          </Group>
           {other.error && <Failure error={other.error} />}
           {other.data !== undefined && (
             <Editor

@@ -23,7 +23,8 @@ type Sweep = {
 export default function Trials({ job }: { job: Job }) {
   const { data: trials, error } = useQuery(queries.trials(job.id));
   const importance = useQuery(queries.importance(job.id));
-  const [brushed, setBrushed] = useState<number[] | null>(null);
+  // By their numbers: their places change while they run.
+  const [brushed, setBrushed] = useState<ReadonlySet<number> | null>(null);
   const sweep = job.spec as unknown as Sweep;
   const { objective, scheduler } = sweep;
   const seeds = sweep.search.seeds ?? 1;
@@ -49,12 +50,17 @@ export default function Trials({ job }: { job: Job }) {
     [ranked],
   );
   if (error) return <Failure error={error} />;
-  const shown = brushed === null ? ranked : brushed.flatMap((index) => ranked[index] ?? []);
+  const shown = ranked.filter((trial) => brushed?.has(trial.number) ?? true);
   return (
     <Stack gap="sm">
       <div className="grid">
-        <ParallelCoordinates title="Parameters and objective: drag along an axis to choose" axes={axes} lines={lines} brush={setBrushed} />
-        <Scatter title="Objective over time, and the best so far" dots={dots} xLabel="trial" yLabel={objective.metric} line={objective.mode === "min" ? "min" : "max"} />
+        <ParallelCoordinates
+          title="Parameters and objective: drag along an axis to choose"
+          axes={axes}
+          lines={lines}
+          brush={(indices) => setBrushed(indices && new Set(indices.flatMap((index) => ranked[index]?.number ?? [])))}
+        />
+        <Scatter title="Objective by trial, and the best so far" dots={dots} xLabel="trial" yLabel={objective.metric} line={objective.mode === "min" ? "min" : "max"} />
         {importance.data != null && Object.keys(importance.data.items).length > 0 && (
           <Bars title={`Importance of the parameters (${importance.data.method})`} bars={Object.entries(importance.data.items)} />
         )}
@@ -146,7 +152,7 @@ function Rungs({ trials, grace, factor, objective }: { trials: Trial[]; grace: n
             <Table.Th>After</Table.Th>
             <Table.Th ta="right">Reached it</Table.Th>
             <Table.Th ta="right">Stopped there</Table.Th>
-            <Table.Th ta="right">Best of them</Table.Th>
+            <Table.Th ta="right">Best since</Table.Th>
           </Table.Tr>
         </Table.Thead>
         <Table.Tbody>
