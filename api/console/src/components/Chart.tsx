@@ -88,7 +88,6 @@ export function Chart({ title, note, curves, xLabel, log = false, height = 200, 
       made.destroy();
     };
     // Data alone does not make a new plot: see below.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [look, width, height, log, dark, xLabel, group]);
 
   useEffect(() => {

@@ -93,7 +93,6 @@ export function Editor(props: Props) {
       if (shared !== undefined) shared.current = null;
     };
     // The text is taken over below, without losing the place of the reader.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [language, dark, readOnly, label, original, shared]);
 
   useEffect(() => {

@@ -49,14 +49,15 @@ export function number(value: number | null | undefined): string {
  * @param step - between two of them.
  */
 export function ticks(marks: (number | null)[], step: number): string[] {
-  const decimals = Math.min(20, Math.max(0, -Math.floor(Math.log10(step) + 1e-9)));
+  const digit = Math.floor(Math.log10(step) + 1e-9);
+  const decimals = Math.min(20, Math.max(0, -digit));
   return marks.map((mark) => {
     if (mark === null) return "";
     const size = Math.abs(mark);
     if (mark === 0 || (size >= 1e-3 && size < 1e6)) {
       return mark.toLocaleString("en", { maximumFractionDigits: decimals });
     }
-    return mark.toExponential(Math.min(20, Math.max(0, Math.floor(Math.log10(size)) + decimals)));
+    return mark.toExponential(Math.min(20, Math.max(0, Math.floor(Math.log10(size) + 1e-9) - digit)));
   });
 }
 

@@ -2,7 +2,6 @@
 
 // CSI and OSC sequences, other two-character escapes, and control characters but tab and newline.
 const COMMANDS =
-  // eslint-disable-next-line no-control-regex
   /\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]/g;
 
 /** What a terminal would show of a log, without colours. */

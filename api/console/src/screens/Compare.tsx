@@ -96,7 +96,6 @@ export function Compare() {
           return curveOf(job.name, colorOf(job), found[name] ?? [], axis, smooth, stepsPerEpoch(job), began(found));
         }),
       })),
-    // eslint-disable-next-line react-hooks/exhaustive-deps
     [jobs, curves.data, axis, smooth, drawn.join(), colorOf],
   );
   const change = (next: string[]) => void navigate({ search: (now) => ({ ...now, job: next }), replace: true });

@@ -42,7 +42,6 @@ function Writing({ start }: { start: string }) {
   const faults = useMemo(
     () => (problems ?? []).map((fault) => ({ ...rangeOf(text, fault.field), message: fault.message })),
     // The faults are of the text that was sent.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
     [problems],
   );
   return (

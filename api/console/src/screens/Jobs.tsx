@@ -31,6 +31,7 @@ import { StateBadge, STATES } from "../components/StateBadge";
 import { Time } from "../components/Time";
 import { metric, number, plural } from "../compute/format";
 import { filters, nested, page } from "../compute/jobs";
+import { SCORES } from "../compute/scores";
 import type { JobsSearch } from "../router";
 
 const ACTIONS: Action[] = ["pause", "resume", "cancel", "retry", "label"];
@@ -38,7 +39,7 @@ const route = getRouteApi("/jobs");
 type Row = Job & { depth: number };
 
 function score(job: Job): string {
-  const name = ["knn/top1", "linear/top1", "finetune/top1", "svm/map", "retrieval/map", "segmentation/miou", "detection/ap", "train/loss"].find((each) => each in job.summary);
+  const name = [...SCORES, "train/loss"].find((each) => each in job.summary);
   return name === undefined ? "–" : `${name} ${metric(name, job.summary[name])}`;
 }
 
@@ -148,7 +149,6 @@ export function Jobs() {
   const expand = useCallback((job: Job) => setOpen((now) => ({ ...now, [job.id]: now[job.id] !== true })), []);
   const columns = useMemo(
     () => table.getVisibleLeafColumns(),
-    // eslint-disable-next-line react-hooks/exhaustive-deps
     [columnVisibility],
   );
   const canOpen = (job: Row) => nested(search) && job.kind !== "evaluate" && job.depth < 2;
@@ -353,7 +353,6 @@ function useChildren(roots: Job[], open: Record<string, boolean>): Row[] {
     const listed = (jobs: Job[], depth: number): Row[] =>
       jobs.flatMap((job) => [{ ...job, depth }, ...listed(under.get(job.id) ?? [], depth + 1)]);
     return listed(roots, 0);
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [roots, found, opened.join()]);
 }
 

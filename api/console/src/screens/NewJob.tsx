@@ -97,7 +97,6 @@ function Writing({ start }: { start: string }) {
       // What is no YAML has no fields: the place is known here.
       ...(refused === null ? [] : parseDocument(settled).errors.map(({ pos: [from, to], message }) => ({ from, to, message }))),
     ],
-    // eslint-disable-next-line react-hooks/exhaustive-deps
     [refused, settled],
   );
   const ready = check.isSuccess && !check.isPlaceholderData && settled === text;

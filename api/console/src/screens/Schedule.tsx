@@ -179,7 +179,6 @@ function SpecOf({ schedule }: { schedule: Schedule }) {
   const faults = useMemo(
     () => (problems ?? []).map((fault) => ({ ...rangeOf(text ?? "", fault.field), message: fault.message })),
     // The faults are of the text that was sent.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
     [problems],
   );
   return (

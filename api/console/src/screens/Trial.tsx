@@ -14,6 +14,7 @@ import { CurveControls } from "../components/CurveControls";
 import { Failure } from "../components/Failure";
 import { TrialBadge } from "../components/TrialBadge";
 import { colorAt } from "../compute/colors";
+import { began } from "../compute/curve";
 import { metric, number } from "../compute/format";
 import { whyEnded } from "../compute/trial";
 
@@ -142,17 +143,19 @@ function Curves({ sweep, trial }: { sweep: Job; trial: TrialDetail }) {
     const lines = asked.flatMap(({ training }, index) =>
       Object.entries(answers[index] ?? {}).map(([name, points]) => ({ name, training, points })),
     );
+    const starts = new Map(
+      trainings.map((training) => [training, began(Object.fromEntries(lines.filter((line) => line.training === training).map((line) => [line.name, line.points])))]),
+    );
     return chartsOf([...new Set(lines.map((line) => line.name))]).map(([title, metrics]) => ({
       title,
       curves: metrics
         .flatMap((name) => lines.filter((line) => line.name === name))
         .map(({ name, training, points }, index) => {
           const label = trainings.length > 1 ? `${name}, seed ${training.seed}` : name;
-          return curveOf(label, colorAt(index), points, axis, smooth, stepsPerEpoch(training));
+          return curveOf(label, colorAt(index), points, axis, smooth, stepsPerEpoch(training), starts.get(training));
         }),
     }));
     // What is asked follows from the trainings.
-    // eslint-disable-next-line react-hooks/exhaustive-deps
   }, [answers, trainings, axis, smooth]);
   if (error) return <Failure error={error} />;
   return (
