@@ -58,7 +58,7 @@ LIGHTLY := $(VENV)/lightly
 LIGHTLY_PACKAGES := lightly==1.6.0 lightly-utils pytorch-lightning lightning-utilities torchmetrics aenum
 # And only one of them reads images as these do.
 READERS := $(VENV)/readers
-READER_PACKAGES := webdataset==1.0.2 braceexpand nvidia-dali-cuda120==2.4.0 optree gast astunparse
+READER_PACKAGES := webdataset==1.0.2 braceexpand nvidia-dali-cuda120==2.4.0 nvidia-nvimgcodec-cu12 optree gast astunparse
 bench: install
 	@test -d $(LIGHTLY) || $(BIN)/uv pip install --quiet --no-deps --target $(LIGHTLY) $(LIGHTLY_PACKAGES)
 	@test -d $(READERS) || $(BIN)/uv pip install --quiet --no-deps --target $(READERS) $(READER_PACKAGES)
