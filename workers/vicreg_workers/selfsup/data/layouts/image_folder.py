@@ -127,7 +127,7 @@ class ImageFolder(_Files):
         if listing is None:
             with _all_readable(path):
                 listing = _listed(spec, path, _Folder(spec, path, locate))
-            write_kept(keep, kept, listing.to_bytes())
+            write_kept(keep, kept, listing.to_bytes)
         self.labels: Sequence[int] = listing.labels
         self.classes: Sequence[str] = listing.classes
         super().__init__(spec, path, listing.files)

@@ -46,11 +46,11 @@ def parsed(content: bytes | None, name: str, parse: Callable[[bytes], Kept]) -> 
         return None
 
 
-def write_kept(keep: Keep | None, name: str, content: bytes) -> None:
-    """Keep a content, if that is possible; if not, it is made again when it is needed."""
+def write_kept(keep: Keep | None, name: str, content: Callable[[], bytes]) -> None:
+    """Keep what ``content`` makes, if that is possible; else it is made again when it is needed."""
     if keep is None:
         return
     try:
-        keep.write(name, content)
+        keep.write(name, content())
     except OSError as error:
         logger.warning("the list of images %s is not kept: %s", name, error)

@@ -225,7 +225,7 @@ def _indexed(files: _LocalFiles | RemoteFiles, keep: Keep | None, loaders: int) 
         return replace(packed, shards=files.shards)
     logger.info("listing the images of %d shards", len(files.shards))
     index = make_index(files.shards, files.open, loaders)
-    write_kept(keep, kept, index.to_bytes())
+    write_kept(keep, kept, index.to_bytes)
     return index
 
 
