@@ -29,9 +29,9 @@ class Listing:
     """Their names; empty if the images have no labels."""
 
     def to_bytes(self) -> bytes:
-        """The listing as a file."""
+        """The listing as a file, compressed: each job keeps one."""
         buffer = io.BytesIO()
-        np.savez(
+        np.savez_compressed(
             buffer,
             files=self.files.content,
             ends=self.files.ends,
