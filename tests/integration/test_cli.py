@@ -108,7 +108,12 @@ def test_the_course_of_a_job_is_shown(platform: Platform, vicreg: Vicreg) -> Non
 
 def test_the_cluster_is_shown(vicreg: Vicreg) -> None:
     rows = [line.split() for line in vicreg("cluster").splitlines()]
-    assert rows[1:] == [["node", "0", "4", "0"], ["total", "4", "0"], ["in", "use", "0", "0"]]
+    assert rows[1:] == [
+        ["node", "0", "4", "0"],
+        ["total", "4", "0"],
+        ["in", "use", "0", "0"],
+        ["waited", "for", "0", "0"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["../keys", "..", "a/b", "", "a?b", "x" * 65])
