@@ -282,18 +282,14 @@ class Tracking:
         example because someone edited it, is left out.
         """
         with self._answering():
-            parent = self._client.get_run(run_id)
-            children = self._children(parent)
-        found = [
+            children = [
+                child for sweep in self._extended(run_id) for child in self._children(sweep)
+            ]
+        return [
             (trial, child.info.run_id, child.info.experiment_id)
             for child in children
             if (trial := read_trial(child.data.tags.get(TRIAL_TAG))) is not None
         ]
-        extended = parent.data.tags.get(EXTENDS_TAG)
-        if extended is not None:
-            with suppress(NotFound):
-                found += self.trials(extended)
-        return found
 
     def trainings(self, run_id: str, number: int) -> list[Training]:
         """The trainings of a sweep's trial, the first seed's first; none if there is no such trial.
@@ -302,13 +298,12 @@ class Tracking:
             run_id: the sweep's run. The trial may be one of the sweep that it extends.
             number: the trial's.
         """
+        found: list[Run] = []
         with self._answering():
-            parent = self._client.get_run(run_id)
-            found = self._children(parent, f"tags.`{TRIAL_NUMBER_TAG}` = '{number}'")
-        extended = parent.data.tags.get(EXTENDS_TAG)
-        if not found and extended is not None:
-            with suppress(NotFound):
-                return self.trainings(extended, number)
+            for sweep in self._extended(run_id):
+                found = self._children(sweep, f"tags.`{TRIAL_NUMBER_TAG}` = '{number}'")
+                if found:
+                    break
         found.sort(key=lambda run: str(run.data.tags.get(JOB_TAG)))
         return [
             Training(
@@ -320,6 +315,25 @@ class Tracking:
             )
             for place, run in enumerate(found)
         ]
+
+    def _extended(self, run_id: str) -> Iterator[Run]:
+        """A sweep's run, and those of the sweeps that it extends, as far as they are there.
+
+        Each is given once: a tag that someone edited may lead back.
+        """
+        seen: set[str] = set()
+        following: str | None = run_id
+        while following is not None and following not in seen:
+            seen.add(following)
+            try:
+                with self._answering():
+                    sweep = self._client.get_run(following)
+            except NotFound:
+                if following == run_id:
+                    raise
+                return
+            yield sweep
+            following = sweep.data.tags.get(EXTENDS_TAG)
 
     def cancel_trials(self, run_id: str) -> None:
         """Show the open trials of an ended sweep as cancelled, and close their runs."""

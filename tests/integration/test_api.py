@@ -607,6 +607,8 @@ def test_metrics_come_from_the_run(platform: Platform, mlflow_server: MlflowServ
         ).raise_for_status()  # fmt: skip
     items = platform.http.get(f"/v1/jobs/{job}/metrics").json()["items"]
     assert [(p["step"], p["value"]) for p in items["train/loss"]] == [(1, 2.5), (2, 1.5)]
+    many = platform.http.get(f"/v1/jobs/{job}/metrics", params={"key": ["a"] * 21})
+    assert many.status_code == 422
 
 
 def test_readiness_names_what_is_not_there(platform: Platform) -> None:

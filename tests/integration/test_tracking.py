@@ -114,6 +114,9 @@ def test_a_sweep_that_extends_another_has_its_trials_too(
         before = sweep
     assert before is not None
     assert sorted(trial.number for trial, *_ in tracking.trials(before)) == [0, 1, 2]
+    client.set_tag(before, EXTENDS_TAG, before)  # edited by hand: it leads back
+    assert [trial.number for trial, *_ in tracking.trials(before)] == [2]
+    assert tracking.trainings(before, 9) == []
     client.set_tag(before, EXTENDS_TAG, uuid.uuid4().hex)  # a run that is gone
     assert [trial.number for trial, *_ in tracking.trials(before)] == [2]
 

@@ -95,7 +95,7 @@ class Metrics(BaseModel):
 
 def _curves(tracking: Tracking, run_id: str, keys: list[str] | None) -> Metrics:
     items = {}
-    for name in keys or sorted(tracking.read(run_id).metrics):
+    for name in dict.fromkeys(keys or sorted(tracking.read(run_id).metrics)):
         points = tracking.history(run_id, name)
         items[name] = [MetricPointSchema.of(point) for point in points]
     return Metrics(items=items)
@@ -468,7 +468,9 @@ async def logs(
 async def metrics(
     services: InjectedServices,
     job_id: Identifier,
-    key: Annotated[list[str] | None, Query(description="Default: every metric")] = None,
+    key: Annotated[
+        list[MetricKey] | None, Query(max_length=20, description="Metrics; default: every one")
+    ] = None,
 ) -> Metrics:
     """The curves of the job's run, from MLflow."""
     job = await run_sync(services.jobs.get, job_id)

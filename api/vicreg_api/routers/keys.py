@@ -14,7 +14,7 @@ from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.keys.schemas import AuditSchema, KeySchema, NewKey, Role
 from vicreg_platform.pages import Page
-from vicreg_platform.specs.base import Name
+from vicreg_platform.specs.base import Name, TimeSpan
 
 router = APIRouter(
     prefix="/v1",
@@ -32,7 +32,7 @@ class KeyRequest(BaseModel):
     name: Name
     """Its owner. Jobs belong to names, so a second key of the same name can replace the first."""
     role: Role
-    expires_in: Annotated[timedelta, Field(gt=timedelta(0), le=timedelta(days=3650))] | None = None
+    expires_in: Annotated[TimeSpan, Field(gt=timedelta(0), le=timedelta(days=3650))] | None = None
     """Seconds, or as in `P90D`."""
     max_jobs: int | None = Field(default=None, ge=1, le=1_000_000)
     """Unfinished jobs that its owner may have."""

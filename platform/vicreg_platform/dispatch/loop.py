@@ -74,7 +74,8 @@ class Dispatcher:
         self._database = database
         self._lease = Lease(database, now)
         fenced = database.fenced(self._lease.check)
-        service = JobService(fenced, settings.data_root, settings.mlflow_public_url, now)
+        # What its jobs read is checked by the workers: a disk that hangs must not stop the clock.
+        service = JobService(fenced, None, settings.mlflow_public_url, now)
         schedules = ScheduleService(fenced, service, now)
         jobs = Jobs(fenced, now)
         readings = Readings(jobs, tracking, now)

@@ -62,6 +62,11 @@ _BRIEF = (
 _OTHER = aliased(Job)
 """The job that a ``Dependency`` points to."""
 _ENDED = [state.value for state in TERMINAL]
+_NOT_STOPPING = [
+    state.value
+    for state in JobState
+    if state not in (*TERMINAL, JobState.STOPPING, JobState.UNKNOWN)
+]
 
 
 def _condition_met() -> ColumnElement[bool]:
@@ -450,7 +455,8 @@ class JobRepository:
             .where(
                 Job.finished_at.is_(None),
                 Job.deadline <= self._now,
-                Job.state != JobState.STOPPING.value,
+                # One of a state that a newer version has stored must not be in the others' way.
+                Job.state.in_(_NOT_STOPPING),
             )
             .order_by(Job.deadline)
             .limit(limit)

@@ -109,7 +109,8 @@ class JobService:
 
     Args:
         database: where they are stored.
-        data_root: where data is; paths are checked if this process can see it.
+        data_root: where data is; paths are checked if this process can see it. With None they are
+            not, and no disk that hangs holds it up.
         mlflow_public_url: what the URLs of runs start with.
         now: the clock.
     """
@@ -117,7 +118,7 @@ class JobService:
     def __init__(
         self,
         database: Database,
-        data_root: Path,
+        data_root: Path | None,
         mlflow_public_url: str,
         now: Clock = utc_now,
     ) -> None:
@@ -445,7 +446,7 @@ class JobService:
     def _check_data(
         self, field: str, data: Data, faults: list[FieldFault], warnings: list[str]
     ) -> None:
-        if isinstance(data, DigitsData):
+        if isinstance(data, DigitsData) or self._data_root is None:
             return
         if isinstance(data, WebDatasetData):
             # A folder, or the first of the shards that a pattern names.
@@ -479,9 +480,10 @@ class JobService:
                 )
 
     def _check_encoder(self, spec: JobSpec, faults: list[FieldFault]) -> None:
-        if spec.encoder_path is not None and self._data_root.is_dir():
+        root = self._data_root
+        if spec.encoder_path is not None and root is not None and root.is_dir():
             try:
-                resolve_inside(self._data_root, spec.encoder_path)
+                resolve_inside(root, spec.encoder_path)
             except ValueError as error:
                 faults.append(FieldFault(f"{spec.encoder_field}.path", str(error)))
         if spec.encoder_job is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from tests.fakes import FakeCluster, FakeTracking
 from tests.integration.conftest import wait_until
@@ -26,10 +27,11 @@ from vicreg_platform.dispatch.lease import lease_is_held
 from vicreg_platform.dispatch.loop import Dispatcher
 from vicreg_platform.errors import Conflict, InvalidSpec, TrackingUnavailable, Unavailable
 from vicreg_platform.jobs.control import JobControl
-from vicreg_platform.jobs.repository import JobFilter
+from vicreg_platform.jobs.repository import JobFilter, JobRepository
 from vicreg_platform.jobs.schemas import JobSchema
 from vicreg_platform.jobs.service import JobService
 from vicreg_platform.jobs.states import JobState
+from vicreg_platform.jobs.tables import Job
 from vicreg_platform.keys.schemas import Role
 from vicreg_platform.keys.service import KeyService
 from vicreg_platform.needs import Bundle
@@ -764,6 +766,31 @@ def test_a_job_off_the_cluster_fails_at_its_deadline(world: World) -> None:
     assert world.job(running).state is JobState.RUNNING
     with pytest.raises(InvalidSpec, match="is past"):
         world.submit(**DEADLINE)
+
+
+def test_jobs_of_a_newer_version_are_not_in_the_way_of_other_deadlines(world: World) -> None:
+    newer, ours = world.submit(**DEADLINE), world.submit(**DEADLINE)
+    with world.database.write() as session:
+        session.execute(update(Job).where(Job.id == newer).values(state="hibernating"))
+    world.moment += timedelta(seconds=61)
+    with world.database.read() as session:
+        assert [job.id for job in JobRepository(session, world.now()).overdue(1)] == [ours]
+
+
+def test_a_schedule_that_is_due_looks_at_no_disk(world: World) -> None:
+    """The workers check what they read: a disk that hangs would stop the clock of all jobs."""
+    folder = world.settings.data_root / "photos"
+    folder.mkdir()
+    (folder / "a.png").touch()
+    schedules = ScheduleService(world.database, world.jobs, world.now)
+    data = {"source": "image_folder", "path": "photos"}
+    schedule = schedules.create(
+        {"name": "often", "cron": "* * * * *", "job": {"kind": "pretrain", "data": data}}
+    )
+    shutil.rmtree(folder)
+    world.round(60)
+    (tick,) = schedules.ticks(schedule.id, 10, None).items
+    assert tick.outcome == "created"
 
 
 @pytest.mark.parametrize(

@@ -166,16 +166,15 @@ def test_a_job_reads_the_images_that_it_found_first(tmp_path: Path) -> None:
     assert len(open_set(tmp_path, own=Folder.of_job(str(tmp_path / "storage"), "other"))) == 5
 
 
-def test_an_image_that_is_gone_since_is_left_out(tmp_path: Path) -> None:
-    make(tmp_path / "set", *(f"{number}.png" for number in range(8)))
+def test_images_that_are_gone_since_fail_the_next_attempt(tmp_path: Path) -> None:
+    make(tmp_path / "set", "cat/1.png", "cat/2.png", "dog/3.png")
     own = Folder.of_job(str(tmp_path / "storage"), "job")
     open_set(tmp_path, own=own)
-    (tmp_path / "set" / "3.png").unlink()
-    images = open_set(tmp_path, own=own)
-    assert len(images) == 8
-    batch = next(batches_of(images).epoch(0))
-    assert 3 in batch.skipped
-    assert 3 not in batch.indices
+    (tmp_path / "set/cat/2.png").rename(tmp_path / "set/dog/2.png")  # another label
+    with pytest.raises(InvalidInput, match=r"1 of the 3 images .* no longer in .*, such as cat/2"):
+        open_set(tmp_path, own=own)
+    (tmp_path / "set/dog/2.png").rename(tmp_path / "set/cat/2.png")
+    assert len(open_set(tmp_path, own=own)) == 3
 
 
 def test_a_damaged_list_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -112,8 +113,8 @@ class ImageFolder(_Files):
             folder later. None keeps none.
 
     Raises:
-        InvalidInput: it holds no images, a folder cannot be read, or a link leads out of the data
-            root.
+        InvalidInput: it holds no images, or no longer those that the job has listed; a folder
+            cannot be read, or a link leads out of the data root.
     """
 
     several: Tensor | None = None
@@ -124,10 +125,15 @@ class ImageFolder(_Files):
         called = hashlib.sha256(f"{spec.path}\n{spec.classes}".encode(errors="replace"))
         kept = f"images-{called.hexdigest()[:32]}.npz"
         listing = read_kept(keep, kept, Listing.from_bytes)
-        if listing is None:
+        # The first worker looks again: of a later attempt, it is the one who can notice a change.
+        if listing is None or rank() == 0:
             with _all_readable(path):
-                listing = _listed(spec, path, _Folder(spec, path, locate))
-            write_kept(keep, kept, listing.to_bytes)
+                found = _listed(spec, path, _Folder(spec, path, locate))
+            if listing is None:
+                listing = found
+                write_kept(keep, kept, listing.to_bytes)
+            else:
+                _check_all_there(listing, found, path)
         self.labels: Sequence[int] = listing.labels
         self.classes: Sequence[str] = listing.classes
         super().__init__(spec, path, listing.files)
@@ -154,6 +160,20 @@ def _listed(spec: ImageFolderData, path: Path, folder: _Folder) -> Listing:
             f"names that end in {', '.join(IMAGE_SUFFIXES)}"
         )
     return Listing(Names(files), labels, list(by_class))
+
+
+def _check_all_there(listing: Listing, found: Listing, path: Path) -> None:
+    """Check that all images of a job's list are in the folder; others may have been added."""
+    if np.array_equal(listing.files.content, found.files.content):
+        return
+    listed, now = set(listing.files), set(found.files)
+    gone = listed - now
+    if gone:
+        raise InvalidInput(
+            f"data: {len(gone)} of the {len(listed)} images that this job has listed are no longer "
+            f"in {path}, such as {min(gone)}: put them back, or submit a new job"
+        )
+    logger.info("data: %d images were added to %s since, and are left out", len(now - listed), path)
 
 
 def _by_class(path: Path, folder: _Folder) -> dict[str, list[str]]:

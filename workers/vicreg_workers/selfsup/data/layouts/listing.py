@@ -1,7 +1,7 @@
 """The images of a folder, as a job has found them.
 
 A job keeps its list: all of its workers and attempts read the same images, whatever is added to the
-folder meanwhile, and only the first of them walks through it.
+folder meanwhile, and only the first worker walks through it.
 """
 
 from __future__ import annotations
