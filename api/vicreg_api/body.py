@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from anyio.to_thread import run_sync
-from fastapi import Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_api import problems
@@ -28,6 +30,27 @@ async def parsed_body(request: Request) -> Any:
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
     # In a thread: a megabyte of YAML takes seconds to parse, and other requests must not wait.
     return await run_sync(load_yaml if media_type in _YAML_TYPES else load_json, body)
+
+
+class StrictJsonRoute(APIRoute):
+    """Refuses JSON bodies that a typed endpoint would read otherwise than they say.
+
+    FastAPI's own parser takes the last of two fields of one name, and NaN.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """See ``APIRoute``."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def checked(request: Request) -> Response:
+            body = await request.body()
+            if body:
+                await run_sync(load_json, body)
+            return await handle(request)
+
+        return checked
 
 
 class BodyLimit:

@@ -628,6 +628,31 @@ def test_readiness_names_what_is_not_there(platform: Platform) -> None:
     assert cluster.headers["retry-after"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PATCH", "/v1/jobs/{job}", '{"priority": 1, "priority": 900}'),
+        ("POST", "/v1/jobs/bulk", '{"action": "retry", "action": "cancel", "jobs": ["{job}"]}'),
+        ("POST", "/v1/jobs/{job}/clone", '{"overrides": {"priority": 1, "priority": 900}}'),
+        ("POST", "/v1/keys", '{"name": "a", "role": "viewer", "role": "admin"}'),
+        ("POST", "/v1/session", '{"key": "a", "key": "b"}'),
+    ],
+)
+def test_a_field_given_twice_is_refused_everywhere(
+    platform: Platform, method: str, path: str, body: str
+) -> None:
+    job = platform.submit()
+    answer = platform.http.request(
+        method,
+        path.replace("{job}", job),
+        content=body.replace("{job}", job),
+        headers={"content-type": "application/json"},
+    )
+    assert answer.status_code == 422, answer.text
+    assert "twice" in answer.json()["detail"]
+    assert platform.http.get(f"/v1/jobs/{job}").json()["priority"] == 0
+
+
 def test_the_cluster_is_described(platform: Platform) -> None:
     description = {
         "nodes": [{"cpus": 4, "gpus": 0}],

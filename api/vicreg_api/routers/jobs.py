@@ -12,7 +12,7 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from vicreg_api.access import InjectedCaller, check_owner
-from vicreg_api.body import parsed_body
+from vicreg_api.body import StrictJsonRoute, parsed_body
 from vicreg_api.examples import JOB_BODY
 from vicreg_api.logs import follow_log, pieces_of, read_log
 from vicreg_api.parameters import Cursor, Identifier, Limit
@@ -51,6 +51,7 @@ from vicreg_platform.tracking import MetricPoint, Tracking, thinned
 router = APIRouter(
     prefix="/v1/jobs",
     tags=["jobs"],
+    route_class=StrictJsonRoute,
     responses={
         404: {"model": Problem, "description": "No such job"},
         422: {"model": Problem, "description": "Every fault of the request"},

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Path, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from vicreg_api.access import administrator
+from vicreg_api.body import StrictJsonRoute
 from vicreg_api.parameters import Cursor, Limit
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
@@ -19,6 +20,7 @@ from vicreg_platform.specs.base import Name, TimeSpan
 router = APIRouter(
     prefix="/v1",
     tags=["keys"],
+    route_class=StrictJsonRoute,
     dependencies=[Depends(administrator)],
     responses={403: {"model": Problem, "description": "Not an administrator's key"}},
 )

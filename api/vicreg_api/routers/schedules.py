@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response, status
 
 from vicreg_api.access import InjectedCaller, check_owner
-from vicreg_api.body import parsed_body
+from vicreg_api.body import StrictJsonRoute, parsed_body
 from vicreg_api.examples import SCHEDULE_BODY
 from vicreg_api.parameters import Cursor, Identifier, Limit
 from vicreg_api.problems import Problem
@@ -21,6 +21,7 @@ from vicreg_platform.specs.base import Moment
 router = APIRouter(
     prefix="/v1/schedules",
     tags=["schedules"],
+    route_class=StrictJsonRoute,
     responses={
         404: {"model": Problem, "description": "No such schedule"},
         422: {"model": Problem, "description": "Every fault of the request"},

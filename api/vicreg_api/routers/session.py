@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Request, Response, status
 from pydantic import BaseModel, ConfigDict, Field
 
 from vicreg_api.access import SESSION_COOKIE, csrf_token, identified
+from vicreg_api.body import StrictJsonRoute
 from vicreg_api.problems import Problem
 from vicreg_api.services import InjectedServices
 from vicreg_platform.keys.schemas import SessionSchema
@@ -16,6 +17,7 @@ from vicreg_platform.keys.service import SESSION, Caller
 router = APIRouter(
     prefix="/v1/session",
     tags=["session"],
+    route_class=StrictJsonRoute,
     responses={401: {"model": Problem, "description": "The key or the session is not valid"}},
 )
 
