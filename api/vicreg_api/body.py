@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vicreg_api import problems
 from vicreg_platform.documents import load_json, load_yaml
-from vicreg_platform.errors import BodyTooLarge
+from vicreg_platform.errors import BodyTooLarge, InvalidRequest, InvalidSpec
 
 MAX_BYTES = 1024 * 1024
 _YAML_TYPES = ("application/yaml", "application/x-yaml", "text/yaml")
@@ -47,7 +47,10 @@ class StrictJsonRoute(APIRoute):
         async def checked(request: Request) -> Response:
             body = await request.body()
             if body:
-                await run_sync(load_json, body)
+                try:
+                    await run_sync(load_json, body)
+                except InvalidSpec as error:  # of a spec, if it were one
+                    raise InvalidRequest(str(error)) from None
             return await handle(request)
 
         return checked
