@@ -33,7 +33,7 @@ async def parsed_body(request: Request) -> Any:
 
 
 class StrictJsonRoute(APIRoute):
-    """Refuses JSON bodies that a typed endpoint would read otherwise than they say.
+    """Reads JSON bodies as strictly as ``parsed_body`` does, for endpoints whose body is typed.
 
     FastAPI's own parser takes the last of two fields of one name, and NaN.
     """
@@ -49,7 +49,7 @@ class StrictJsonRoute(APIRoute):
             if body:
                 try:
                     await run_sync(load_json, body)
-                except InvalidSpec as error:  # of a spec, if it were one
+                except InvalidSpec as error:  # this body is no spec
                     raise InvalidRequest(str(error)) from None
             return await handle(request)
 

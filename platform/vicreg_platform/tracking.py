@@ -281,10 +281,7 @@ class Tracking:
         Those of the sweep that it extends are among them. A run whose tag is not a trial's, for
         example because someone edited it, is left out.
         """
-        with self._answering():
-            children = [
-                child for sweep in self._extended(run_id) for child in self._children(sweep)
-            ]
+        children = [child for family in self._families(run_id) for child in family]
         return [
             (trial, child.info.run_id, child.info.experiment_id)
             for child in children
@@ -298,12 +295,8 @@ class Tracking:
             run_id: the sweep's run. The trial may be one of the sweep that it extends.
             number: the trial's.
         """
-        found: list[Run] = []
-        with self._answering():
-            for sweep in self._extended(run_id):
-                found = self._children(sweep, f"tags.`{TRIAL_NUMBER_TAG}` = '{number}'")
-                if found:
-                    break
+        of_trial = f"tags.`{TRIAL_NUMBER_TAG}` = '{number}'"
+        found = next((family for family in self._families(run_id, of_trial) if family), [])
         found.sort(key=lambda run: str(run.data.tags.get(JOB_TAG)))
         return [
             Training(
@@ -316,10 +309,14 @@ class Tracking:
             for place, run in enumerate(found)
         ]
 
-    def _extended(self, run_id: str) -> Iterator[Run]:
-        """A sweep's run, and those of the sweeps that it extends, as far as they are there.
+    def _families(self, run_id: str, condition: str = "") -> Iterator[list[Run]]:
+        """The runs under a sweep's, then those under each sweep that it extends, if it is there.
 
-        Each is given once: a tag that someone edited may lead back.
+        Each sweep is looked at once: a tag that someone edited may lead back.
+
+        Args:
+            run_id: the sweep's run.
+            condition: see ``_children``.
         """
         seen: set[str] = set()
         following: str | None = run_id
@@ -328,11 +325,12 @@ class Tracking:
             try:
                 with self._answering():
                     sweep = self._client.get_run(following)
+                    family = self._children(sweep, condition)
             except NotFound:
                 if following == run_id:
                     raise
                 return
-            yield sweep
+            yield family
             following = sweep.data.tags.get(EXTENDS_TAG)
 
     def cancel_trials(self, run_id: str) -> None:

@@ -295,7 +295,9 @@ function Facts({ job }: { job: Job }) {
     ["Preemptible", job.preemptible ? "yes" : "no"],
   ];
   if (job.kind !== "sweep") facts.push(["Workers", workersNow(job.workers ?? null, workersOf(job.spec))]);
-  if (job.parent != null) facts.push([job.kind === "evaluate" ? "Evaluates" : "Promoted from", <JobRef key="p" id={job.parent} />]);
+  // The parent of an extension is named below.
+  if (job.kind === "evaluate" && job.parent != null) facts.push(["Evaluates", <JobRef key="v" id={job.parent} />]);
+  if (job.promoted_from != null) facts.push(["Promoted from", <JobRef key="p" id={job.promoted_from} />]);
   if (job.retry_of != null) facts.push(["Retries", <JobRef key="r" id={job.retry_of} />]);
   if (job.extends != null) facts.push(["Extends", <JobRef key="e" id={job.extends} />]);
   if (job.made_room_for != null) facts.push(["Made room for", <JobRef key="m" id={job.made_room_for} />]);

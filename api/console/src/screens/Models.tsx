@@ -105,7 +105,7 @@ function scoresOf(job: Job, evaluations: Job[]): Record<string, number> {
 
 function Model({ job, scores }: { job: Job; scores: Record<string, number> }) {
   const { backbone, data, method } = job.spec as Spec;
-  const origins = Object.entries({ sweep: job.parent, retry: job.retry_of, extension: job.extends });
+  const origins = Object.entries({ sweep: job.promoted_from, retry: job.retry_of, extension: job.extends });
   const command = `vicreg export ${job.id} ${job.id}.onnx`;
   return (
     <Table.Tr>

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
+
+import numpy as np
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +48,24 @@ def parsed(content: bytes | None, name: str, parse: Callable[[bytes], Kept]) -> 
     except ValueError as error:
         logger.warning("%s is not used: %s", name, error)
         return None
+
+
+@contextmanager
+def arrays_of(content: bytes, what: str) -> Iterator[Mapping[str, np.ndarray]]:
+    """While in it, the arrays that a file of numpy's holds.
+
+    Args:
+        content: of the file.
+        what: it should be, for people.
+
+    Raises:
+        ValueError: it is something else, or what is done with its arrays fails.
+    """
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            yield arrays
+    except Exception as error:  # whatever numpy makes of damaged bytes
+        raise ValueError(f"not {what}: {error}") from None
 
 
 def write_kept(keep: Keep | None, name: str, content: Callable[[], bytes]) -> None:

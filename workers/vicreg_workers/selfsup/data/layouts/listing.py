@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vicreg_workers.selfsup.data.layouts.keep import arrays_of
 from vicreg_workers.selfsup.data.layouts.names import Names
 
 
@@ -47,15 +48,12 @@ class Listing:
         Raises:
             ValueError: it is something else.
         """
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                listing = cls(
-                    Names.of(file["files"], file["ends"]),
-                    array("i", file["labels"].astype(np.int32).tobytes()),
-                    [str(name) for name in json.loads(file["classes"].tobytes())],
-                )
-        except Exception as error:  # whatever numpy makes of damaged bytes
-            raise ValueError(f"not a list of images: {error}") from None
-        if len(listing.files) != len(listing.labels):
-            raise ValueError("not a list of images: its parts have different lengths")
+        with arrays_of(content, "a list of images") as file:
+            listing = cls(
+                Names.of(file["files"], file["ends"]),
+                array("i", file["labels"].astype(np.int32).tobytes()),
+                [str(name) for name in json.loads(file["classes"].tobytes())],
+            )
+            if len(listing.files) != len(listing.labels):
+                raise ValueError("its parts have different lengths")
         return listing

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from vicreg_workers.selfsup.data.layouts.keep import arrays_of
 from vicreg_workers.selfsup.data.layouts.names import Names
 from vicreg_workers.selfsup.errors import InvalidInput, SelfsupError
 
@@ -99,27 +100,23 @@ class ShardIndex:
         Raises:
             ValueError: it is something else.
         """
-        try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                shards = [Shard(*each) for each in json.loads(file["shards"].tobytes())]
-                labels = array("i", file["labels"].astype(np.int32).tobytes())
-                # Indexes of earlier versions have none.
-                noted = file["problems"].tobytes() if "problems" in file else b"[]"
-                index = cls(
-                    shards,
-                    file["ends"],
-                    file["offsets"],
-                    file["sizes"],
-                    labels,
-                    Names.of(file["keys"], file["key_ends"]),
-                    json.loads(noted),
-                )
-        except Exception as error:  # whatever numpy makes of damaged bytes
-            raise ValueError(f"not an index of shards: {error}") from None
-        counts = {len(index.offsets), len(index.sizes), len(index.labels), len(index.keys)}
-        total = int(index.ends[-1]) if len(index.ends) else 0
-        if counts != {total} or len(index.ends) != len(shards):
-            raise ValueError("not an index of shards: its parts have different lengths")
+        with arrays_of(content, "an index of shards") as file:
+            shards = [Shard(*each) for each in json.loads(file["shards"].tobytes())]
+            # Indexes of earlier versions have none.
+            noted = file["problems"].tobytes() if "problems" in file else b"[]"
+            index = cls(
+                shards,
+                file["ends"],
+                file["offsets"],
+                file["sizes"],
+                array("i", file["labels"].astype(np.int32).tobytes()),
+                Names.of(file["keys"], file["key_ends"]),
+                json.loads(noted),
+            )
+            counts = {len(index.offsets), len(index.sizes), len(index.labels), len(index.keys)}
+            total = int(index.ends[-1]) if len(index.ends) else 0
+            if counts != {total} or len(index.ends) != len(shards):
+                raise ValueError("its parts have different lengths")
         return index
 
 
