@@ -86,7 +86,10 @@ def _platform_error(_: Request, error: Exception) -> JSONResponse:
 def _request_error(_: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     errors = [
-        FieldProblem(field=".".join(map(str, fault["loc"][1:])), message=fault["msg"])
+        FieldProblem(
+            field=".".join(map(str, fault["loc"][1:])),
+            message=fault["msg"].removeprefix("Value error, "),  # pydantic's word, no user's
+        )
         for fault in error.errors()
     ]
     detail = "; ".join(f"{fault.field}: {fault.message}" for fault in errors)
